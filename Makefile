@@ -1,0 +1,37 @@
+# make quickstart    set up .venv and tune on real data: VPT and SPT side by side
+# make test          set up .venv and run the linters and the whole test suite
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PIP_VERSION := 26.3
+
+# pip reads these: the constraints hold for builds (mmcv-lite comes as source) as for what is installed
+export PIP_CONSTRAINT := $(CURDIR)/requirements/constraints.txt
+export PIP_BUILD_CONSTRAINT := $(PIP_CONSTRAINT)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: setup quickstart test lint clean
+
+setup: $(READY)
+
+$(READY): setup.py mmspt/version.py requirements/runtime.txt requirements/mminstall.txt requirements/optional.txt requirements/tests.txt requirements/constraints.txt
+	@$(PYTHON) -c "import sys; sys.exit(0 if (3, 10) <= sys.version_info < (3, 13) else 'mmspt needs Python 3.10 to 3.12, $(PYTHON) is %d.%d: make PYTHON=python3.11 ...' % sys.version_info[:2])"
+	@echo 'Setting up $(VENV) (about 5 GB, mostly PyTorch; one to two minutes) ...'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet pip==$(PIP_VERSION)
+	$(BIN)/python -m pip install --quiet --no-compile --progress-bar on -e '.[lite,dev]'
+	@touch $(READY)
+
+quickstart: $(READY)
+	$(BIN)/python tools/quickstart.py
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+clean:
+	rm -rf $(VENV) work_dirs build *.egg-info

@@ -1,0 +1,28 @@
+# scikit-learn's handwritten digits: 20 labelled images a class to train on, 300 to choose on, 500 to report
+model = dict(head=dict(num_classes=10))
+data_preprocessor = dict(num_classes=10)
+
+test_pipeline = [dict(type='Resize', scale=16, interpolation='bicubic'), dict(type='PackInputs')]
+
+train_dataloader = dict(
+    batch_size=32,
+    num_workers=0,
+    dataset=dict(type='mmspt.Digits', split='train', images_per_class=20, pipeline=[
+        dict(type='RandomResizedCrop', scale=16, crop_ratio_range=(0.8, 1.0), interpolation='bicubic'),
+        dict(type='PackInputs'),
+    ]),
+    sampler=dict(type='DefaultSampler', shuffle=True))
+
+val_dataloader = dict(
+    batch_size=100,
+    num_workers=0,
+    dataset=dict(type='mmspt.Digits', split='val', pipeline=test_pipeline),
+    sampler=dict(type='DefaultSampler', shuffle=False))
+val_evaluator = dict(type='Accuracy', topk=(1, ))
+
+test_dataloader = dict(
+    batch_size=100,
+    num_workers=0,
+    dataset=dict(type='mmspt.Digits', split='test', pipeline=test_pipeline),
+    sampler=dict(type='DefaultSampler', shuffle=False))
+test_evaluator = val_evaluator

@@ -1,0 +1,27 @@
+# Oxford 17 Category Flower Dataset: 680 / 340 / 340 photographs, list files `<path> <label>`; choose on val
+_base_ = './pipelines_224.py'
+
+data_preprocessor = dict(num_classes=17)
+model = dict(head=dict(num_classes=17))
+
+_data = dict(type='CustomDataset', data_root='data/flowers17', data_prefix='images')
+
+train_dataloader = dict(
+    batch_size=32,
+    num_workers=4,
+    dataset=dict(ann_file='train.txt', pipeline={{_base_.train_pipeline}}, **_data),
+    sampler=dict(type='DefaultSampler', shuffle=True))
+
+val_dataloader = dict(
+    batch_size=64,
+    num_workers=4,
+    dataset=dict(ann_file='val.txt', pipeline={{_base_.test_pipeline}}, **_data),
+    sampler=dict(type='DefaultSampler', shuffle=False))
+val_evaluator = dict(type='Accuracy', topk=(1, ))
+
+test_dataloader = dict(
+    batch_size=64,
+    num_workers=4,
+    dataset=dict(ann_file='test.txt', pipeline={{_base_.test_pipeline}}, **_data),
+    sampler=dict(type='DefaultSampler', shuffle=False))
+test_evaluator = val_evaluator

@@ -1,0 +1,80 @@
+"""What can be known to be wrong before the first step."""
+import os
+import os.path as osp
+import tempfile
+from typing import Any
+
+from mmengine.config import Config
+
+
+def check_config(cfg: Config) -> None:
+    """Look at a run's files before anything is built.
+
+    Args:
+        cfg (Config): The run's config, ``work_dir`` set.
+
+    Raises:
+        OSError: The work directory cannot be written.
+        FileNotFoundError: A data folder or list file is missing.
+        ValueError: A data folder is empty, or a checkpoint is not named.
+    """
+    check_work_dir(cfg.work_dir)
+    for field in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        dataset = (cfg.get(field) or {}).get('dataset')
+        if isinstance(dataset, dict):
+            check_data_folder(dataset, field)
+    init_cfg = cfg.model.get('backbone', {}).get('init_cfg')
+    if cfg.get('train_cfg') and isinstance(init_cfg, dict) and init_cfg.get('checkpoint') == '':
+        raise ValueError("model.backbone.init_cfg.checkpoint must name the pre-trained weights, got '': give "
+                         '--cfg-options model.backbone.init_cfg.checkpoint=PATH')
+
+
+def check_work_dir(work_dir: str) -> None:
+    """Raise OSError if ``work_dir`` cannot be made or written; remote directories are left to their backend."""
+    if '://' in work_dir:
+        return
+    try:
+        os.makedirs(work_dir, exist_ok=True)
+        with tempfile.TemporaryFile(dir=work_dir):
+            pass
+    except OSError as error:
+        raise OSError(f"the work directory must be a folder that can be written, got '{work_dir}' ({error}): choose "
+                      'another with --work-dir') from error
+
+
+def check_data_folder(dataset: dict, field: str) -> None:
+    """Raise if the folder or list file that a data set config names is missing or empty; remote ones are left alone."""
+    root, ann_file, prefix = (dataset.get(key) or '' for key in ('data_root', 'ann_file', 'data_prefix'))
+    if isinstance(prefix, dict):
+        prefix = prefix.get('img_path', '')
+    paths = [root] if root else []
+    paths += [osp.join(root, part) for part in (ann_file, prefix) if part]
+    remedy = f'set {field}.dataset.data_root (or the `data_root` of the config), see README'
+    for path in paths:
+        if '://' in path:
+            continue
+        if not osp.exists(path):
+            raise FileNotFoundError(f"{field} must read an existing folder, but '{path}' does not exist: {remedy}")
+        if osp.isdir(path) and not os.listdir(path):
+            raise ValueError(f"{field} must read images, but the folder '{path}' is empty: {remedy}")
+
+
+def check_labels(dataset: Any, model: Any) -> None:
+    """Make sure that every class index has a place in the head.
+
+    Args:
+        dataset (BaseDataset): Has ``get_gt_labels()``, as MMPretrain's have; others are passed by.
+        model (ImageClassifier): Its ``head.num_classes`` counts; models without are passed by.
+
+    Raises:
+        ValueError: A label below 0, or not below ``num_classes``.
+    """
+    num_classes = getattr(getattr(model, 'head', None), 'num_classes', None)
+    if num_classes is None or not hasattr(dataset, 'get_gt_labels') or not len(dataset):
+        return
+    labels = dataset.get_gt_labels()
+    if labels.min() < 0 or labels.max() >= num_classes:
+        raise ValueError(
+            f'class indices must lie in [0, {num_classes}), the size of the head, but {type(dataset).__name__} has '
+            f'labels from {labels.min()} to {labels.max()}: set model.head.num_classes={labels.max() + 1}, or start '
+            'the labels at 0')

@@ -1,0 +1,3 @@
+from .prompt_init_hook import PromptInitHook
+
+__all__ = ['PromptInitHook']

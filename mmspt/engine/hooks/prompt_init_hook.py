@@ -1,0 +1,204 @@
+"""Fill the prompts before the first training step."""
+import os
+import os.path as osp
+import resource
+import sys
+import time
+from typing import Any, Iterable, Iterator
+
+import torch
+from mmengine import dist
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from rich.progress import track
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from mmspt.models import PromptedViT
+from mmspt.prompts import PromptInitializer
+from mmspt.prompts.tokens import collect_tokens, derive_seed, plan_sample
+from mmspt.registry import HOOKS, TASK_UTILS
+from ..checks import check_labels
+from ..token_loader import SeededImages, choose_images, iterate_images, share
+
+FILE_NAME = 'initial_prompts.safetensors'
+
+
+@HOOKS.register_module()
+class PromptInitHook(Hook):
+    """Start the prompts as prototypes of the training images' patch tokens (SPT, https://arxiv.org/abs/2402.02382).
+
+    Before the first step it streams training images through the frozen backbone, without prompts and in eval mode,
+    gives each layer's tokens to the initializer and writes the result into the prompts, in place and the same on
+    every process, and to ``initial_prompts.safetensors`` in the work directory. A resumed run is left alone. The
+    generators of Python, NumPy and torch are left as they were, so that runs with another initializer see the same
+    batches. It also checks that the frozen weights are filled and that the labels fit the head.
+
+    Args:
+        initializer (dict): Config of a :class:`mmspt.prompts.PromptInitializer`.
+            Defaults to ``dict(type='mmspt.RandomSampleInit')``.
+        num_images (int | str | None): Training images to stream: a number, 'batch' (one global batch), 'all', or
+            None for what the initializer wants. Defaults to None.
+        pipeline (list[dict] | None): Transforms instead of the training set's own. Defaults to None.
+        batch_size (int | None): Images a step; None takes the training loader's. Defaults to None.
+        seed (int | None): Seed of images, augmentation, positions and initializer; None takes the run's.
+            Defaults to None.
+        max_memory (float): Bound on the tokens held, GiB of fp32 for all layers and processes together; beyond it,
+            a seeded sample of positions from every image. Defaults to 1.
+
+    Raises:
+        ValueError: An option out of its range, or tokens that cannot make the prompts.
+    """
+    priority = 'NORMAL'
+
+    def __init__(self,
+                 initializer: dict | None = None,
+                 num_images: int | str | None = None,
+                 pipeline: list[dict] | None = None,
+                 batch_size: int | None = None,
+                 seed: int | None = None,
+                 max_memory: float = 1.) -> None:
+        if isinstance(num_images, str) and num_images not in ('batch', 'all') or \
+                isinstance(num_images, int) and num_images < 1:
+            raise ValueError(f"num_images must be at least 1, 'batch', 'all' or None, got {num_images!r}")
+        if not max_memory > 0:
+            raise ValueError(f'max_memory must be positive (GiB), got {max_memory!r}')
+        self.initializer: PromptInitializer = TASK_UTILS.build(initializer or dict(type='mmspt.RandomSampleInit'))
+        self.num_images = num_images
+        self.pipeline = pipeline
+        self.batch_size = batch_size
+        self.seed = seed
+        self.max_bytes = max_memory * 2**30
+
+    def before_train(self, runner: Runner) -> None:
+        """Check the model and the labels; fill the prompts unless the run was resumed."""
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        backbone = find_prompted_vit(model)
+        backbone.check_weights()
+        check_labels(runner.train_dataloader.dataset, model)
+        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        total = sum(p.numel() for p in model.parameters())
+        runner.logger.info(f'Model: {trained:,} of {total:,} parameters train ({trained / total:.4%})')
+        if runner.iter > 0:
+            runner.logger.info('Resumed: prompts come from the checkpoint, no initialization.')
+        elif backbone.prompts is None:
+            runner.logger.info('num_prompts=0: no prompts to initialize.')
+        else:
+            self.fill(runner, model, backbone)
+
+    def fill(self, runner: Runner, model: nn.Module, backbone: PromptedViT) -> None:
+        """Compute the prompts on rank 0, write them in place on every rank and to the work directory."""
+        assert backbone.prompts is not None
+        start, device, name = time.time(), backbone.prompts.device, type(self.initializer).__name__
+        seed = torch.tensor(runner.seed if self.seed is None else self.seed, dtype=torch.int64)
+        dist.broadcast(seed)  # with diff_rank_seed each rank has its own
+        if device.type == 'cuda':
+            torch.cuda.reset_peak_memory_stats(device)
+
+        error, tokens, prompts = None, None, torch.zeros_like(backbone.prompts)
+        try:
+            tokens, num_images = self._local_tokens(runner, model, backbone, int(seed))
+        except Exception as e:  # told to the other ranks, which would wait for ever, and raised on this one
+            error = e
+        _agree(error)
+        layers = _gather(tokens, num_images) if tokens is not None else [
+            torch.empty(0, backbone.embed_dims)] * len(backbone.prompts)
+        if dist.is_main_process():
+            try:
+                shape = (len(backbone.prompts), backbone.num_prompts, backbone.embed_dims)
+                generator = torch.Generator().manual_seed(derive_seed(int(seed), len(backbone.prompts)))
+                progress = _progress(layers, f'{name}: layers', len(layers))
+                prompts.copy_(self.initializer.fill(progress, shape, backbone.patch_size, generator))
+            except Exception as e:
+                error = e
+        _agree(error)
+        dist.broadcast(prompts)
+        with torch.no_grad():
+            backbone.prompts.copy_(prompts)
+
+        if dist.is_main_process():
+            path = osp.join(runner.work_dir, FILE_NAME)
+            save_prompts(prompts, path, initializer=name, seed=int(seed), images=num_images)
+            runner.logger.info(
+                f'Prompts from {name}: {num_images:,} images, {len(layers[0]):,} tokens kept for each of '
+                f'{len(layers)} layers, {time.time() - start:.1f} s, peak memory {_peak_memory(device):.2f} GiB, '
+                f'written to {path}')
+
+    def _local_tokens(self, runner: Runner, model: nn.Module, backbone: PromptedViT,
+                      seed: int) -> tuple[Tensor | None, int]:
+        """Stream this rank's share of the images: tokens (L, B, kept, D) or None, images of all ranks."""
+        loader = runner.train_dataloader
+        batch_size = self.batch_size or loader.batch_size
+        wanted = self.num_images or self.initializer.images
+        if wanted == 'none':
+            return None, 0
+        at_hand = len(loader.dataset)
+        count = {'all': at_hand, 'batch': batch_size * dist.get_world_size()}.get(wanted, wanted)
+        num_layers = len(backbone.prompts)  # type: ignore[arg-type]
+        count, keep = plan_sample(min(count, at_hand), num_layers, backbone.embed_dims, self.max_bytes)
+        indices = share(choose_images(count, at_hand, seed))
+        images = SeededImages(loader.dataset, indices, seed, self.pipeline)
+        batches = iterate_images(images, model.data_preprocessor, batch_size, loader.num_workers)
+        steps = -(-len(indices) // batch_size)
+        training = backbone.training
+        backbone.eval()
+        try:
+            tokens = collect_tokens(_progress(batches, f'{type(self.initializer).__name__}: tokens', steps),
+                                    backbone.patch_tokens, len(indices), num_layers, keep, seed)
+        finally:
+            backbone.train(training)
+        return tokens, count
+
+
+def find_prompted_vit(model: nn.Module) -> PromptedViT:
+    """Return the model's PromptedViT, or raise ValueError."""
+    for module in model.modules():
+        if isinstance(module, PromptedViT):
+            return module
+    raise ValueError(f"PromptInitHook needs a mmspt.PromptedViT, {type(model).__name__} has none: set "
+                     "model.backbone.type='mmspt.PromptedViT'")
+
+
+def save_prompts(prompts: Tensor, path: str, **metadata: Any) -> None:
+    """Write prompts (L, N_p, D) beside ``path`` and rename, so that no half-written file is ever found there."""
+    os.makedirs(osp.dirname(path) or '.', exist_ok=True)
+    save_file({'prompts': prompts.detach().cpu().contiguous()}, f'{path}.tmp',
+              metadata={key: str(value) for key, value in metadata.items()})
+    os.replace(f'{path}.tmp', path)
+
+
+def _gather(tokens: Tensor, num_images: int) -> list[Tensor]:
+    """Bring every rank's tokens (L, B_rank, kept, D) to rank 0, a layer at a time: L times (N, D); [] elsewhere."""
+    most = -(-num_images // dist.get_world_size())
+    layers = []
+    for layer in tokens:
+        padded = torch.zeros(most, *layer.shape[1:])
+        padded[:len(layer)] = layer
+        parts = dist.all_gather(padded)
+        if dist.is_main_process():
+            sizes = [(r + 1) * num_images // len(parts) - r * num_images // len(parts) for r in range(len(parts))]
+            layers.append(torch.cat([part[:size].cpu() for part, size in zip(parts, sizes)]).flatten(0, 1))
+    return layers
+
+
+def _agree(error: Exception | None) -> None:
+    """Raise this rank's error, or, where another rank failed, say which and stop as well."""
+    texts = dist.all_gather_object(None if error is None else f'{type(error).__name__}: {error}')
+    if error is not None:
+        raise error
+    failed = {f'rank {rank}': text for rank, text in enumerate(texts) if text is not None}
+    if failed:
+        raise RuntimeError(f'prompt initialization failed on another process: {failed}')
+
+
+def _progress(items: Iterable, description: str, total: int) -> Iterator:
+    return iter(track(items, description, total, transient=True, disable=not dist.is_main_process()))
+
+
+def _peak_memory(device: torch.device) -> float:
+    """GiB: of the GPU while the prompts were made; on the CPU, of the process since its start."""
+    if device.type == 'cuda':
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    unit = 1 if sys.platform == 'darwin' else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30

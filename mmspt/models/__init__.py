@@ -1,0 +1,3 @@
+from .backbones import PromptedViT
+
+__all__ = ['PromptedViT']

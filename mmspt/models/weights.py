@@ -1,0 +1,152 @@
+"""Checkpoints of ViTs in their publishers' key layouts, renamed to MMPretrain's.
+
+Known layouts, told apart by the name of the patch embedding and what stands before it:
+
+=====================  ==================================================  ========================
+publisher              keys                                                source of the names
+=====================  ==================================================  ========================
+MMPretrain             ``[backbone.]layers.0.ln1.weight``                  ``VisionTransformer``
+FAIR MAE               ``model: blocks.0.norm1.weight``                    facebookresearch/mae
+FAIR MoCo-v3           ``state_dict: module.base_encoder.blocks.0...``     facebookresearch/moco-v3
+timm                   ``blocks.0.norm1.weight``, ``blocks.0.ls1.gamma``   huggingface/pytorch-image-models
+=====================  ==================================================  ========================
+"""
+import math
+import re
+from typing import Any, Mapping
+
+import torch
+
+StateDict = dict[str, torch.Tensor]
+
+# where an encoder may sit in a checkpoint, the most specific first
+PREFIXES = ('module.base_encoder.', 'base_encoder.', 'module.backbone.', 'backbone.', 'module.', '')
+CONTAINERS = ('state_dict', 'model')
+TIMM_PATCH_EMBED, MMPRETRAIN_PATCH_EMBED = 'patch_embed.proj.weight', 'patch_embed.projection.weight'
+
+TIMM_TO_MMPRETRAIN = (
+    (r'^patch_embed\.proj\.', 'patch_embed.projection.'),
+    (r'^norm_pre\.', 'pre_norm.'),
+    (r'^norm\.', 'ln1.'),
+    (r'^fc_norm\.', 'ln2.'),
+    (r'^blocks\.(\d+)\.norm([12])\.', r'layers.\1.ln\2.'),
+    (r'^blocks\.(\d+)\.mlp\.fc1\.', r'layers.\1.ffn.layers.0.0.'),
+    (r'^blocks\.(\d+)\.mlp\.fc2\.', r'layers.\1.ffn.layers.1.'),
+    (r'^blocks\.(\d+)\.ls1\.gamma$', r'layers.\1.attn.gamma1.weight'),
+    (r'^blocks\.(\d+)\.ls2\.gamma$', r'layers.\1.ffn.gamma2.weight'),
+    (r'^blocks\.', 'layers.'),
+)
+# what pre-training and other tasks' classifiers leave beside an encoder
+NOT_ENCODER = re.compile(r'^(head|fc|decoder|mask_token|pre_logits|predictor|neck)(\.|_|$)')
+
+
+def find_encoder(checkpoint: Mapping[str, Any]) -> StateDict | None:
+    """Find a ViT encoder in a checkpoint and name its weights as MMPretrain does.
+
+    Args:
+        checkpoint (Mapping[str, Any]): A state dict, or a dict that holds one under 'state_dict' or 'model'.
+
+    Returns:
+        dict[str, Tensor] | None: ``cls_token``, ``pos_embed``, ``patch_embed.projection.weight``,
+        ``layers.0.ln1.weight``, ..., without heads and decoders; None if no known layout is there.
+    """
+    for container in CONTAINERS:
+        if isinstance(checkpoint.get(container), Mapping):
+            return find_encoder(checkpoint[container])
+    for prefix in PREFIXES:
+        timm = f'{prefix}{TIMM_PATCH_EMBED}' in checkpoint
+        if timm or f'{prefix}{MMPRETRAIN_PATCH_EMBED}' in checkpoint:
+            encoder = {key[len(prefix):]: value for key, value in checkpoint.items()
+                       if key.startswith(prefix) and isinstance(value, torch.Tensor)}
+            return {_rename(key) if timm else key: value for key, value in encoder.items()
+                    if not NOT_ENCODER.match(key)}
+    return None
+
+
+def _rename(key: str) -> str:
+    for pattern, replacement in TIMM_TO_MMPRETRAIN:
+        key = re.sub(pattern, replacement, key)
+    return key
+
+
+def place_final_norm(encoder: StateDict, reads: set[str]) -> StateDict:
+    """Bring the encoder's final norm to where the head reads it.
+
+    MMPretrain applies ``ln2`` to the mean of the patch tokens (``out_type='avg_featmap'``), while every
+    pre-training calls its only final norm ``ln1`` / ``norm``.
+
+    Args:
+        encoder (dict[str, Tensor]): Weights named as MMPretrain does.
+        reads (set[str]): Names of the model's parameters.
+
+    Returns:
+        dict[str, Tensor]: The same; ``ln1`` moved to ``ln2``, or dropped if the model has no final norm.
+    """
+    has_ln1, has_ln2 = 'ln1.weight' in reads, 'ln2.weight' in reads
+    if has_ln2 and not has_ln1 and 'ln2.weight' not in encoder:
+        return {re.sub(r'^ln1\.', 'ln2.', key): value for key, value in encoder.items()}
+    return {key: value for key, value in encoder.items()
+            if (has_ln1 or not key.startswith('ln1.')) and (has_ln2 or not key.startswith('ln2.'))}
+
+
+def match_extra_tokens(encoder: StateDict, with_cls_token: bool) -> StateDict:
+    """Give ``pos_embed`` (1, [1 +] h*w, D) a place for CLS exactly if the model has CLS; for square grids.
+
+    timm's ``no_embed_class`` models add no position to CLS, which a row of zeros says equally.
+    """
+    encoder = dict(encoder)
+    pos_embed = encoder.get('pos_embed')
+    if pos_embed is not None and pos_embed.ndim == 3:
+        tokens = pos_embed.shape[1]
+        has_cls_row = math.isqrt(tokens)**2 != tokens
+        if has_cls_row and not with_cls_token:
+            encoder['pos_embed'] = pos_embed[:, 1:]
+        elif not has_cls_row and with_cls_token and 'cls_token' in encoder:
+            encoder['pos_embed'] = torch.cat((torch.zeros_like(pos_embed[:, :1]), pos_embed), dim=1)
+    if not with_cls_token:
+        encoder.pop('cls_token', None)
+    return encoder
+
+
+def check_fit(encoder: StateDict, model: Mapping[str, torch.Tensor], num_layers: int) -> None:
+    """Refuse weights of another architecture, which MMEngine would only log.
+
+    Args:
+        encoder (dict[str, Tensor]): Weights named as MMPretrain does.
+        model (Mapping[str, Tensor]): The model's own state.
+        num_layers (int): The model's number of blocks.
+
+    Raises:
+        ValueError: Another number of blocks, another shape, keys that the model does not have, or values that are
+            not finite.
+    """
+    depth = 1 + max((int(key.split('.')[1]) for key in encoder if key.startswith('layers.')), default=-1)
+    if depth not in (0, num_layers):
+        raise ValueError(f'a checkpoint must have as many blocks as the backbone: it has {depth}, the backbone '
+                         f'{num_layers}. Set `arch` (or arch.num_layers) to what was pre-trained')
+    wrong = [f'{key} is {tuple(value.shape)}, the backbone needs {tuple(model[key].shape)}'
+             for key, value in encoder.items() if key in model and value.shape != model[key].shape and key != 'pos_embed']
+    if wrong:
+        raise ValueError(f'a checkpoint must have the shapes of the backbone: {_some(wrong)}. Set {_remedy(wrong)} to '
+                         'what was pre-trained')
+    unknown = [key for key in encoder if key not in model]
+    if unknown:
+        raise ValueError(f'a checkpoint must hold nothing that the backbone would leave out: it has {_some(unknown)}. '
+                         'Set the argument that creates them (layer_scale_init_value, pre_norm, qkv_bias, num_prompts '
+                         'or out_type), or save the checkpoint without them')
+    broken = [key for key, value in encoder.items() if value.is_floating_point() and not value.isfinite().all()]
+    if broken:
+        raise ValueError(f'weights must be finite: {_some(broken)} hold NaN or infinity. The file is damaged or its '
+                         'training diverged: use another checkpoint')
+
+
+def _remedy(wrong: list[str]) -> str:
+    if any(line.startswith('prompts') for line in wrong):
+        return '`num_prompts` and `prompt_type`'
+    if any(line.startswith('patch_embed.projection.bias') for line in wrong) or not wrong[0].startswith('patch_embed'):
+        return '`arch` (its width)'
+    return '`patch_size` (and `in_channels`)'
+
+
+def _some(items: list[str], most: int = 6) -> str:
+    return ', '.join(items[:most]) + (f', ... ({len(items)} in all)' if len(items) > most else '')

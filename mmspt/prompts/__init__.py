@@ -1,0 +1,7 @@
+from .initializers import (FileInit, KMeansInit, MaxPoolInit, MeanPoolInit, NormalInit, PromptInitializer,
+                           RandomSampleInit, UniformInit)
+
+__all__ = [
+    'FileInit', 'KMeansInit', 'MaxPoolInit', 'MeanPoolInit', 'NormalInit', 'PromptInitializer', 'RandomSampleInit',
+    'UniformInit'
+]

@@ -1,0 +1,218 @@
+"""From patch tokens to prompts: the prototypes of SPT (https://arxiv.org/abs/2402.02382) and VPT's random starts.
+
+Each strategy is a pure function ``(tokens (N, D), num_prompts, generator) -> (num_prompts, D)`` and a thin class
+registered in TASK_UTILS that holds its options.
+"""
+import math
+import os.path as osp
+from abc import ABCMeta, abstractmethod
+from typing import Callable, ClassVar, Iterable
+
+import torch
+from mmengine.runner.checkpoint import CheckpointLoader
+from torch import Tensor
+
+from mmspt.registry import TASK_UTILS
+from .clustering import kmeans
+
+
+def check_tokens(tokens: Tensor, num_prompts: int) -> None:
+    """Refuse tokens from which no prototypes can be made.
+
+    Args:
+        tokens (Tensor): (N, D).
+        num_prompts (int): N_p.
+
+    Raises:
+        ValueError: Another shape, fewer tokens than prompts, or values that are not finite.
+    """
+    if tokens.ndim != 2:
+        raise ValueError(f'tokens must have shape (N, D), got {tuple(tokens.shape)}: flatten images and positions')
+    if len(tokens) < num_prompts:
+        raise ValueError(f'there must be at least as many tokens as prompts, got {len(tokens)} tokens for '
+                         f'{num_prompts} prompts: take more images (num_images, max_memory) or fewer prompts')
+    broken = len(tokens) - int(tokens.isfinite().all(dim=1).sum())
+    if broken:
+        raise ValueError(f'tokens must be finite, but {broken} of {len(tokens)} hold NaN or infinity: check the '
+                         'checkpoint, and the mean and std of the data preprocessor')
+
+
+def random_sample(tokens: Tensor, num_prompts: int, generator: torch.Generator) -> Tensor:
+    """Draw tokens uniformly, without replacement: the paper's practical default."""
+    return tokens[torch.randperm(len(tokens), generator=generator)[:num_prompts]]
+
+
+def mean_pool(tokens: Tensor, num_prompts: int, generator: torch.Generator) -> Tensor:
+    """Average non-overlapping windows of floor(N / N_p) tokens; up to N_p - 1 tokens at the end are left over."""
+    return _windows(tokens, num_prompts).mean(dim=1)
+
+
+def max_pool(tokens: Tensor, num_prompts: int, generator: torch.Generator) -> Tensor:
+    """As :func:`mean_pool`, with the maximum of each feature."""
+    return _windows(tokens, num_prompts).amax(dim=1)
+
+
+def _windows(tokens: Tensor, num_prompts: int) -> Tensor:
+    width = len(tokens) // num_prompts
+    return tokens[:num_prompts * width].reshape(num_prompts, width, -1)  # (N_p, width, D)
+
+
+class PromptInitializer(metaclass=ABCMeta):
+    """What every initializer is: a map from one layer's tokens to its prompts.
+
+    Attributes:
+        images (str): How many training images it wants unless told otherwise: 'none', 'batch' (one random batch of
+            the global batch size) or 'all'.
+    """
+    images: ClassVar[str] = 'batch'
+
+    @abstractmethod
+    def __call__(self, tokens: Tensor, num_prompts: int, generator: torch.Generator) -> Tensor:
+        """Map tokens (N, D) to prompts (num_prompts, D)."""
+
+    def fill(self, layers: Iterable[Tensor], shape: tuple[int, int, int], patch_size: tuple[int, int],
+             generator: torch.Generator) -> Tensor:
+        """Make the prompts of all layers.
+
+        Args:
+            layers (Iterable[Tensor]): L times the layer's tokens (N, D).
+            shape (tuple): (L, N_p, D).
+            patch_size (tuple): Height and width of the backbone's patches, pixels.
+            generator (torch.Generator): Source of randomness, on the CPU.
+
+        Returns:
+            Tensor: (L, N_p, D), fp32, finite.
+
+        Raises:
+            ValueError: Tokens or prompts that are not as they must be.
+        """
+        prompts = []
+        for tokens in layers:
+            if self.images != 'none':
+                check_tokens(tokens, shape[1])
+            prompts.append(self(tokens, shape[1], generator).float())
+        return check_prompts(torch.stack(prompts), shape, type(self).__name__)
+
+
+def check_prompts(prompts: Tensor, shape: tuple[int, ...], source: str) -> Tensor:
+    """Return prompts (L, N_p, D) if they have this shape and are finite, else raise ValueError."""
+    if tuple(prompts.shape) != tuple(shape):
+        raise ValueError(f'prompts must have shape (L, N_p, D) = {tuple(shape)}, {source} gives '
+                         f'{tuple(prompts.shape)}: set num_prompts and prompt_type to what made them')
+    if not prompts.isfinite().all():
+        raise ValueError(f'prompts must be finite, {source} gives NaN or infinity: check the tokens it started from')
+    return prompts
+
+
+class _FunctionInit(PromptInitializer):
+    function: ClassVar[Callable[[Tensor, int, torch.Generator], Tensor]]
+
+    def __call__(self, tokens: Tensor, num_prompts: int, generator: torch.Generator) -> Tensor:
+        return type(self).function(tokens, num_prompts, generator)
+
+
+@TASK_UTILS.register_module()
+class RandomSampleInit(_FunctionInit):
+    """:func:`random_sample` of one batch's tokens; SPT's default."""
+    function = random_sample
+
+
+@TASK_UTILS.register_module()
+class MeanPoolInit(_FunctionInit):
+    """:func:`mean_pool` of one batch's tokens."""
+    function = mean_pool
+
+
+@TASK_UTILS.register_module()
+class MaxPoolInit(_FunctionInit):
+    """:func:`max_pool` of one batch's tokens."""
+    function = max_pool
+
+
+@TASK_UTILS.register_module()
+class KMeansInit(PromptInitializer):
+    """Centres of :func:`mmspt.prompts.clustering.kmeans` over the tokens of all training images.
+
+    Args:
+        max_iter (int): The most iterations of Lloyd. Defaults to 100.
+    """
+    images = 'all'
+
+    def __init__(self, max_iter: int = 100) -> None:
+        self.max_iter = max_iter
+
+    def __call__(self, tokens: Tensor, num_prompts: int, generator: torch.Generator) -> Tensor:
+        return kmeans(tokens, num_prompts, generator, self.max_iter)
+
+
+@TASK_UTILS.register_module()
+class UniformInit(PromptInitializer):
+    """VPT's U(-v, v), v = sqrt(6 / (3 p^2 + D)) (https://arxiv.org/abs/2203.12119), p = patch size.
+
+    Args:
+        patch_size (int | None): p in pixels; None takes the backbone's. Defaults to None.
+    """
+    images = 'none'
+
+    def __init__(self, patch_size: int | None = None) -> None:
+        self.patch_size = patch_size
+
+    def __call__(self, tokens: Tensor, num_prompts: int, generator: torch.Generator) -> Tensor:
+        if self.patch_size is None:
+            raise ValueError('UniformInit needs patch_size (pixels) when it is called outside PromptInitHook')
+        return self._draw((num_prompts, tokens.shape[-1]), self.patch_size**2, generator)
+
+    def fill(self, layers: Iterable[Tensor], shape: tuple[int, int, int], patch_size: tuple[int, int],
+             generator: torch.Generator) -> Tensor:
+        area = math.prod(patch_size) if self.patch_size is None else self.patch_size**2
+        return self._draw(shape, area, generator)
+
+    @staticmethod
+    def _draw(shape: tuple[int, ...], area: int, generator: torch.Generator) -> Tensor:
+        bound = math.sqrt(6. / (3 * area + shape[-1]))
+        return (2 * torch.rand(shape, generator=generator) - 1) * bound
+
+
+@TASK_UTILS.register_module()
+class NormalInit(PromptInitializer):
+    """Normal prompts with mean 0.
+
+    Args:
+        std (float): Standard deviation. Defaults to 0.02.
+    """
+    images = 'none'
+
+    def __init__(self, std: float = 0.02) -> None:
+        if not std > 0:
+            raise ValueError(f'std must be positive, got {std!r}')
+        self.std = std
+
+    def __call__(self, tokens: Tensor, num_prompts: int, generator: torch.Generator) -> Tensor:
+        return self.std * torch.randn(num_prompts, tokens.shape[-1], generator=generator)
+
+
+@TASK_UTILS.register_module()
+class FileInit(PromptInitializer):
+    """Prompts computed earlier.
+
+    Args:
+        path (str): ``initial_prompts.safetensors`` of a run or of ``tools/init_prompts.py``, or a checkpoint of a
+            tuned model; tensor 'prompts' or 'backbone.prompts', (L, N_p, D).
+    """
+    images = 'none'
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __call__(self, tokens: Tensor, num_prompts: int, generator: torch.Generator) -> Tensor:
+        raise ValueError('FileInit holds the prompts of all layers: call fill()')
+
+    def fill(self, layers: Iterable[Tensor], shape: tuple[int, int, int], patch_size: tuple[int, int],
+             generator: torch.Generator) -> Tensor:
+        content = CheckpointLoader.load_checkpoint(self.path, map_location='cpu')
+        content = content.get('state_dict', content)
+        for key in ('prompts', 'backbone.prompts'):
+            if key in content:
+                return check_prompts(content[key].float(), shape, f"'{self.path}'")
+        raise ValueError(f"a prompts file must hold 'prompts' or 'backbone.prompts', '{osp.basename(self.path)}' has "
+                         f'{list(content)[:6]}: make one with tools/init_prompts.py')

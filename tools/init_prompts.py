@@ -1,0 +1,51 @@
+#!/usr/bin/env python
+"""Compute a config's initial prompts without training: the PromptInitHook of the config does it, and the run ends
+there. ``initial_prompts.safetensors`` in the work directory can start other runs through ``mmspt.FileInit``."""
+import argparse
+import os
+
+from mmengine.config import Config, DictAction
+from train import build_runner, set_loader_defaults, set_work_dir
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Compute initial prompts')
+    parser.add_argument('config', help='path of the config')
+    parser.add_argument('--work-dir', help='where initial_prompts.safetensors goes')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='override the config: key=value ...')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    args = parser.parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def only_initialize(cfg: Config) -> Config:
+    """Leave a run of no iteration, whose only custom hook fills the prompts."""
+    hooks = [hook for hook in cfg.get('custom_hooks') or [] if hook['type'] == 'mmspt.PromptInitHook']
+    if not hooks:
+        raise ValueError("the config must have custom_hooks=[dict(type='mmspt.PromptInitHook', ...)], which says how "
+                         f'the prompts start; {cfg.filename} has none')
+    cfg.custom_hooks = hooks
+    cfg.default_hooks = dict(cfg.default_hooks, checkpoint=None)
+    cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
+    cfg.test_dataloader = cfg.test_cfg = cfg.test_evaluator = None
+    cfg.train_cfg = dict(by_epoch=False, max_iters=0)
+    cfg.param_scheduler = None
+    cfg.resume = False
+    return cfg
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = Config.fromfile(args.config)
+    cfg.launcher = args.launcher
+    set_work_dir(cfg, args)
+    if args.cfg_options is not None:
+        cfg.merge_from_dict(args.cfg_options)
+    set_loader_defaults(only_initialize(cfg), pin_memory=True, persistent_workers=False)
+    build_runner(cfg).train()
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,92 @@
+#!/usr/bin/env python
+"""Train: the flags of MMPretrain's tools/train.py, and two things more: it looks at folders and the work directory
+before anything is built, and ``--launcher pytorch`` works without a GPU."""
+import argparse
+import os
+import os.path as osp
+
+import torch
+from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from mmspt.engine.checks import check_config
+from mmspt.repairs import init_cpu_distributed
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Train a model')
+    parser.add_argument('config', help='path of the config')
+    parser.add_argument('--work-dir', help='where logs, checkpoints and initial prompts go')
+    parser.add_argument('--resume', nargs='?', type=str, const='auto',
+                        help='go on from a checkpoint: the one named, or the latest in the work directory')
+    parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
+    parser.add_argument('--no-validate', action='store_true', help='no validation while training')
+    parser.add_argument('--auto-scale-lr', action='store_true', help='scale the rate by the actual global batch')
+    parser.add_argument('--no-pin-memory', action='store_true', help='pin_memory=False in the data loaders')
+    parser.add_argument('--no-persistent-workers', action='store_true',
+                        help='persistent_workers=False in the data loaders')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='override the config: key=value ...')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    # torch.distributed.launch passes --local-rank, torchrun sets LOCAL_RANK
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    args = parser.parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def set_loader_defaults(cfg: Config, pin_memory: bool, persistent_workers: bool) -> None:
+    """Fill in what MMPretrain's tools fill in; persistent workers only where there are workers."""
+    for field in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        loader = cfg.get(field)
+        if loader is None:
+            continue
+        loader.setdefault('pin_memory', pin_memory and torch.cuda.is_available())
+        loader.setdefault('persistent_workers', persistent_workers and loader.get('num_workers', 0) > 0)
+        loader.setdefault('collate_fn', ConfigDict(type='default_collate'))
+        loader.pin_memory &= pin_memory
+        loader.persistent_workers &= persistent_workers and loader.get('num_workers', 0) > 0
+
+
+def set_work_dir(cfg: Config, args: argparse.Namespace) -> None:
+    """Command line before config before the config's name under ./work_dirs."""
+    if args.work_dir is not None:
+        cfg.work_dir = args.work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = osp.join('./work_dirs', osp.splitext(osp.basename(args.config))[0])
+
+
+def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
+    """Merge the command line into the config, ``--cfg-options`` last."""
+    cfg.launcher = args.launcher
+    set_work_dir(cfg, args)
+    if args.no_validate:
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    if args.amp:
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    if args.resume is not None:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == 'auto' else args.resume
+    if args.auto_scale_lr:
+        cfg.auto_scale_lr.enable = True
+    if args.cfg_options is not None:
+        cfg.merge_from_dict(args.cfg_options)
+    set_loader_defaults(cfg, not args.no_pin_memory, not args.no_persistent_workers)
+    return cfg
+
+
+def build_runner(cfg: Config) -> Runner:
+    """Check the config, start gloo where it is needed, build."""
+    check_config(cfg)
+    init_cpu_distributed(cfg)
+    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+
+
+def main() -> None:
+    args = parse_args()
+    build_runner(merge_args(Config.fromfile(args.config), args)).train()
+
+
+if __name__ == '__main__':
+    main()

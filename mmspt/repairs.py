@@ -54,6 +54,7 @@ class _AllowListUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         allowed = {**torch._weights_only_unpickler._get_allowed_globals(), **_allowed_globals()}
+        module = {'__builtin__': 'builtins'}.get(module, module)  # pickle protocol 2 has Python 2's names
         try:
             return allowed[f'{module}.{name}']
         except KeyError:

@@ -5,4 +5,6 @@ _base_ = [
     '../_base_/default_runtime.py'
 ]
 
+model = dict(head=dict(num_classes=200))
+
 custom_hooks = [dict(type='mmspt.PromptInitHook', initializer=dict(type='mmspt.RandomSampleInit'))]

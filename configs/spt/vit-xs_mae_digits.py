@@ -4,6 +4,8 @@ _base_ = [
     '../_base_/default_runtime.py'
 ]
 
+model = dict(head=dict(num_classes=10))
+
 param_scheduler = dict(warmup=2, end=20)
 train_cfg = dict(max_epochs=20, val_interval=1)
 default_hooks = dict(logger=dict(interval=7), checkpoint=dict(interval=5))

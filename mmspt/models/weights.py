@@ -37,7 +37,15 @@ TIMM_TO_MMPRETRAIN = (
     (r'^blocks\.', 'layers.'),
 )
 # what pre-training and other tasks' classifiers leave beside an encoder
-NOT_ENCODER = re.compile(r'^(head|fc|decoder|mask_token|pre_logits|predictor|neck)(\.|_|$)')
+NOT_ENCODER = re.compile(r'^(head|fc\.|decoder|mask_token|pre_logits|predictor|neck)')
+
+
+def unwrap(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the state dict inside a checkpoint that keeps it under 'state_dict' or 'model', else the checkpoint."""
+    for container in CONTAINERS:
+        if isinstance(checkpoint.get(container), Mapping):
+            return checkpoint[container]
+    return checkpoint
 
 
 def find_encoder(checkpoint: Mapping[str, Any]) -> StateDict | None:
@@ -50,9 +58,7 @@ def find_encoder(checkpoint: Mapping[str, Any]) -> StateDict | None:
         dict[str, Tensor] | None: ``cls_token``, ``pos_embed``, ``patch_embed.projection.weight``,
         ``layers.0.ln1.weight``, ..., without heads and decoders; None if no known layout is there.
     """
-    for container in CONTAINERS:
-        if isinstance(checkpoint.get(container), Mapping):
-            return find_encoder(checkpoint[container])
+    checkpoint = unwrap(checkpoint)
     for prefix in PREFIXES:
         timm = f'{prefix}{TIMM_PATCH_EMBED}' in checkpoint
         if timm or f'{prefix}{MMPRETRAIN_PATCH_EMBED}' in checkpoint:

@@ -1,8 +1,8 @@
 # CUB-200-2011: 5,994 training and 5,794 test images; the official archive unpacked into data/CUB_200_2011
 _base_ = './pipelines_224.py'
 
-data_preprocessor = dict(num_classes=200)
-model = dict(head=dict(num_classes=200))
+data_preprocessor = dict(
+    num_classes=200, mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
 
 train_dataloader = dict(
     batch_size=32,

@@ -1,6 +1,5 @@
 # scikit-learn's handwritten digits: 20 labelled images a class to train on, 300 to choose on, 500 to report
-model = dict(head=dict(num_classes=10))
-data_preprocessor = dict(num_classes=10)
+data_preprocessor = dict(num_classes=10, mean=[127.5] * 3, std=[127.5] * 3, to_rgb=True)
 
 test_pipeline = [dict(type='Resize', scale=16, interpolation='bicubic'), dict(type='PackInputs')]
 

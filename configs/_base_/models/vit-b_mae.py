@@ -19,6 +19,3 @@ model = dict(
         loss=dict(type='CrossEntropyLoss', loss_weight=1.0),
         topk=(1, ),
         init_cfg=dict(type='TruncNormal', layer='Linear', std=0.02, bias=0.)))
-
-data_preprocessor = dict(
-    num_classes=1000, mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)

@@ -9,5 +9,3 @@ model = dict(
         patch_size=2,
         init_cfg=dict(checkpoint='{{ fileDirname }}/../../pretrain/vit-xs_mae_digits.safetensors')),
     head=dict(in_channels=128))
-
-data_preprocessor = dict(mean=[127.5] * 3, std=[127.5] * 3)

@@ -10,7 +10,7 @@ from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor, nn
 
 from mmspt.registry import MODELS
-from ..weights import check_fit, find_encoder, match_extra_tokens, place_final_norm
+from ..weights import check_fit, find_encoder, match_extra_tokens, place_final_norm, unwrap
 
 PROMPT_TYPES = ('deep', 'shallow')
 
@@ -289,8 +289,8 @@ def _without_backbone_prefix(init_cfg: Any) -> Any:
 
 
 def _unknown_layout(state_dict: dict) -> ValueError:
-    keys = ', '.join(map(str, list(state_dict)[:6]))
+    keys = [str(key) for key in unwrap(state_dict)]
     return ValueError(
         'a checkpoint must hold a ViT in the layout of MMPretrain (layers.0.ln1.weight), FAIR MAE or timm '
-        f'(blocks.0.norm1.weight) or FAIR MoCo-v3 (base_encoder.blocks.0.norm1.weight); this one has {len(state_dict)} '
-        f'keys: {keys}, ... Convert it, or name another file')
+        f'(blocks.0.norm1.weight) or FAIR MoCo-v3 (base_encoder.blocks.0.norm1.weight); this one has {len(keys)} '
+        f'keys: {", ".join(keys[:6])}. Convert it, or name another file')

@@ -1,0 +1,3 @@
+from .curves import plot_accuracy, read_scalars
+
+__all__ = ['plot_accuracy', 'read_scalars']

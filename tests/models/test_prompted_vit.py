@@ -1,0 +1,251 @@
+"""PromptedViT against the stock class, and what is its own: prompts, freezing, accounting for weights."""
+import copy
+import logging
+
+import pytest
+import torch
+from conftest import TINY, tiny_backbone
+from mmpretrain.models import VisionTransformer
+from mmpretrain.registry import MODELS
+
+SMALL = dict(arch=dict(embed_dims=32, num_layers=3, num_heads=2, feedforward_channels=64), img_size=32, patch_size=8)
+
+
+def pair(num_prompts=0, **kwargs):
+    """The stock network and ours with the same random weights, both in eval mode."""
+    torch.manual_seed(0)
+    stock = VisionTransformer(**SMALL, **kwargs)
+    for parameter in stock.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    ours = MODELS.build(dict(type='mmspt.PromptedViT', num_prompts=num_prompts, **SMALL, **kwargs))
+    missing = ours.load_state_dict(stock.state_dict(), strict=False).missing_keys
+    assert missing == []
+    stock.eval()  # returns None
+    return stock, ours.eval()
+
+
+@pytest.mark.parametrize('kwargs', [
+    dict(out_type='cls_token'),
+    dict(out_type='raw'),
+    dict(out_type='featmap'),
+    dict(out_type='avg_featmap'),
+    dict(out_type='avg_featmap', final_norm=False),
+    dict(out_type='raw', out_indices=[0, -1]),
+    dict(out_type='featmap', with_cls_token=False),
+    dict(out_type='avg_featmap', with_cls_token=False, out_indices=(1, 2)),
+    dict(pre_norm=True),
+    dict(layer_scale_init_value=0.1),
+    dict(patch_cfg=dict(bias=False), out_type='raw'),
+    dict(layer_cfgs=dict(act_cfg=dict(type='ReLU')), qkv_bias=False, out_type='raw'),
+    dict(layer_cfgs=[dict(ffn_type='swiglu_fused')] * 3, out_type='raw', drop_path_rate=0.2),
+], ids=str)
+@pytest.mark.parametrize('size', [(32, 32), (48, 40)], ids=str)
+def test_without_prompts_bit_equal_to_the_stock_class(kwargs, size):
+    if isinstance(kwargs.get('out_indices'), tuple):
+        kwargs = kwargs | dict(out_indices=list(kwargs['out_indices']))
+    stock, ours = pair(**copy.deepcopy(kwargs))
+    images = torch.randn(2, 3, *size)
+    expected, actual = stock(images), ours(images)
+    assert len(actual) == len(expected) > 0
+    assert all(torch.equal(a, e) for a, e in zip(actual, expected, strict=True))
+
+
+def by_hand(net, images, prompts, deep, pool):
+    """Prompted forward in the paper's words, block by block, from the stock network's modules."""
+    n, num = net.num_extra_tokens, prompts.shape[1]
+    patches = net.patch_embed(images)[0]
+    x = patches if net.cls_token is None else torch.cat([net.cls_token.expand(len(images), -1, -1), patches], 1)
+    x = net.pre_norm(x + net.pos_embed)
+    cls, patches, current = x[:, :n], x[:, n:], prompts[:1].expand(len(images), -1, -1)
+    for i, block in enumerate(net.layers):
+        if deep:
+            current = prompts[i:i + 1].expand(len(images), -1, -1)
+        x = block(torch.cat([cls, current, patches], 1))
+        cls, current, patches = x[:, :n], x[:, n:n + num], x[:, n + num:]
+    if net.final_norm:
+        cls, current, patches = net.ln1(cls), net.ln1(current), net.ln1(patches)
+    outputs = dict(
+        cls_token=lambda: cls[:, 0],
+        raw=lambda: torch.cat([cls, patches], 1),
+        featmap=lambda: patches.transpose(1, 2).reshape(len(images), -1, 4, 4),
+        avg_featmap=lambda: net.ln2(torch.cat([current, patches], 1).mean(1) if pool else patches.mean(1)))
+    return outputs[net.out_type]()
+
+
+@pytest.mark.parametrize('prompt_type', ['deep', 'shallow'])
+@pytest.mark.parametrize('kwargs', [
+    dict(out_type='cls_token'),
+    dict(out_type='raw'),
+    dict(out_type='featmap'),
+    dict(out_type='avg_featmap', final_norm=False),
+    dict(out_type='avg_featmap', final_norm=False, pool_prompts=False),
+    dict(out_type='avg_featmap', with_cls_token=False, final_norm=False),
+    dict(pre_norm=True),
+    dict(layer_scale_init_value=0.1),
+], ids=str)
+def test_prompted_forward_by_hand(prompt_type, kwargs):
+    kwargs = dict(kwargs)
+    pool = kwargs.pop('pool_prompts', True)
+    stock, _ = pair(**kwargs)
+    ours = MODELS.build(dict(type='mmspt.PromptedViT', num_prompts=4, prompt_type=prompt_type, pool_prompts=pool,
+                             **SMALL, **kwargs)).eval()
+    ours.load_state_dict(stock.state_dict(), strict=False)
+    assert ours.prompts.shape == (3 if prompt_type == 'deep' else 1, 4, 32)
+    with torch.no_grad():
+        ours.prompts.normal_(std=2.)
+    images = torch.randn(2, 3, 32, 32)
+    expected = by_hand(stock, images, ours.prompts, prompt_type == 'deep', pool)
+    torch.testing.assert_close(ours(images)[-1], expected, rtol=1e-5, atol=1e-5)
+    without = stock(images)[-1]
+    assert (expected - without).abs().max() > 1e-3  # the prompts act
+
+
+def test_another_image_size_at_run_time():
+    _, ours = pair(num_prompts=4, out_type='featmap')
+    assert ours(torch.randn(1, 3, 64, 48))[0].shape == (1, 32, 8, 6)
+
+
+def test_frozen_means_no_gradient_and_eval_behaviour_inside_a_training_step():
+    net = MODELS.build(tiny_backbone(drop_rate=0.5, drop_path_rate=0.5))
+    net.init_weights()
+    assert net.train() is net
+    assert [name for name, p in net.named_parameters() if p.requires_grad] == ['prompts']
+    images = torch.randn(2, 3, 32, 32)
+    first, second = net(images)[0], net(images)[0]
+    assert torch.equal(first, second)
+    first.sum().backward()
+    assert net.prompts.grad is not None and net.layers[0].attn.qkv.weight.grad is None
+    net.eval()
+    assert torch.equal(first, net(images)[0])
+
+
+def test_not_frozen_trains_everything():
+    net = MODELS.build(tiny_backbone(frozen=False, drop_rate=0.5))
+    net.train()
+    assert all(p.requires_grad for p in net.parameters())
+    images = torch.randn(2, 3, 32, 32)
+    assert not torch.equal(net(images)[0], net(images)[0])
+
+
+def test_prompt_dropout_acts_in_training_only():
+    net = MODELS.build(tiny_backbone(prompt_drop_rate=0.5))
+    net.init_weights()
+    images = torch.randn(2, 3, 32, 32)
+    net.train()
+    assert not torch.equal(net(images)[0], net(images)[0])
+    net.eval()
+    assert torch.equal(net(images)[0], net(images)[0])
+
+
+def test_prompts_start_as_vpt_starts_them():
+    net = MODELS.build(tiny_backbone(num_prompts=400))
+    net.init_weights()
+    bound = (6 / (3 * 8 * 8 + 64))**0.5
+    assert net.prompts.abs().max() <= bound
+    assert net.prompts.std().item() == pytest.approx(bound / 3**0.5, rel=0.01)
+
+
+def test_mocov3_arguments_and_archs():
+    net = MODELS.build(dict(type='mmspt.PromptedViT', arch='mocov3-small', img_size=32, patch_size=16, num_prompts=2,
+                            stop_grad_conv1=True, frozen_stages=12, norm_eval=True, frozen=False))
+    net.train()
+    assert net.embed_dims == 384 and net.layers[0].attn.num_heads == 12
+    assert not net.patch_embed.projection.weight.requires_grad
+    assert not net.layers[3].ffn.layers[1].weight.requires_grad and not net.layers[3].training
+    assert net.prompts.requires_grad
+
+
+def test_layer_depth_of_prompts_is_that_of_the_head():
+    net = MODELS.build(tiny_backbone())
+    assert net.get_layer_depth('backbone.prompts', 'backbone.') == (5, 6)
+    assert net.get_layer_depth('head.fc.weight', 'backbone.') == (5, 6)
+    assert net.get_layer_depth('backbone.layers.0.ln1.weight', 'backbone.') == (1, 6)
+    assert net.get_layer_depth('backbone.cls_token', 'backbone.') == (0, 6)
+
+
+def test_the_log_says_how_many_parameters_train(monkeypatch):
+    lines = []
+    monkeypatch.setattr(logging.Logger, 'info', lambda self, message, *args: lines.append(message))
+    net = MODELS.build(tiny_backbone())
+    net.init_weights()
+    total = sum(p.numel() for p in net.parameters())
+    assert f'PromptedViT: 1,280 of {total:,} parameters train ({1280 / total:.4%})' in lines
+
+
+def test_vit_b_has_as_many_trainable_parameters_as_the_paper_counts():
+    model = MODELS.build(dict(
+        type='ImageClassifier', backbone=dict(type='mmspt.PromptedViT', arch='b'),
+        head=dict(type='LinearClsHead', num_classes=200, in_channels=768)))
+    assert sum(p.numel() for p in model.parameters() if p.requires_grad) == 12 * 20 * 768 + 769 * 200 == 338_120
+
+
+def test_random_frozen_weights_are_an_error_before_the_first_step():
+    net = MODELS.build(tiny_backbone(init_cfg=None))
+    net.init_weights()
+    net.train()
+    with pytest.raises(RuntimeError, match=r'(?s)5[0-9] of them are random.*cls_token.*init_cfg.*allow_random_backbone'):
+        net(torch.randn(1, 3, 32, 32))
+    with pytest.raises(RuntimeError, match='are random'):
+        net(torch.randn(1, 3, 32, 32))
+
+
+def test_allow_random_backbone_warns(monkeypatch):
+    lines = []
+    monkeypatch.setattr(logging.Logger, 'warning', lambda self, message, *args: lines.append(message))
+    net = MODELS.build(tiny_backbone(init_cfg=None, allow_random_backbone=True))
+    net.train()
+    net(torch.randn(1, 3, 32, 32))
+    assert any('frozen weights are random' in line for line in lines)
+
+
+def test_a_checkpoint_that_fills_only_a_part_names_what_is_missing():
+    net = MODELS.build(tiny_backbone(init_cfg=None))
+    state = {k: v for k, v in net.state_dict().items() if 'layers.2.attn' not in k}
+    net.load_state_dict(state, strict=False)
+    net.train()
+    with pytest.raises(RuntimeError, match=r'4 of them are random: layers\.2\.attn\.qkv\.weight'):
+        net(torch.randn(1, 3, 32, 32))
+
+
+def test_mean_with_two_norms_says_final_norm_false():
+    net = MODELS.build(tiny_backbone(final_norm=True))
+    net.init_weights()
+    net.train()
+    with pytest.raises(RuntimeError, match=r'final_norm=False.*ln2\.weight'):
+        net(torch.randn(1, 3, 32, 32))
+
+
+@pytest.mark.parametrize(('kwargs', 'message'), [
+    (dict(num_prompts=-1), 'num_prompts must be .* at least 0, got -1'),
+    (dict(num_prompts=2.5), 'num_prompts must be a whole number .* got 2.5'),
+    (dict(prompt_type='depe'), r"prompt_type must be one of \('deep', 'shallow'\), got 'depe'"),
+    (dict(prompt_drop_rate=1.), r'prompt_drop_rate must lie in \[0, 1\), got 1.0'),
+])
+def test_bad_arguments(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        MODELS.build(tiny_backbone(**kwargs))
+
+
+def test_the_callers_out_indices_stay_as_they_are():
+    indices = [0, -1]
+    MODELS.build(tiny_backbone(out_indices=indices))
+    assert indices == [0, -1]
+
+
+def test_patch_tokens_are_those_of_the_stock_network():
+    stock, ours = pair(num_prompts=4, out_type='raw', final_norm=False, out_indices=[0, 1])
+    images = torch.randn(2, 3, 32, 32)
+    tokens = list(ours.patch_tokens(images, 3))
+    assert torch.equal(tokens[0], stock.patch_embed(images)[0])
+    assert torch.equal(tokens[1], stock(images)[0][:, 1:])
+    assert torch.equal(tokens[2], stock(images)[1][:, 1:])
+    assert not any(layer.requires_grad for layer in tokens)
+
+
+def test_deep_copies_load_into_themselves():
+    """MMEngine's EMA copies the model before its weights are there; a hook bound to the original would misplace them."""
+    net = MODELS.build(tiny_backbone(init_cfg=None))
+    twin = copy.deepcopy(net)
+    twin.load_state_dict(net.state_dict())
+    twin.train()(torch.randn(1, 3, 32, 32))
+    assert net._filled == set() and TINY['num_layers'] == len(twin.layers)

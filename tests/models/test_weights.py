@@ -1,0 +1,230 @@
+"""Checkpoints of every known layout arrive bit-equal, through init_cfg and load_from; others are refused."""
+import logging
+
+import pytest
+import torch
+from conftest import TINY, golden_checkpoint, tiny_backbone
+from mmengine.runner.checkpoint import load_checkpoint
+from mmpretrain.models.utils import resize_pos_embed
+from mmpretrain.registry import MODELS
+from safetensors.torch import save_file
+
+# how timm and FAIR name what MMPretrain names so; written out, not computed by the code under test
+BLOCK = {
+    'ln1': 'norm1', 'attn.qkv': 'attn.qkv', 'attn.proj': 'attn.proj', 'ln2': 'norm2', 'ffn.layers.0.0': 'mlp.fc1',
+    'ffn.layers.1': 'mlp.fc2'
+}
+
+
+def timm_weights(width=64, depth=4, patch=8, tokens=17, seed=0):
+    """Random weights of a ViT under timm's names."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def rand(*shape):
+        return torch.randn(*shape, generator=generator)
+
+    weights = {'cls_token': rand(1, 1, width), 'pos_embed': rand(1, tokens, width),
+               'patch_embed.proj.weight': rand(width, 3, patch, patch), 'patch_embed.proj.bias': rand(width),
+               'norm.weight': rand(width), 'norm.bias': rand(width)}
+    shapes = {'norm1': (width, ), 'attn.qkv': (3 * width, width), 'attn.proj': (width, width), 'norm2': (width, ),
+              'mlp.fc1': (4 * width, width), 'mlp.fc2': (width, 4 * width)}
+    for i in range(depth):
+        for name, shape in shapes.items():
+            weights[f'blocks.{i}.{name}.weight'] = rand(*shape)
+            weights[f'blocks.{i}.{name}.bias'] = rand(shape[0])
+    return weights
+
+
+def mmpretrain_weights(timm, norm='ln1'):
+    """The same under MMPretrain's names."""
+    names = {'cls_token': 'cls_token', 'pos_embed': 'pos_embed'}
+    for kind in ('weight', 'bias'):
+        names[f'patch_embed.proj.{kind}'] = f'patch_embed.projection.{kind}'
+        names[f'norm.{kind}'] = f'{norm}.{kind}'
+        for i in range(4):
+            for ours, theirs in BLOCK.items():
+                names[f'blocks.{i}.{theirs}.{kind}'] = f'layers.{i}.{ours}.{kind}'
+    return {names[key]: value for key, value in timm.items()}
+
+
+def prefixed(prefix, weights):
+    return {prefix + key: value for key, value in weights.items()}
+
+
+TIMM = timm_weights()
+OURS = mmpretrain_weights(TIMM)
+HEAD = {'head.weight': torch.randn(1000, 64), 'head.bias': torch.randn(1000)}
+DECODER = {'mask_token': torch.randn(1, 1, 32), 'decoder_embed.weight': torch.randn(32, 64),
+           'decoder_blocks.0.norm1.weight': torch.randn(32), 'decoder_pos_embed': torch.randn(1, 17, 32)}
+LAYOUTS = {
+    'mmpretrain': OURS,
+    'mmpretrain classifier': dict(state_dict=prefixed('backbone.', OURS) | {'head.fc.weight': torch.randn(9, 64)},
+                                  meta=dict(epoch=1)),
+    'mmpretrain mae': dict(state_dict=prefixed('backbone.', OURS) | {'neck.mask_token': torch.randn(1, 1, 8)}),
+    'mmpretrain mocov3': dict(state_dict=prefixed('backbone.', OURS) |
+                              prefixed('momentum_encoder.module.0.', mmpretrain_weights(timm_weights(seed=1)))),
+    'fair mae': dict(model=TIMM),
+    'fair mae with decoder': dict(model=TIMM | DECODER, epoch=800),
+    'fair mocov3': dict(epoch=300, arch='vit_base', state_dict=prefixed('module.base_encoder.', TIMM | HEAD) |
+                        prefixed('module.momentum_encoder.', timm_weights(seed=1)) |
+                        {'module.predictor.0.weight': torch.randn(4, 4)}),
+    'fair mocov3 linear probe': dict(state_dict=prefixed('module.', TIMM | HEAD)),
+    'timm': TIMM | HEAD,
+}
+
+
+def classifier(**kwargs):
+    return MODELS.build(dict(
+        type='ImageClassifier', backbone=tiny_backbone('mocov3_deep', init_cfg=None, **kwargs),
+        head=dict(type='LinearClsHead', num_classes=7, in_channels=64)))
+
+
+def assert_holds(backbone, expected):
+    state = backbone.state_dict()
+    assert set(state) == set(expected) | {'prompts'}
+    assert all(torch.equal(state[key], value) for key, value in expected.items())
+    backbone.train()
+    backbone(torch.randn(1, 3, 32, 32))  # every frozen weight is accounted for
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+@pytest.mark.parametrize('route', ['init_cfg', 'load_from'])
+def test_layouts(layout, route, tmp_path):
+    path = str(tmp_path / 'weights.pth')
+    torch.save(LAYOUTS[layout], path)
+    model = classifier()
+    model.init_weights()
+    if route == 'init_cfg':
+        model.backbone.init_cfg = dict(type='Pretrained', checkpoint=path)
+        model.backbone._is_init = False
+        model.backbone.init_weights()
+    else:
+        load_checkpoint(model, path, map_location='cpu', revise_keys=[(r'^module.', '')])
+    assert_holds(model.backbone, OURS)
+
+
+@pytest.mark.parametrize('layout', ['mmpretrain classifier', 'fair mae', 'fair mocov3', 'timm'])
+def test_prefix_of_mmpretrains_configs_is_not_in_the_way(layout, tmp_path):
+    path = str(tmp_path / 'weights.pth')
+    torch.save(LAYOUTS[layout], path)
+    backbone = MODELS.build(tiny_backbone(
+        'mocov3_deep', init_cfg=dict(type='Pretrained', checkpoint=path, prefix='backbone.')))
+    backbone.init_weights()
+    assert_holds(backbone, OURS)
+
+
+def test_safetensors(tmp_path):
+    path = str(tmp_path / 'timm.safetensors')
+    save_file(TIMM, path)
+    backbone = MODELS.build(tiny_backbone('mocov3_deep', init_cfg=dict(type='Pretrained', checkpoint=path)))
+    backbone.init_weights()
+    assert_holds(backbone, OURS)
+
+
+def test_a_list_of_init_cfgs_does_not_draw_pos_embed_anew():
+    """The stock class re-randomizes pos_embed after loading if init_cfg is a list."""
+    checkpoint = golden_checkpoint('mocov3_deep')
+    cfg = [dict(type='Pretrained', checkpoint=checkpoint), dict(type='Constant', val=1., layer='LayerNorm')]
+    backbone = MODELS.build(tiny_backbone('mocov3_deep', init_cfg=cfg))
+    backbone.init_weights()
+    expected = torch.load(checkpoint, weights_only=True)['state_dict']['module.base_encoder.pos_embed']
+    assert torch.equal(backbone.pos_embed, expected)
+
+
+@pytest.mark.parametrize('norm', ['ln1', 'ln2'])
+def test_final_norm_arrives_where_the_mean_is_read(norm):
+    backbone = MODELS.build(tiny_backbone(init_cfg=None))
+    backbone.load_state_dict(mmpretrain_weights(TIMM, norm), strict=False)
+    assert_holds(backbone, mmpretrain_weights(TIMM, 'ln2'))
+
+
+def test_fc_norm_of_timm_is_read_after_the_mean():
+    backbone = MODELS.build(tiny_backbone(init_cfg=None))
+    weights = {key.replace('norm.', 'fc_norm.') if key.startswith('norm.') else key: value
+               for key, value in TIMM.items()}
+    backbone.load_state_dict(weights, strict=False)
+    assert_holds(backbone, mmpretrain_weights(TIMM, 'ln2'))
+
+
+def test_no_final_norm_at_all():
+    backbone = MODELS.build(tiny_backbone('mocov3_deep', init_cfg=None, out_type='raw', final_norm=False))
+    backbone.load_state_dict(TIMM, strict=False)
+    assert_holds(backbone, {key: value for key, value in OURS.items() if not key.startswith('ln1')})
+
+
+def test_layer_scale_and_pre_norm_of_timm():
+    scale = {f'blocks.{i}.ls{j}.gamma': torch.randn(64) for i in range(4) for j in (1, 2)}
+    pre_norm = {'norm_pre.weight': torch.randn(64), 'norm_pre.bias': torch.randn(64)}
+    weights = TIMM | scale | pre_norm
+    del weights['patch_embed.proj.bias']
+    backbone = MODELS.build(tiny_backbone('mocov3_deep', init_cfg=None, layer_scale_init_value=1e-5, pre_norm=True))
+    backbone.load_state_dict(weights, strict=False)
+    state = backbone.state_dict()
+    assert torch.equal(state['layers.2.attn.gamma1.weight'], scale['blocks.2.ls1.gamma'])
+    assert torch.equal(state['layers.3.ffn.gamma2.weight'], scale['blocks.3.ls2.gamma'])
+    assert torch.equal(state['pre_norm.bias'], pre_norm['norm_pre.bias'])
+    backbone.train()(torch.randn(1, 3, 32, 32))
+
+
+@pytest.mark.parametrize(('img_size', 'with_cls_token'), [(48, True), (48, False), (32, False)])
+def test_position_embeddings_are_resized(img_size, with_cls_token):
+    backbone = MODELS.build(tiny_backbone(init_cfg=None, img_size=img_size, with_cls_token=with_cls_token))
+    backbone.load_state_dict(TIMM, strict=False)
+    grid = img_size // 8
+    patches = resize_pos_embed(TIMM['pos_embed'][:, 1:], (4, 4), (grid, grid), 'bicubic', 0)
+    expected = torch.cat([TIMM['pos_embed'][:, :1], patches], 1) if with_cls_token else patches
+    assert torch.equal(backbone.pos_embed, expected)
+
+
+def test_no_position_for_cls_reads_as_zero():
+    backbone = MODELS.build(tiny_backbone(init_cfg=None))
+    backbone.load_state_dict(TIMM | {'pos_embed': TIMM['pos_embed'][:, 1:]}, strict=False)
+    assert torch.equal(backbone.pos_embed[:, 1:], TIMM['pos_embed'][:, 1:])
+    assert backbone.pos_embed[:, 0].abs().max() == 0
+
+
+def test_a_tuned_model_is_read_back_whole(tmp_path):
+    tuned = classifier()
+    torch.nn.init.normal_(tuned.backbone.prompts)
+    path = str(tmp_path / 'tuned.pth')
+    torch.save(dict(state_dict=tuned.state_dict()), path)
+    model = classifier()
+    load_checkpoint(model, path, map_location='cpu')
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), tuned.state_dict().values(), strict=True))
+
+
+def test_loading_pretrained_weights_warns_of_nothing(tmp_path, monkeypatch):
+    """Stock loading warns of every head and norm that it cannot place, which hides the warnings that matter."""
+    records = []
+    monkeypatch.setattr(logging.Logger, 'handle', lambda self, record: records.append(record))
+    backbone = MODELS.build(tiny_backbone())
+    backbone.init_weights()
+    assert [r.getMessage() for r in records if r.levelno >= logging.WARNING] == []
+
+
+@pytest.mark.parametrize(('weights', 'message'), [
+    (timm_weights(width=32), r'cls_token is \(1, 1, 32\), the backbone needs \(1, 1, 64\).*arch'),
+    (timm_weights(depth=3), 'it has 3, the backbone 4.*num_layers'),
+    (timm_weights(depth=6), 'it has 6, the backbone 4.*num_layers'),
+    (timm_weights(patch=4), r'\(64, 3, 4, 4\), the backbone needs \(64, 3, 8, 8\).*patch_size'),
+    (TIMM | {'blocks.0.ls1.gamma': torch.ones(64)}, r'layers\.0\.attn\.gamma1\.weight.*layer_scale_init_value'),
+    (OURS | {'prompts': torch.zeros(4, 9, 64)}, r'prompts is \(4, 9, 64\).*num_prompts'),
+    (TIMM | {'norm.bias': torch.full((64, ), torch.nan)}, r'must be finite: ln1\.bias'),
+    ({'conv1.weight': torch.zeros(3), 'layer1.0.conv1.weight': torch.zeros(3)}, r'layout.*2 keys: conv1\.weight'),
+], ids=['width', 'depth', 'deeper', 'patch', 'layer scale', 'prompts', 'nan', 'layout'])
+@pytest.mark.parametrize('route', ['backbone', 'classifier'])
+def test_weights_of_another_network_are_refused(weights, message, route, tmp_path):
+    path = str(tmp_path / 'weights.pth')
+    torch.save(dict(model=weights), path)
+    model = classifier()
+    with pytest.raises(ValueError, match=message):
+        load_checkpoint(model if route == 'classifier' else model.backbone, path, map_location='cpu')
+
+
+def test_the_model_stays_as_it_was_if_weights_are_refused():
+    model = classifier()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match='as many blocks'):
+        model.backbone.load_state_dict(timm_weights(depth=6), strict=False)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert model.backbone.num_layers == TINY['num_layers']

@@ -1,0 +1,143 @@
+"""Each repair: the fault of the stock stack, and that it is gone."""
+import os
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.logging import HistoryBuffer
+from mmengine.runner import checkpoint as stock
+from mmengine.runner.checkpoint import CheckpointLoader
+from safetensors.torch import save_file
+
+from mmspt.repairs import init_cpu_distributed
+
+NEW_TORCH = tuple(int(v) for v in torch.__version__.split('.')[:2]) >= (2, 6)
+
+
+@pytest.fixture(params=['this torch', 'torch 2.1'])
+def _torch_version(request, monkeypatch):
+    """Both ways of reading: torch's allow-list, and ours for a torch that has none."""
+    if request.param == 'torch 2.1':
+        monkeypatch.setattr(torch, '__version__', '2.1.2')
+
+
+def load(path):
+    return CheckpointLoader.load_checkpoint(str(path), map_location='cpu')
+
+
+def mmengine_checkpoint():
+    """What Runner.save_checkpoint writes, buffers of the message hub included."""
+    buffer = HistoryBuffer()
+    buffer.update(1.5)
+    buffer.update(np.float64(2.5))
+    return dict(meta=dict(epoch=1, seed=np.int64(3)), state_dict={'weight': torch.arange(3.)},
+                message_hub=dict(log_scalars={'train/loss': buffer}, runtime_info=dict(lr=np.float32(0.5))))
+
+
+@pytest.mark.skipif(not NEW_TORCH, reason='the fault came with torch 2.6')
+def test_fault_stock_loader_refuses_mmengines_own_checkpoints(tmp_path):
+    torch.save(mmengine_checkpoint(), tmp_path / 'epoch_1.pth')
+    with pytest.raises(pickle.UnpicklingError, match='Weights only load failed'):
+        stock.load_from_local(str(tmp_path / 'epoch_1.pth'), 'cpu')
+
+
+@pytest.mark.usefixtures('_torch_version')
+@pytest.mark.parametrize('new_format', [True, False])
+def test_mmengines_own_checkpoints_are_read(tmp_path, new_format):
+    torch.save(mmengine_checkpoint(), tmp_path / 'epoch_1.pth', _use_new_zipfile_serialization=new_format)
+    content = load(tmp_path / 'epoch_1.pth')
+    assert torch.equal(content['state_dict']['weight'], torch.arange(3.))
+    buffer = content['message_hub']['log_scalars']['train/loss']
+    assert buffer.mean() == 2. and buffer.current() == 2.5 and buffer.max() == 2.5
+    assert content['meta']['seed'] == 3 and content['message_hub']['runtime_info']['lr'] == 0.5
+
+
+def test_safetensors_are_read(tmp_path):
+    save_file({'weight': torch.arange(3.)}, tmp_path / 'a.safetensors')
+    assert torch.equal(load(tmp_path / 'a.safetensors')['weight'], torch.arange(3.))
+
+
+class _Code:
+    """A pickle that makes a folder, by a call of its own choice."""
+
+    def __init__(self, function, *args):
+        self.call = function, args
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.usefixtures('_torch_version')
+@pytest.mark.parametrize('attack', ['os.mkdir', 'eval', 'getattr', 'stock class'])
+def test_code_in_a_checkpoint_does_not_run(tmp_path, attack):
+    planted = tmp_path / 'planted'
+    evil = {
+        'os.mkdir': _Code(os.mkdir, str(planted)),
+        'eval': _Code(eval, f'__import__("os").mkdir({str(planted)!r})'),
+        'getattr': _Code(getattr, HistoryBuffer, '__init__'),
+        'stock class': Config(dict(a=1)),
+    }[attack]
+    torch.save(dict(state_dict={'weight': torch.zeros(1)}, extra=evil), tmp_path / 'evil.pth')
+    with pytest.raises(RuntimeError, match=r"(?s)evil\.pth' is refused.*safetensors"):
+        load(tmp_path / 'evil.pth')
+    assert not planted.exists()
+
+
+def test_fault_stock_unpickles_when_told_to(tmp_path):
+    """The attack is real: what the forks of MMEngine do (weights_only=False) runs it."""
+    torch.save(dict(extra=_Code(os.mkdir, str(tmp_path / 'planted'))), tmp_path / 'evil.pth')
+    torch.load(tmp_path / 'evil.pth', weights_only=False)
+    assert (tmp_path / 'planted').exists()
+
+
+@pytest.mark.usefixtures('_torch_version')
+@pytest.mark.parametrize('name', ['cut.pth', 'noise.pth', 'empty.pth', 'noise.safetensors'])
+def test_damaged_files_name_themselves_and_a_remedy(tmp_path, name):
+    path = tmp_path / name
+    torch.save({'weight': torch.zeros(1000)}, path)
+    content = dict(cut=path.read_bytes()[:2000], noise=os.urandom(2000), empty=b'')[name.split('.')[0]]
+    path.write_bytes(content)
+    with pytest.raises(RuntimeError, match=rf'(?s){name}.*(cannot be read|is refused).*etch it again|Fetch or copy'):
+        load(path)
+
+
+@pytest.mark.parametrize('path', ['', '/nowhere/weights.pth'])
+def test_missing_files(path):
+    with pytest.raises(FileNotFoundError, match=f"'{path}' does not exist: give the path"):
+        load(path)
+
+
+def test_a_url_is_fetched_once_and_read_safely(tmp_path, monkeypatch):
+    source = tmp_path / 'source.pth'
+    torch.save({'weight': torch.arange(3.)}, source)
+    fetched = []
+
+    def download(url, path, progress):
+        fetched.append(url)
+        os.link(source, path)
+
+    monkeypatch.setattr(torch.hub, 'download_url_to_file', download)
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
+    for _ in range(2):
+        assert torch.equal(load('https://example.org/weights.pth?download=1')['weight'], torch.arange(3.))
+    assert fetched == ['https://example.org/weights.pth?download=1']
+
+
+def test_a_url_without_network_says_where_to_put_the_file(tmp_path, monkeypatch):
+    def download(url, path, progress):
+        raise OSError('no route to host')
+
+    monkeypatch.setattr(torch.hub, 'download_url_to_file', download)
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
+    with pytest.raises(RuntimeError, match=r'weights\.pth.*no route to host.*checkpoints/weights\.pth'):
+        load('https://example.org/weights.pth')
+
+
+@pytest.mark.parametrize(('launcher', 'cuda'), [('none', False), ('slurm', False), ('pytorch', True)])
+def test_distributed_repair_is_a_no_op_where_it_is_not_needed(launcher, cuda, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: cuda)
+    cfg = Config(dict(launcher=launcher))
+    init_cpu_distributed(cfg)
+    assert 'model_wrapper_cfg' not in cfg and not torch.distributed.is_initialized()

@@ -1,0 +1,131 @@
+#!/usr/bin/env python
+"""Tune one small frozen backbone on the digits three ways, each by the command a user would type, and compare."""
+import argparse
+import json
+import os
+import os.path as osp
+import subprocess
+import sys
+import time
+
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+from mmengine.runner import find_latest_checkpoint
+from rich.console import Console
+from rich.progress import Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from mmspt.visualization import plot_accuracy, read_scalars
+
+TOOLS = osp.dirname(osp.abspath(__file__))
+CONFIGS = osp.join(osp.dirname(TOOLS), 'configs')
+RUNS = {
+    'linear probe': 'linear/vit-xs_mae_digits.py',
+    'VPT (uniform prompts)': 'vpt/vit-xs_mae_digits.py',
+    'SPT (prototypes)': 'spt/vit-xs_mae_digits.py',
+}
+ACCURACY = 'accuracy/top1'
+
+
+def run_tool(tool: str, *args: str, log: str, watch: str | None = None, on_epoch=None) -> float:
+    """Run tools/``tool`` with its output in ``log``; return its seconds.
+
+    Args:
+        tool (str): File name in tools/.
+        *args (str): Its command line.
+        log (str): File for its output.
+        watch (str | None): Work directory whose validated epochs are told to ``on_epoch``.
+        on_epoch (Callable[[int], None] | None): Called about twice a second.
+
+    Raises:
+        SystemExit: The tool failed; the message ends with the last lines of its output.
+    """
+    start = time.time()
+    with open(log, 'w', encoding='utf-8') as output:
+        process = subprocess.Popen([sys.executable, osp.join(TOOLS, tool), *args], stdout=output, stderr=output)
+        while process.poll() is None:
+            if watch is not None:
+                on_epoch(max(read_scalars(watch, ACCURACY), default=0))
+            time.sleep(0.4)
+    if process.returncode:
+        with open(log, encoding='utf-8') as output:
+            tail = ''.join(output.readlines()[-15:])
+        raise SystemExit(f'{tool} {" ".join(args)} failed (exit code {process.returncode}), see {log}:\n{tail}')
+    return time.time() - start
+
+
+def run(config: str, work_dir: str, epochs: int, on_epoch) -> dict:
+    """Train and test one config, unless ``work_dir`` holds its result already."""
+    path, text = osp.join(work_dir, 'result.json'), Config.fromfile(config).pretty_text
+    if osp.isfile(path):
+        with open(path, encoding='utf-8') as file:
+            result = json.load(file)
+        if result['config'] == text:
+            on_epoch(epochs)
+            return result
+    os.makedirs(work_dir, exist_ok=True)
+    options = ['--cfg-options', f'train_cfg.max_epochs={epochs}']
+    seconds = run_tool('train.py', config, '--work-dir', work_dir, '--resume', *options,
+                       log=osp.join(work_dir, 'train.txt'), watch=work_dir, on_epoch=on_epoch)
+    metrics = osp.join(work_dir, 'test.json')
+    run_tool('test.py', config, find_latest_checkpoint(work_dir), '--work-dir', work_dir, '--out', metrics,
+             '--out-item', 'metrics', log=osp.join(work_dir, 'test.txt'))
+    with open(metrics, encoding='utf-8') as file:
+        test = json.load(file)[ACCURACY]
+    result = dict(config=text, val=read_scalars(work_dir, ACCURACY), test=test, seconds=seconds,
+                  trained=count_trained(config))
+    with open(f'{path}.tmp', 'w', encoding='utf-8') as file:
+        json.dump(result, file)
+    os.replace(f'{path}.tmp', path)
+    return result
+
+
+def count_trained(config: str) -> int:
+    """Count the parameters that a config trains."""
+    cfg = Config.fromfile(config)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        return sum(p.numel() for p in MODELS.build(cfg.model).parameters() if p.requires_grad)
+
+
+def show(results: dict[str, dict], console: Console) -> None:
+    """Print validation accuracy by epoch, then what each method costs and scores on the test split."""
+    val = {name: {int(epoch): value for epoch, value in result['val'].items()} for name, result in results.items()}
+    epochs = sorted(set().union(*val.values()))
+    table = Table(title='Handwritten digits, 20 labelled images a class, frozen MAE ViT: accuracy (%)')
+    table.add_column('validation, epoch', justify='right')
+    for name in results:
+        table.add_column(name, justify='right')
+    shown = [epoch for epoch in epochs if epoch in (1, 2, 3) or epoch % 5 == 0 or epoch == epochs[-1]]
+    for epoch in shown:
+        table.add_row(str(epoch), *(f'{val[name][epoch]:.1f}' for name in results), end_section=epoch == shown[-1])
+    table.add_row('test', *(f'{result["test"]:.1f}' for result in results.values()), style='bold')
+    table.add_row('trainable parameters', *(f'{result["trained"]:,}' for result in results.values()))
+    table.add_row('training, seconds', *(f'{result["seconds"]:.0f}' for result in results.values()))
+    console.print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description='VPT, SPT and a linear probe on the same backbone, on real data')
+    parser.add_argument('--work-dir', default=osp.join('work_dirs', 'quickstart'), help='where the runs go')
+    parser.add_argument('--epochs', type=int, default=20, help='epochs of each run')
+    args = parser.parse_args()
+    console = Console(width=100)
+    results = {}
+    columns = (*Progress.get_default_columns()[:2], TextColumn('epoch {task.completed} of {task.total}'),
+               TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        tasks = {name: progress.add_task(name, total=args.epochs, start=False) for name in RUNS}
+        for name, config in RUNS.items():
+            progress.start_task(tasks[name])
+            results[name] = run(osp.join(CONFIGS, config), osp.join(args.work_dir, config.split('/')[0]), args.epochs,
+                                lambda epoch, task=tasks[name]: progress.update(task, completed=epoch))
+            progress.update(tasks[name], completed=args.epochs)
+    show(results, console)
+    picture = osp.join(args.work_dir, 'curves.png')
+    plot_accuracy({name: {int(e): v for e, v in result['val'].items()} for name, result in results.items()}, picture,
+                  'Digits, 20 labelled images a class, frozen MAE ViT')
+    console.print(f'curves: {picture}\nlogs, configs and checkpoints: {args.work_dir}/{{linear,vpt,spt}}')
+
+
+if __name__ == '__main__':
+    main()

@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import DATA, tiny_backbone
+from helpers import DATA, tiny_backbone
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 import torch
-from conftest import TINY, tiny_backbone
+from helpers import TINY, tiny_backbone
 from mmpretrain.models import VisionTransformer
 from mmpretrain.registry import MODELS
 

@@ -3,7 +3,7 @@ import logging
 
 import pytest
 import torch
-from conftest import TINY, golden_checkpoint, tiny_backbone
+from helpers import TINY, golden_checkpoint, tiny_backbone
 from mmengine.runner.checkpoint import load_checkpoint
 from mmpretrain.models.utils import resize_pos_embed
 from mmpretrain.registry import MODELS

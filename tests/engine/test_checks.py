@@ -1,0 +1,161 @@
+"""Mistakes that are found before the first step."""
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from mmengine.config import Config
+
+from mmspt.datasets import Digits
+from mmspt.engine.checks import check_config, check_data_folder, check_labels, check_work_dir
+
+
+def write(path, text='x'):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+# ---------------------------------------------------------------------------------------------- work directory
+
+
+def test_work_dir_is_made_and_left_empty(tmp_path):
+    check_work_dir(str(tmp_path / 'a' / 'b'))
+    assert list((tmp_path / 'a' / 'b').iterdir()) == []
+
+
+@pytest.mark.parametrize('below', ['', 'run'])
+def test_work_dir_on_a_file(tmp_path, below):
+    path = write(tmp_path / 'file') / below
+    with pytest.raises(OSError, match=rf"folder that can be written, got '{path}' .*choose another with --work-dir"):
+        check_work_dir(str(path))
+
+
+def test_remote_work_dir_is_left_to_its_backend(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    check_work_dir('s3://bucket/run')
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---------------------------------------------------------------------------------------------- data folders
+
+
+@pytest.mark.parametrize('prefix', ['images', dict(img_path='images')], ids=['str', 'dict'])
+def test_data_folder_in_order(tmp_path, prefix):
+    write(tmp_path / 'images' / '0.png')
+    write(tmp_path / 'train.txt')
+    check_data_folder(dict(data_root=str(tmp_path), ann_file='train.txt', data_prefix=prefix), 'train_dataloader')
+
+
+@pytest.mark.parametrize('dataset', [{}, dict(type='mmspt.Digits', split='train'), dict(data_root=None),
+                                     dict(data_root='s3://bucket', ann_file='train.txt')])
+def test_nothing_to_look_at(dataset):
+    check_data_folder(dataset, 'train_dataloader')
+
+
+@pytest.mark.parametrize('changes, missing', [
+    (dict(data_root='absent'), 'absent'),
+    (dict(ann_file='absent.txt'), 'there/absent.txt'),
+    (dict(data_prefix='absent'), 'there/absent'),
+    (dict(data_prefix=dict(img_path='absent')), 'there/absent'),
+])
+def test_missing_folder(tmp_path, monkeypatch, changes, missing):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / 'there' / 'images' / '0.png')
+    dataset = dict(data_root='there', data_prefix='images') | changes
+    with pytest.raises(FileNotFoundError,
+                       match=rf"val_dataloader .* '{missing}' does not exist: set val_dataloader\.dataset\.data_root"):
+        check_data_folder(dataset, 'val_dataloader')
+
+
+@pytest.mark.parametrize('dataset, empty', [(dict(data_root='there/images'), 'there/images'),
+                                            (dict(data_root='there', data_prefix='images'), 'there/images')])
+def test_empty_folder(tmp_path, monkeypatch, dataset, empty):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'there' / 'images').mkdir(parents=True)
+    with pytest.raises(ValueError, match=rf"the folder '{empty}' is empty: set test_dataloader\.dataset\.data_root"):
+        check_data_folder(dataset, 'test_dataloader')
+
+
+# ---------------------------------------------------------------------------------------------- labels
+
+
+def labelled(labels):
+    class Labelled(list):
+
+        def get_gt_labels(self):
+            return np.array(self)
+
+    return Labelled(labels)
+
+
+def model(num_classes):
+    return SimpleNamespace(head=SimpleNamespace(num_classes=num_classes))
+
+
+@pytest.mark.parametrize('dataset, net', [
+    (labelled([0, 4, 2]), model(5)),
+    (labelled([]), model(5)),
+    ([7, 8], model(5)),
+    (labelled([7]), SimpleNamespace(head=None)),
+    (labelled([7]), SimpleNamespace()),
+], ids=['fit', 'empty', 'no-labels', 'no-head', 'no-head-attribute'])
+def test_labels_that_fit_or_cannot_be_checked(dataset, net):
+    check_labels(dataset, net)
+
+
+@pytest.mark.parametrize('labels, num_classes, lowest, highest', [([0, 5], 5, 0, 5), ([1, 2, 10], 10, 1, 10),
+                                                                  ([-1, 3], 5, -1, 3)])
+def test_labels_outside_the_head(labels, num_classes, lowest, highest):
+    with pytest.raises(ValueError, match=rf'lie in \[0, {num_classes}\).*from {lowest} to {highest}: '
+                       rf'set model\.head\.num_classes={highest + 1}, or start the labels at 0'):
+        check_labels(labelled(labels), model(num_classes))
+
+
+def test_labels_of_a_data_set():
+    with pytest.raises(ValueError, match=r'Digits has labels from 0 to 9: .*num_classes=10'):
+        check_labels(Digits(pipeline=[]), model(9))
+    check_labels(Digits(pipeline=[]), model(10))
+
+
+# ---------------------------------------------------------------------------------------------- whole config
+
+
+def config(tmp_path, **changes):
+    return Config(dict(work_dir=str(tmp_path / 'run'), train_cfg=dict(max_epochs=1), model=dict(
+        backbone=dict(init_cfg=dict(type='Pretrained', checkpoint='weights.pth')))) | changes)
+
+
+def backbone(**kwargs):
+    return dict(backbone=kwargs)
+
+
+@pytest.mark.parametrize('changes', [
+    {},
+    dict(model=backbone()),
+    dict(model=backbone(init_cfg=None)),
+    dict(model=backbone(init_cfg=[dict(type='Constant', val=0.)])),
+    dict(model=dict(type='Other')),
+    dict(train_cfg=None, model=backbone(init_cfg=dict(type='Pretrained', checkpoint=''))),
+    dict(train_dataloader=None, val_dataloader=dict(dataset=dict(type='mmspt.Digits', split='val'))),
+])
+def test_config_in_order(tmp_path, changes):
+    check_config(config(tmp_path, **changes))
+    assert (tmp_path / 'run').is_dir()
+
+
+def test_config_with_an_empty_checkpoint(tmp_path):
+    with pytest.raises(ValueError, match=r"init_cfg\.checkpoint must name the pre-trained weights, got '': .*=PATH"):
+        check_config(config(tmp_path, model=backbone(init_cfg=dict(type='Pretrained', checkpoint=''))))
+
+
+@pytest.mark.parametrize('field', ['train_dataloader', 'val_dataloader', 'test_dataloader'])
+def test_config_with_a_missing_folder(tmp_path, field):
+    missing = str(tmp_path / 'absent')
+    with pytest.raises(FileNotFoundError, match=rf"{field} must read .*'{missing}'"):
+        check_config(config(tmp_path, **{field: dict(dataset=dict(type='CustomDataset', data_root=missing))}))
+
+
+def test_config_with_a_bad_work_dir(tmp_path):
+    write(tmp_path / 'file')
+    with pytest.raises(OSError, match='work directory'):
+        check_config(config(tmp_path, work_dir=str(tmp_path / 'file')))

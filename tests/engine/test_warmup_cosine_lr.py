@@ -1,0 +1,116 @@
+"""WarmupCosineLR against the authors' recorded rates and an independent closed form."""
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.registry import PARAM_SCHEDULERS as MMENGINE_PARAM_SCHEDULERS
+
+from mmspt.engine.schedulers import WarmupCosineLR
+from mmspt.registry import PARAM_SCHEDULERS
+
+GOLDEN = Path(__file__).parents[1] / 'data' / 'mae_deep.npz'
+RECIPE = dict(type='mmspt.WarmupCosineLR', warmup=10, end=100, eta_min=1e-8, by_epoch=True,
+              convert_to_iter_based=True)
+
+
+def make_optimizer(*rates):
+    return torch.optim.SGD([dict(params=[torch.nn.Parameter(torch.zeros(1))], lr=rate) for rate in rates], lr=1.)
+
+
+def build(optimizer, registry=PARAM_SCHEDULERS, epoch_length=4, **changes):
+    """As ``Runner.build_param_scheduler`` does."""
+    return registry.build(RECIPE | changes, default_args=dict(optimizer=optimizer, epoch_length=epoch_length))
+
+
+def run(optimizer, scheduler, steps):
+    """The rates at which ``steps`` optimizer steps are taken, (steps, groups)."""
+    rates = []
+    for _ in range(steps):
+        rates.append([group['lr'] for group in optimizer.param_groups])
+        optimizer.step()
+        scheduler.step()
+    return np.array(rates)
+
+
+def expected_rates(steps, warmup, total, peak, floor=1e-8):
+    """The same curve by interpolation and half angles."""
+    t = np.arange(steps, dtype=float)
+    cosine = floor + (peak - floor) * np.cos(np.pi / 2 * (t - warmup) / (total - warmup))**2
+    return np.where(t < warmup, np.interp(t, [0, warmup], [0, peak]), cosine)
+
+
+@pytest.mark.parametrize('registry', [PARAM_SCHEDULERS, MMENGINE_PARAM_SCHEDULERS], ids=['mmspt', 'mmengine'])
+def test_golden_rates(registry):
+    optimizer = make_optimizer(5e-2)
+    scheduler = build(optimizer, registry)
+    assert type(scheduler) is WarmupCosineLR
+    np.testing.assert_allclose(run(optimizer, scheduler, 48)[:, 0], np.load(GOLDEN)['lrs'], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize('warmup, end, epoch_length, floor', [(10, 100, 4, 1e-8), (2, 20, 7, 0.), (0, 5, 3, 1e-3)])
+def test_whole_curve_of_several_groups(warmup, end, epoch_length, floor):
+    peaks = [5e-2, 1e-3, 1.]
+    optimizer = make_optimizer(*peaks)
+    scheduler = build(optimizer, epoch_length=epoch_length, warmup=warmup, end=end, eta_min=floor)
+    total = end * epoch_length
+    rates = run(optimizer, scheduler, total)
+    for group, peak in enumerate(peaks):
+        np.testing.assert_allclose(rates[:, group], expected_rates(total, warmup * epoch_length, total, peak, floor),
+                                   rtol=0, atol=1e-12)
+
+
+def test_by_epoch():
+    optimizer = make_optimizer(5e-2)
+    scheduler = WarmupCosineLR(optimizer, warmup=10, end=100)
+    assert scheduler.by_epoch
+    np.testing.assert_allclose(run(optimizer, scheduler, 100)[:, 0], expected_rates(100, 10, 100, 5e-2), atol=1e-12)
+
+
+def test_begin_moves_the_curve():
+    optimizer = make_optimizer(5e-2)
+    scheduler = build(optimizer, begin=2, end=102)
+    rates = run(optimizer, scheduler, 408)[:, 0]
+    np.testing.assert_allclose(rates[8:], expected_rates(400, 40, 400, 5e-2), atol=1e-12)
+
+
+def test_rate_stays_at_the_end():
+    optimizer = make_optimizer(5e-2)
+    scheduler = build(optimizer, end=12)
+    rates = run(optimizer, scheduler, 60)[:, 0]
+    assert rates[47] == pytest.approx(expected_rates(48, 40, 48, 5e-2)[47])
+    np.testing.assert_array_equal(rates[48:], rates[47])
+
+
+@pytest.mark.parametrize('done', [1, 17, 40, 41, 300])
+def test_resume(done):
+    optimizer = make_optimizer(5e-2, 1e-3)
+    scheduler = build(optimizer)
+    run(optimizer, scheduler, done)
+    states = optimizer.state_dict(), scheduler.state_dict()
+    following = run(optimizer, scheduler, 50)
+
+    resumed = make_optimizer(5e-2, 1e-3)
+    resumed_scheduler = build(resumed)
+    resumed.load_state_dict(states[0])
+    resumed_scheduler.load_state_dict(states[1])
+    np.testing.assert_array_equal(run(resumed, resumed_scheduler, 50), following)
+
+
+@pytest.mark.parametrize('changes, values', [
+    (dict(end=9), 'end=36, warmup=40'),
+    (dict(end=-5), 'end=-20, warmup=40'),
+    (dict(begin=95), 'begin=380, end=400, warmup=40'),
+    (dict(warmup=-1), 'warmup=-4'),
+    (dict(warmup=101), 'warmup=404'),
+])
+def test_lengths_that_do_not_fit(changes, values):
+    with pytest.raises(ValueError, match=f'0 <= warmup <= end - begin, .*{values}.*set `end` to the number of epochs'):
+        build(make_optimizer(5e-2), **changes)
+
+
+@pytest.mark.parametrize('converted', [True, False])
+def test_end_is_needed(converted):
+    recipe = {key: value for key, value in RECIPE.items() if key != 'end'} | dict(convert_to_iter_based=converted)
+    with pytest.raises(ValueError, match='set `end` to the number of epochs'):
+        PARAM_SCHEDULERS.build(recipe, default_args=dict(optimizer=make_optimizer(5e-2), epoch_length=4))

@@ -1,0 +1,63 @@
+"""What several tests need: golden files, tiny models, image folders, and the tools as commands."""
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+DATA = ROOT / 'tests' / 'data'
+TINY = dict(embed_dims=64, num_layers=4, num_heads=4, feedforward_channels=256)
+
+
+def golden_checkpoint(case: str) -> str:
+    """Path of a golden case's checkpoint in FAIR's layout."""
+    return str(next(DATA.glob(f'{case}_pretrain.*')))
+
+
+def tiny_backbone(case: str = 'mae_deep', **kwargs) -> dict:
+    """Config of a PromptedViT of the golden cases' size, with the case's checkpoint."""
+    ssl, prompt_type = case.split('_')
+    outputs = dict(mae=dict(out_type='avg_featmap', final_norm=False), mocov3=dict(out_type='cls_token'))[ssl]
+    return dict(type='mmspt.PromptedViT', arch=TINY, img_size=32, patch_size=8, num_prompts=5, prompt_type=prompt_type,
+                init_cfg=dict(type='Pretrained', checkpoint=golden_checkpoint(case))) | outputs | kwargs
+
+
+def make_images(folder: Path, per_class: int, classes: int = 3, size: int = 40, seed: int = 0) -> list[tuple[str, int]]:
+    """Write PNGs whose colour tells the class; return (relative path, label)."""
+    generator = np.random.default_rng(seed)
+    items = []
+    for label in range(classes):
+        (folder / f'class_{label}').mkdir(parents=True, exist_ok=True)
+        for i in range(per_class):
+            pixels = generator.integers(0, 120, (size, size, 3), dtype=np.uint8)
+            pixels[..., label % 3] += 120
+            name = f'class_{label}/{i:03d}.png'
+            Image.fromarray(pixels).save(folder / name)
+            items.append((name, label))
+    return items
+
+
+def command(*args, cwd=None, fails=False):
+    """Run a command as a user would; return its output."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(('PYTEST', 'LOCAL_RANK'))}
+    environment |= dict(OMP_NUM_THREADS='1', PYTHON=sys.executable, PYTHONPATH=str(ROOT))
+    done = subprocess.run([str(arg) for arg in args], env=environment, cwd=cwd, capture_output=True, text=True,
+                          timeout=300, check=False)
+    output = done.stdout + done.stderr
+    assert (done.returncode != 0) == fails, output[-6000:]
+    return output
+
+
+def tool(name, *args, **kwargs):
+    """Run tools/``name``."""
+    return command(sys.executable, ROOT / 'tools' / name, *args, **kwargs)
+
+
+def scalars(work_dir):
+    """All records of a run's newest log."""
+    path = max(work_dir.glob('*/vis_data/scalars.json'))
+    return [json.loads(line) for line in path.read_text().splitlines()]

@@ -1,0 +1,255 @@
+"""Every prompt initializer against a plain loop, torch's pooling or a closed form."""
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+
+from mmspt.prompts import (
+    FileInit,
+    KMeansInit,
+    MaxPoolInit,
+    MeanPoolInit,
+    NormalInit,
+    PromptInitializer,
+    RandomSampleInit,
+    UniformInit,
+)
+from mmspt.prompts.initializers import max_pool, mean_pool, random_sample
+from mmspt.registry import TASK_UTILS
+
+FROM_TOKENS = [RandomSampleInit, MeanPoolInit, MaxPoolInit, KMeansInit]
+DRAWN = [RandomSampleInit, KMeansInit, UniformInit, NormalInit]
+
+
+def rng(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def make_tokens(num=60, dims=6, seed=1):
+    return torch.randn(num, dims, generator=rng(seed))
+
+
+def make_layers(num_layers=3):
+    return [make_tokens(seed=10 + i) for i in range(num_layers)]
+
+
+@pytest.mark.parametrize('cls', [*FROM_TOKENS, UniformInit, NormalInit])
+def test_registry_and_constructor_agree(cls):
+    built = TASK_UTILS.build(dict(type=f'mmspt.{cls.__name__}'))
+    shape = (3, 4, 6)
+    prompts = built.fill(make_layers(), shape, (8, 8), rng())
+    assert type(built) is cls and isinstance(built, PromptInitializer)
+    assert prompts.shape == shape and prompts.dtype == torch.float32 and prompts.isfinite().all()
+    torch.testing.assert_close(prompts, cls().fill(make_layers(), shape, (8, 8), rng()), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize('kwargs, attribute', [
+    (dict(type='mmspt.KMeansInit', max_iter=7), ('max_iter', 7)),
+    (dict(type='mmspt.NormalInit', std=0.5), ('std', 0.5)),
+    (dict(type='mmspt.UniformInit', patch_size=4), ('patch_size', 4)),
+    (dict(type='mmspt.FileInit', path='a.safetensors'), ('path', 'a.safetensors')),
+])
+def test_options_reach_the_object(kwargs, attribute):
+    assert getattr(TASK_UTILS.build(kwargs), attribute[0]) == attribute[1]
+
+
+@pytest.mark.parametrize('cls', DRAWN)
+def test_seed_decides(cls):
+    args = make_layers(), (3, 4, 6), (8, 8)
+    first = cls().fill(*args, rng(5))
+    torch.testing.assert_close(cls().fill(*args, rng(5)), first, rtol=0, atol=0)
+    assert not torch.allclose(cls().fill(*args, rng(6)).sort(dim=1).values, first.sort(dim=1).values)
+
+
+@pytest.mark.parametrize('cls', DRAWN)
+def test_layers_draw_independently(cls):
+    same = [make_tokens()] * 2
+    prompts = cls().fill(same, (2, 4, 6), (8, 8), rng())
+    assert not torch.equal(prompts[0], prompts[1])
+
+
+@pytest.mark.parametrize('cls', FROM_TOKENS)
+def test_tokens_are_left_alone(cls):
+    layers = make_layers()
+    before = [layer.clone() for layer in layers]
+    cls().fill(layers, (3, 4, 6), (8, 8), rng()).add_(1)
+    assert all(torch.equal(a, b) for a, b in zip(layers, before, strict=True))
+
+
+# ---------------------------------------------------------------------------------------------- random sample
+
+
+@pytest.mark.parametrize('num_prompts', [1, 20, 60])
+def test_random_sample_takes_rows_without_replacement(num_prompts):
+    tokens = make_tokens()
+    prompts = RandomSampleInit()(tokens, num_prompts, rng())
+    picked = [[i for i, token in enumerate(tokens) if torch.equal(token, prompt)] for prompt in prompts]
+    assert [len(p) for p in picked] == [1] * num_prompts
+    assert len({p[0] for p in picked}) == num_prompts
+
+
+def test_random_sample_is_uniform():
+    tokens, generator, draws = torch.arange(20.)[:, None], rng(), 2000
+    drawn = torch.cat([random_sample(tokens, 5, generator)[:, 0] for _ in range(draws)]).long()
+    counts = torch.bincount(drawn, minlength=20).double()
+    expected = draws * 5 / 20
+    # 19 degrees of freedom: 43.8 is passed once in 1,000 (and less often without replacement)
+    assert float(((counts - expected)**2 / expected).sum()) < 43.8
+
+
+# ---------------------------------------------------------------------------------------------- pooling
+
+
+@pytest.mark.parametrize('num_tokens, num_prompts', [(12, 4), (13, 4), (15, 4), (7, 7), (9, 1), (11, 6), (392, 20)])
+@pytest.mark.parametrize('cls, function, reduce, torch_pool', [
+    (MeanPoolInit, mean_pool, lambda rows: sum(rows) / len(rows), F.avg_pool1d),
+    (MaxPoolInit, max_pool, max, F.max_pool1d),
+])
+def test_pooling(cls, function, reduce, torch_pool, num_tokens, num_prompts):
+    tokens = make_tokens(num_tokens, 5).double()
+    width = num_tokens // num_prompts
+    loop = torch.tensor([[reduce([float(tokens[row, d]) for row in range(p * width, (p + 1) * width)])
+                          for d in range(5)] for p in range(num_prompts)], dtype=torch.float64)
+    pooled = function(tokens, num_prompts, rng())
+    torch.testing.assert_close(pooled, loop)
+    torch.testing.assert_close(pooled, torch_pool(tokens.T[None], width)[0].T[:num_prompts])
+    torch.testing.assert_close(cls()(tokens, num_prompts, rng()), loop)
+
+
+# ---------------------------------------------------------------------------------------------- uniform, normal, file
+
+
+@pytest.mark.parametrize('patch_size, own, area', [((16, 16), None, 256), ((8, 4), None, 32), ((16, 16), 14, 196)])
+def test_uniform_bound(patch_size, own, area):
+    prompts = UniformInit(own).fill([], (12, 50, 96), patch_size, rng())
+    bound = math.sqrt(6 / (3 * area + 96))
+    assert prompts.shape == (12, 50, 96)
+    assert bound * 0.999 < float(prompts.abs().max()) <= bound
+    assert float(prompts.std()) == pytest.approx(bound / math.sqrt(3), rel=0.01)
+    assert float(prompts.mean()) == pytest.approx(0, abs=0.01 * bound)
+
+
+def test_uniform_called_for_one_layer():
+    prompts = UniformInit(patch_size=16)(make_tokens(dims=96), 500, rng())
+    bound = math.sqrt(6 / (3 * 256 + 96))
+    assert prompts.shape == (500, 96)
+    assert bound * 0.99 < float(prompts.abs().max()) <= bound
+
+
+def test_uniform_alone_needs_a_patch_size():
+    with pytest.raises(ValueError, match='UniformInit needs patch_size'):
+        UniformInit()(make_tokens(), 4, rng())
+
+
+@pytest.mark.parametrize('kwargs, std', [({}, 0.02), (dict(std=1.5), 1.5)])
+def test_normal_moments(kwargs, std):
+    prompts = NormalInit(**kwargs).fill([torch.empty(0, 96)] * 12, (12, 50, 96), (16, 16), rng())
+    assert float(prompts.std()) == pytest.approx(std, rel=0.01)
+    assert float(prompts.mean()) == pytest.approx(0, abs=0.01 * std)
+    assert float((prompts.abs() < std).double().mean()) == pytest.approx(0.6827, abs=0.01)
+
+
+@pytest.mark.parametrize('std', [0., -0.1, float('nan')])
+def test_normal_refuses_std(std):
+    with pytest.raises(ValueError, match=f'std must be positive, got {std}'):
+        NormalInit(std)
+
+
+def write_safetensors(prompts, path):
+    save_file({'prompts': prompts}, path)
+
+
+def write_checkpoint(prompts, path):
+    torch.save({'state_dict': {'backbone.prompts': prompts, 'head.fc.bias': torch.zeros(3)}, 'meta': {}}, path)
+
+
+@pytest.mark.parametrize('write, name', [(write_safetensors, 'p.safetensors'), (write_checkpoint, 'epoch_1.pth')])
+def test_file_init_reads(tmp_path, write, name):
+    prompts = torch.randn(3, 4, 6, generator=rng())
+    write(prompts, tmp_path / name)
+    init = TASK_UTILS.build(dict(type='mmspt.FileInit', path=str(tmp_path / name)))
+    torch.testing.assert_close(init.fill([torch.empty(0, 6)] * 3, (3, 4, 6), (8, 8), rng()), prompts, rtol=0, atol=0)
+
+
+def test_file_init_makes_half_precision_float(tmp_path):
+    write_safetensors(torch.ones(1, 4, 6, dtype=torch.float16), tmp_path / 'p.safetensors')
+    assert FileInit(str(tmp_path / 'p.safetensors')).fill([], (1, 4, 6), (8, 8), rng()).dtype == torch.float32
+
+
+def test_file_init_refuses_another_shape(tmp_path):
+    write_safetensors(torch.zeros(1, 4, 6), tmp_path / 'p.safetensors')
+    with pytest.raises(ValueError, match=r'= \(3, 4, 6\), .*p\.safetensors.* gives \(1, 4, 6\): set num_prompts'):
+        FileInit(str(tmp_path / 'p.safetensors')).fill([], (3, 4, 6), (8, 8), rng())
+
+
+def test_file_init_refuses_nan(tmp_path):
+    write_safetensors(torch.full((1, 4, 6), float('nan')), tmp_path / 'p.safetensors')
+    with pytest.raises(ValueError, match=r'must be finite, .*p\.safetensors'):
+        FileInit(str(tmp_path / 'p.safetensors')).fill([], (1, 4, 6), (8, 8), rng())
+
+
+def test_file_init_without_the_key(tmp_path):
+    save_file({'weights': torch.zeros(1)}, tmp_path / 'p.safetensors')
+    with pytest.raises(ValueError, match=r"must hold 'prompts'.*p\.safetensors.*'weights'.*tools/init_prompts\.py"):
+        FileInit(str(tmp_path / 'p.safetensors')).fill([], (1, 4, 6), (8, 8), rng())
+
+
+def test_file_init_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r'absent\.safetensors.*does not exist: give the path'):
+        FileInit(str(tmp_path / 'absent.safetensors')).fill([], (1, 4, 6), (8, 8), rng())
+
+
+def test_file_init_has_no_single_layer(tmp_path):
+    with pytest.raises(ValueError, match=r'call fill\(\)'):
+        FileInit(str(tmp_path / 'p.safetensors'))(make_tokens(), 4, rng())
+
+
+# ---------------------------------------------------------------------------------------------- fill and its errors
+
+
+@pytest.mark.parametrize('num_layers, num_prompts', [(1, 1), (1, 60), (3, 5)])
+@pytest.mark.parametrize('cls', FROM_TOKENS)
+def test_fill_shape(cls, num_layers, num_prompts):
+    prompts = cls().fill(iter(make_layers(num_layers)), (num_layers, num_prompts, 6), (8, 8), rng())
+    assert prompts.shape == (num_layers, num_prompts, 6)
+
+
+def test_fill_maps_each_layer_to_itself():
+    layers = make_layers()
+    expected = torch.stack([F.avg_pool1d(layer.T[None], 15)[0].T for layer in layers])
+    torch.testing.assert_close(MeanPoolInit().fill(layers, (3, 4, 6), (8, 8), rng()), expected)
+
+
+def test_fill_gives_fp32_of_half_tokens():
+    layers = [layer.half() for layer in make_layers()]
+    prompts = RandomSampleInit().fill(layers, (3, 4, 6), (8, 8), rng())
+    assert prompts.dtype == torch.float32
+
+
+@pytest.mark.parametrize('cls', FROM_TOKENS)
+def test_fewer_tokens_than_prompts(cls):
+    with pytest.raises(ValueError, match=r'got 60 tokens for 61 prompts: take more images .* or fewer prompts'):
+        cls().fill(make_layers(), (3, 61, 6), (8, 8), rng())
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf'), -float('inf')])
+@pytest.mark.parametrize('cls', FROM_TOKENS)
+def test_tokens_that_are_not_finite(cls, value):
+    layers = make_layers()
+    layers[1][[3, 40], 2] = value
+    with pytest.raises(ValueError, match='must be finite, but 2 of 60 hold NaN or infinity: check the checkpoint'):
+        cls().fill(layers, (3, 4, 6), (8, 8), rng())
+
+
+@pytest.mark.parametrize('shape', [(60, ), (4, 15, 6)])
+@pytest.mark.parametrize('cls', FROM_TOKENS)
+def test_tokens_of_another_rank(cls, shape):
+    with pytest.raises(ValueError, match=rf'must have shape \(N, D\), got \({shape[0]},.*: flatten'):
+        cls().fill([torch.zeros(shape)], (1, 4, 6), (8, 8), rng())
+
+
+def test_wrong_number_of_layers():
+    with pytest.raises(ValueError, match=r'= \(2, 4, 6\), RandomSampleInit gives \(3, 4, 6\)'):
+        RandomSampleInit().fill(make_layers(3), (2, 4, 6), (8, 8), rng())

@@ -1,0 +1,120 @@
+"""What a user can get wrong in a job, each with an error that gives rule, value and remedy, before work is lost."""
+import argparse
+
+import pytest
+import torch
+from helpers import DATA
+from mmengine.config import Config
+from safetensors.torch import save_file
+from train import build_runner, merge_args
+
+FLAGS = dict(no_validate=False, launcher='none', amp=False, resume=None, auto_scale_lr=False, no_pin_memory=False,
+             no_persistent_workers=False)
+
+
+def train(job, work_dir=None, **options):
+    """What tools/train.py does, in this process."""
+    args = argparse.Namespace(config=job.config, work_dir=str(work_dir or job.root / 'run'), cfg_options=options, **FLAGS)
+    cfg = merge_args(Config.fromfile(job.config), args)
+    cfg.experiment_name = job.root.name  # MMEngine keeps runners by name
+    build_runner(cfg).train()
+
+
+def checkpoint(name):
+    return f'model.backbone.init_cfg.checkpoint={name}'
+
+
+def no_work_lost(job):
+    assert not list(job.root.glob('run/*.pth')) and not list(job.root.glob('run/*.safetensors*'))
+
+
+@pytest.mark.parametrize(('name', 'error', 'message'), [
+    ('', ValueError, r'checkpoint must name the pre-trained weights.*--cfg-options'),
+    ('absent.pth', FileNotFoundError, r"'absent\.pth' does not exist: give the path"),
+])
+def test_checkpoint_missing(job, name, error, message):
+    with pytest.raises(error, match=message):
+        train(job, **{'model.backbone.init_cfg.checkpoint': name})
+    no_work_lost(job)
+
+
+def test_checkpoint_truncated(job):
+    path = job.root / 'cut.pth'
+    path.write_bytes((DATA / 'mae_deep_pretrain.pth').read_bytes()[:100_000])
+    with pytest.raises(RuntimeError, match=r"cut\.pth' \(100,000 bytes\) cannot be read.*[Ff]etch"):
+        train(job, **{'model.backbone.init_cfg.checkpoint': str(path)})
+    no_work_lost(job)
+
+
+@pytest.mark.parametrize(('option', 'value', 'message'), [
+    ('model.backbone.arch.embed_dims', 32, 'must have the shapes of the backbone.*arch'),
+    ('model.backbone.arch.num_layers', 3, 'it has 4, the backbone 3'),
+    ('model.backbone.patch_size', 16, 'patch_size'),
+    ('model.backbone.num_prompts', -3, 'num_prompts must be .* got -3'),
+    ('model.backbone.prompt_type', 'shalow', "prompt_type must be one of .* got 'shalow'"),
+    ('custom_hooks.0.initializer.type', 'mmspt.KMeanInit', 'KMeanInit'),
+])
+def test_model_and_checkpoint(job, option, value, message):
+    with pytest.raises((ValueError, KeyError), match=message):
+        train(job, **{option: value})
+    no_work_lost(job)
+
+
+def test_no_checkpoint_at_all(job):
+    with pytest.raises(RuntimeError, match=r'every frozen weight must come from a checkpoint.*init_cfg'):
+        train(job, **{'model.backbone.init_cfg': None})
+    no_work_lost(job)
+
+
+def test_data_folder_missing(job):
+    with pytest.raises(FileNotFoundError, match=r"'/nowhere/flowers' does not exist.*data_root"):
+        train(job, **{'train_dataloader.dataset.data_root': '/nowhere/flowers'})
+    assert not list(job.root.glob('run/*.log'))
+
+
+def test_data_folder_empty(job):
+    (job.root / 'empty').mkdir()
+    with pytest.raises(ValueError, match=r"empty' is empty.*data_root"):
+        train(job, **{'val_dataloader.dataset.data_root': str(job.root / 'empty'),
+                      'val_dataloader.dataset.ann_file': '', 'val_dataloader.dataset.data_prefix': ''})
+
+
+@pytest.mark.parametrize('content', [b'', b'not an image'], ids=['empty', 'garbage'])
+def test_unreadable_image(job, content):
+    for path in (job.data / 'images/class_1').iterdir():
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"every image must be readable, but '.*class_1/00\d\.png' is not.*fetch it"):
+        train(job, **{'custom_hooks.0.num_images': 'all'})
+
+
+def test_class_index_outside_the_head(job):
+    with pytest.raises(ValueError, match=r'must lie in \[0, 2\).*labels from 0 to 2.*num_classes=3'):
+        train(job, **{'model.head.num_classes': 2})
+    no_work_lost(job)
+
+
+def test_fewer_tokens_than_prompts(job):
+    with pytest.raises(ValueError, match=r'got 16 tokens for 50 prompts.*num_images'):
+        train(job, **{'model.backbone.num_prompts': 50, 'custom_hooks.0.num_images': 1})
+    no_work_lost(job)
+
+
+def test_nan_tokens(job):
+    """A mean and std that divide by zero make NaN of a black image."""
+    with pytest.raises(ValueError, match=r'tokens must be finite, but 64 of 64.*data preprocessor'):
+        train(job, **{'data_preprocessor.mean': [float('nan')] * 3})
+    no_work_lost(job)
+
+
+def test_prompts_file_of_the_wrong_shape(job):
+    path = str(job.root / 'prompts.safetensors')
+    save_file({'prompts': torch.zeros(12, 20, 768)}, path)
+    with pytest.raises(ValueError, match=r'\(4, 5, 64\).*prompts\.safetensors.*\(12, 20, 768\)'):
+        train(job, **{'custom_hooks.0.initializer': dict(type='mmspt.FileInit', path=path)})
+    no_work_lost(job)
+
+
+def test_work_directory_that_cannot_be_written(job):
+    (job.root / 'file').write_text('')
+    with pytest.raises(OSError, match=r"must be a folder that can be written, got '.*/file/run'.*--work-dir"):
+        train(job, work_dir=job.root / 'file/run')

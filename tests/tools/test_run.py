@@ -1,0 +1,171 @@
+"""The runner for real: train, validate, checkpoint, stop, resume, test; on one process and on two."""
+import json
+import socket
+from pathlib import Path
+
+import mmpretrain
+import numpy as np
+import pytest
+import torch
+from helpers import ROOT, command, scalars, tool
+from mmengine.runner.checkpoint import CheckpointLoader
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+
+
+def prompts(path):
+    return CheckpointLoader.load_checkpoint(str(path), map_location='cpu')['state_dict']['backbone.prompts']
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        return str(s.getsockname()[1])
+
+
+def dist_train(job, processes, *args):
+    return command('env', f'PORT={free_port()}', ROOT / 'tools/dist_train.sh', job.config, processes, *args)
+
+
+def test_train_stop_resume_test(job):
+    """A run stopped after two epochs and resumed ends where an uninterrupted one ends, to the bit."""
+    whole, parts = job.root / 'whole', job.root / 'parts'
+    tool('train.py', job.config, '--work-dir', whole)
+    tool('train.py', job.config, '--work-dir', parts, '--cfg-options', 'train_cfg.max_epochs=2')
+    initial = (parts / 'initial_prompts.safetensors').stat().st_mtime_ns
+    output = tool('train.py', job.config, '--work-dir', parts, '--resume')
+
+    assert 'Resumed: prompts come from the checkpoint' in output
+    assert (parts / 'initial_prompts.safetensors').stat().st_mtime_ns == initial
+    assert torch.equal(prompts(whole / 'epoch_4.pth'), prompts(parts / 'epoch_4.pth'))
+    started = load_file(whole / 'initial_prompts.safetensors')['prompts']
+    assert (prompts(whole / 'epoch_4.pth') - started).abs().max() > 1e-3
+    assert list(parts.glob('best_accuracy_top1_epoch_*.pth'))
+
+    losses = [record['loss'] for record in scalars(whole) if 'loss' in record]
+    assert len(losses) == 12 and np.mean(losses[-3:]) < np.mean(losses[:3])
+    rates = [record['lr'] for record in scalars(whole) if 'lr' in record]
+    np.testing.assert_allclose(rates[:4], [0, 5e-2 / 3, 1e-1 / 3, 5e-2], rtol=1e-6)
+
+    tool('test.py', job.config, parts / 'epoch_4.pth', '--work-dir', parts, '--out', parts / 'metrics.json',
+         '--out-item', 'metrics')
+    again = tool('test.py', job.config, parts / 'epoch_4.pth', '--work-dir', parts, '--cfg-options',
+                 'test_dataloader.dataset.ann_file=val.txt', '--out', parts / 'val.json', '--out-item', 'metrics')
+    assert 0 <= json.loads((parts / 'metrics.json').read_text())['accuracy/top1'] <= 100
+    validated = [record['accuracy/top1'] for record in scalars(whole) if 'accuracy/top1' in record]
+    assert json.loads((parts / 'val.json').read_text())['accuracy/top1'] == validated[-1], again
+
+
+def test_two_processes_without_a_gpu(job):
+    """Same initial prompts as one process, same global batch, and a checkpoint that one process resumes."""
+    one, two = job.root / 'one', job.root / 'two'
+    tool('train.py', job.config, '--work-dir', one, '--cfg-options', 'train_cfg.max_epochs=1')
+    dist_train(job, 2, '--work-dir', two, '--cfg-options', 'train_cfg.max_epochs=1', 'train_dataloader.batch_size=2')
+    assert torch.equal(load_file(one / 'initial_prompts.safetensors')['prompts'],
+                       load_file(two / 'initial_prompts.safetensors')['prompts'])
+    assert len([record for record in scalars(two) if 'loss' in record]) == 3
+    tool('train.py', job.config, '--work-dir', two, '--resume', '--cfg-options', 'train_cfg.max_epochs=2')
+    assert (two / 'epoch_2.pth').exists()
+    dist_test = command('env', f'PORT={free_port()}', ROOT / 'tools/dist_test.sh', job.config, two / 'epoch_2.pth', 2,
+                        '--work-dir', two)
+    assert 'accuracy/top1' in dist_test
+
+
+def test_mmpretrains_own_train_py(job):
+    """No custom_imports, none of our tools: the prefix brings the package in. Its loaders need workers."""
+    job.write(workers=1)
+    stock = Path(mmpretrain.__file__).parent / '.mim/tools/train.py'
+    output = tool(stock, job.config, '--work-dir', job.root / 'stock', '--cfg-options', 'train_cfg.max_epochs=1')
+    assert 'Prompts from RandomSampleInit: 4 images, 64 tokens kept for each of 4 layers' in output
+    assert (job.root / 'stock/epoch_1.pth').exists()
+
+
+@pytest.mark.parametrize(('initializer', 'images'), [('KMeansInit', 12), ('MeanPoolInit', 4)])
+def test_init_prompts_without_training(job, initializer, images):
+    extra = f"\ncustom_hooks = [dict(type='mmspt.PromptInitHook', initializer=dict(type='mmspt.{initializer}'))]\n"
+    job.write(extra=extra)
+    output = tool('init_prompts.py', job.config, '--work-dir', job.root / 'init')
+    assert f'Prompts from {initializer}: {images} images' in output
+    made = load_file(job.root / 'init/initial_prompts.safetensors')['prompts']
+    assert made.shape == (4, 5, 64)
+    assert not list((job.root / 'init').glob('*.pth'))
+
+    path = str(job.root / 'init/initial_prompts.safetensors')
+    job.write(extra=f"\ncustom_hooks = [dict(type='mmspt.PromptInitHook', initializer=dict(type='mmspt.FileInit', "
+              f"path={path!r}))]\n")
+    tool('train.py', job.config, '--work-dir', job.root / 'run', '--cfg-options', 'train_cfg.max_epochs=1')
+    assert torch.equal(load_file(job.root / 'run/initial_prompts.safetensors')['prompts'], made)
+
+
+def test_runs_of_one_seed_differ_in_their_prompts_alone(job):
+    """At rate 0 nothing moves: another initializer must leave the head as it was."""
+    states = []
+    for name in ('RandomSampleInit', 'UniformInit'):
+        job.write(extra=f"\ncustom_hooks = [dict(type='mmspt.PromptInitHook', initializer=dict(type='mmspt.{name}'))]\n")
+        tool('train.py', job.config, '--work-dir', job.root / name, '--cfg-options', 'train_cfg.max_epochs=1',
+             'optim_wrapper.optimizer.lr=0')
+        states.append(CheckpointLoader.load_checkpoint(str(job.root / name / 'epoch_1.pth'))['state_dict'])
+    differ = [key for key in states[0] if not torch.equal(states[0][key], states[1][key])]
+    assert differ == ['backbone.prompts']
+
+
+def fair_vit_b(path):
+    """A ViT-B with random weights in FAIR MAE's layout, as mae_pretrain_vit_base.pth is laid out."""
+    def rand(*shape):
+        return torch.randn(*shape) * 0.02
+
+    weights = {'cls_token': rand(1, 1, 768), 'pos_embed': rand(1, 197, 768),
+               'patch_embed.proj.weight': rand(768, 3, 16, 16), 'patch_embed.proj.bias': rand(768),
+               'norm.weight': torch.ones(768), 'norm.bias': rand(768)}
+    for i in range(12):
+        for name, shape in {'norm1': (768, ), 'attn.qkv': (2304, 768), 'attn.proj': (768, 768), 'norm2': (768, ),
+                            'mlp.fc1': (3072, 768), 'mlp.fc2': (768, 3072)}.items():
+            weights[f'blocks.{i}.{name}.weight'] = rand(*shape)
+            weights[f'blocks.{i}.{name}.bias'] = rand(shape[0])
+    torch.save(dict(model=weights), path)
+
+
+def cub_folder(root):
+    """Twelve photographs in the layout of CUB_200_2011.tgz: eight to train, four to test."""
+    generator = np.random.default_rng(0)
+    (root / 'images/001.Black_footed_Albatross').mkdir(parents=True)
+    lines = dict(images=[], image_class_labels=[], train_test_split=[])
+    for i in range(1, 13):
+        name = f'001.Black_footed_Albatross/{i:04d}.jpg'
+        Image.fromarray(generator.integers(0, 255, (260, 300, 3), dtype=np.uint8)).save(root / 'images' / name)
+        lines['images'].append(f'{i} {name}')
+        lines['image_class_labels'].append(f'{i} {i if i < 12 else 200}')
+        lines['train_test_split'].append(f'{i} {int(i <= 8)}')
+    for name, content in lines.items():
+        (root / f'{name}.txt').write_text('\n'.join(content) + '\n')
+
+
+def test_the_cub_recipe_itself(tmp_path):
+    """configs/spt/vit-b_mae_cub.py, unchanged but for paths and batch size: two iterations and a validation."""
+    cub_folder(tmp_path / 'CUB_200_2011')
+    fair_vit_b(tmp_path / 'mae_pretrain_vit_base.pth')
+    options = ['train_dataloader.batch_size=4', 'train_dataloader.num_workers=0', 'val_dataloader.num_workers=0',
+               'train_cfg.max_epochs=1', 'train_cfg.val_interval=1',
+               f'model.backbone.init_cfg.checkpoint={tmp_path}/mae_pretrain_vit_base.pth']
+    options += [f'{split}_dataloader.dataset.data_root={tmp_path}/CUB_200_2011' for split in ('train', 'val', 'test')]
+    output = tool('train.py', ROOT / 'configs/spt/vit-b_mae_cub.py', '--work-dir', tmp_path / 'run', '--cfg-options',
+                  *options, cwd=tmp_path)
+    assert 'Model: 338,120 of 86,' in output
+    assert 'Prompts from RandomSampleInit: 4 images, 784 tokens kept for each of 12 layers' in output
+    losses = [record['loss'] for record in scalars(tmp_path / 'run') if 'loss' in record]
+    validated = [record for record in scalars(tmp_path / 'run') if 'accuracy/top1' in record]
+    assert all(np.isfinite(losses)) and len(validated) == 1
+    assert load_file(tmp_path / 'run/initial_prompts.safetensors')['prompts'].shape == (12, 20, 768)
+
+
+def test_export_backbone(job, tmp_path):
+    """The exported half-precision encoder loads like any checkpoint, equal to half precision."""
+    tool('export_backbone.py', ROOT / 'tests/data/mae_deep_pretrain.pth', tmp_path / 'encoder.safetensors')
+    source = torch.load(ROOT / 'tests/data/mae_deep_pretrain.pth', weights_only=True)['model']
+    exported = load_file(tmp_path / 'encoder.safetensors')
+    assert torch.equal(exported['layers.3.ffn.layers.1.weight'], source['blocks.3.mlp.fc2.weight'].half())
+    assert len(exported) == len(source)
+    save_file({'prompts': torch.zeros(1)}, tmp_path / 'other.safetensors')
+    output = tool('export_backbone.py', tmp_path / 'other.safetensors', tmp_path / 'out.safetensors', fails=True)
+    assert 'holds no ViT in a known layout' in output

@@ -14,6 +14,7 @@ from argparse import Namespace
 from typing import Any
 
 import numpy as np
+import safetensors.torch
 import torch
 import torch.distributed
 from mmengine import dist
@@ -90,15 +91,15 @@ def load_from_local(filename: str, map_location: Any = None) -> dict:
         raise FileNotFoundError(f"checkpoint '{filename}' does not exist: {_FETCH}")
     try:
         if filename.endswith('.safetensors'):
-            from safetensors.torch import load_file
-            return load_file(filename, device=str(map_location) if isinstance(map_location, (str, torch.device)) else 'cpu')
+            device = str(map_location) if isinstance(map_location, (str, torch.device)) else 'cpu'
+            return safetensors.torch.load_file(filename, device=device)
         return _torch_load(filename, map_location)
     except pickle.UnpicklingError as error:
         raise RuntimeError(
             f"checkpoint '{filename}' is refused: a checkpoint may hold tensors, plain containers and MMEngine's log "
             f'buffers, and nothing else is unpickled, because unpickling can run code. It says: '
-            f'{str(error).strip().splitlines()[0]} {_unsafe_globals(filename)}. If it is damaged, fetch it again; if you '
-            'trust it, save its state_dict alone as .safetensors and name that file') from error
+            f'{str(error).strip().splitlines()[0]} {_unsafe_globals(filename)}. If it is damaged, fetch it again; '
+            'if you trust it, save its state_dict alone as .safetensors and name that file') from error
     except Exception as error:
         raise RuntimeError(
             f"checkpoint '{filename}' ({osp.getsize(filename):,} bytes) cannot be read: it must be a complete file of "

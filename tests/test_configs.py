@@ -3,11 +3,12 @@ import math
 
 import pytest
 import torch
-from helpers import ROOT
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import HOOKS, PARAM_SCHEDULERS, DefaultScope
 from mmpretrain.registry import DATASETS, MODELS, TRANSFORMS
+
+from helpers import ROOT
 
 CONFIGS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / 'configs').rglob('*.py') if '_base_' not in path.parts)
 PROMPTED = [path for path in CONFIGS if not path.startswith('configs/pretrain')]

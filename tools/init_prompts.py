@@ -5,6 +5,7 @@ import argparse
 import os
 
 from mmengine.config import Config, DictAction
+
 from train import build_runner, set_loader_defaults, set_work_dir
 
 

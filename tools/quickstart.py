@@ -7,12 +7,14 @@ import os.path as osp
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import find_latest_checkpoint
 from rich.console import Console
-from rich.progress import Progress, TextColumn, TimeElapsedColumn
+from rich.progress import Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from mmspt.visualization import plot_accuracy, read_scalars
@@ -27,7 +29,8 @@ RUNS = {
 ACCURACY = 'accuracy/top1'
 
 
-def run_tool(tool: str, *args: str, log: str, watch: str | None = None, on_epoch=None) -> float:
+def run_tool(tool: str, *args: str, log: str, watch: str | None = None,
+             on_epoch: Callable[[int], object] = lambda epoch: None) -> float:
     """Run tools/``tool`` with its output in ``log``; return its seconds.
 
     Args:
@@ -35,7 +38,7 @@ def run_tool(tool: str, *args: str, log: str, watch: str | None = None, on_epoch
         *args (str): Its command line.
         log (str): File for its output.
         watch (str | None): Work directory whose validated epochs are told to ``on_epoch``.
-        on_epoch (Callable[[int], None] | None): Called about twice a second.
+        on_epoch (Callable[[int], object]): Called about twice a second.
 
     Raises:
         SystemExit: The tool failed; the message ends with the last lines of its output.
@@ -54,7 +57,7 @@ def run_tool(tool: str, *args: str, log: str, watch: str | None = None, on_epoch
     return time.time() - start
 
 
-def run(config: str, work_dir: str, epochs: int, on_epoch) -> dict:
+def run(config: str, work_dir: str, epochs: int, on_epoch: Callable[[int], object]) -> dict:
     """Train and test one config, unless ``work_dir`` holds its result already."""
     path, text = osp.join(work_dir, 'result.json'), Config.fromfile(config).pretty_text
     if osp.isfile(path):
@@ -104,6 +107,10 @@ def show(results: dict[str, dict], console: Console) -> None:
     console.print(table)
 
 
+def _tell(progress: Progress, task: TaskID, epoch: int) -> None:
+    progress.update(task, completed=epoch)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description='VPT, SPT and a linear probe on the same backbone, on real data')
     parser.add_argument('--work-dir', default=osp.join('work_dirs', 'quickstart'), help='where the runs go')
@@ -117,9 +124,10 @@ def main() -> None:
         tasks = {name: progress.add_task(name, total=args.epochs, start=False) for name in RUNS}
         for name, config in RUNS.items():
             progress.start_task(tasks[name])
+            tell = partial(_tell, progress, tasks[name])
             results[name] = run(osp.join(CONFIGS, config), osp.join(args.work_dir, config.split('/')[0]), args.epochs,
-                                lambda epoch, task=tasks[name]: progress.update(task, completed=epoch))
-            progress.update(tasks[name], completed=args.epochs)
+                                tell)
+            tell(args.epochs)
     show(results, console)
     picture = osp.join(args.work_dir, 'curves.png')
     plot_accuracy({name: {int(e): v for e, v in result['val'].items()} for name, result in results.items()}, picture,

@@ -7,6 +7,7 @@ from copy import deepcopy
 import mmengine
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.evaluator import DumpResults
+
 from train import build_runner, set_loader_defaults, set_work_dir
 
 
@@ -39,7 +40,8 @@ def use_tta(cfg: Config) -> None:
     pipeline = cfg.test_dataloader.dataset.pipeline
     if 'tta_pipeline' not in cfg:
         flips = [dict(type='RandomFlip', prob=prob) for prob in (1., 0.)]
-        cfg.tta_pipeline = deepcopy(pipeline[:-1]) + [dict(type='TestTimeAug', transforms=[flips, [pipeline[-1]]])]
+        augment = dict(type='TestTimeAug', transforms=[flips, [pipeline[-1]]])
+        cfg.tta_pipeline = [*deepcopy(pipeline[:-1]), augment]
     tta_model = cfg.get('tta_model', dict(type='mmpretrain.AverageClsScoreTTA'))
     cfg.model = ConfigDict(**tta_model, module=cfg.model)
     cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline

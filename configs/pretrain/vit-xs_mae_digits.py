@@ -24,7 +24,8 @@ model = dict(
         decoder_num_heads=4,
         mlp_ratio=4.),
     head=dict(
-        type='MAEPretrainHead', norm_pix=False, patch_size=2, loss=dict(type='PixelReconstructionLoss', criterion='L2')))
+        type='MAEPretrainHead', norm_pix=False, patch_size=2,
+        loss=dict(type='PixelReconstructionLoss', criterion='L2')))
 
 train_dataloader = dict(
     batch_size=128,

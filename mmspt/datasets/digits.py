@@ -1,4 +1,6 @@
 """The handwritten digits that ship in scikit-learn: real images without a download."""
+from typing import Any
+
 import numpy as np
 from mmpretrain.datasets import BaseDataset
 from sklearn.datasets import load_digits
@@ -27,7 +29,7 @@ class Digits(BaseDataset):
     """
     METAINFO = {'classes': tuple('0123456789')}
 
-    def __init__(self, split: str = 'train', images_per_class: int | None = None, **kwargs) -> None:
+    def __init__(self, split: str = 'train', images_per_class: int | None = None, **kwargs: Any) -> None:
         if split not in ('train', 'val', 'test'):
             raise ValueError(f"split must be 'train', 'val' or 'test', got {split!r}")
         if images_per_class is not None and images_per_class < 1:

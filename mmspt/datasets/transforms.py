@@ -18,5 +18,5 @@ class LoadImageFromFile(_LoadImageFromFile):
             return super().transform(results)
         except Exception as error:
             raise ValueError(f"every image must be readable, but '{results['img_path']}' is not "
-                             f'({type(error).__name__}: {str(error).strip()[:200]}): fetch it again, or take it off the '
-                             'data set') from error
+                             f'({type(error).__name__}: {str(error).strip()[:200]}): fetch it again, or take it off '
+                             'the data set') from error

@@ -1,8 +1,9 @@
 """Training images for the prompts' prototypes: chosen, shared among the processes and augmented by seed alone."""
 import copy
 import random
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch

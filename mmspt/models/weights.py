@@ -13,7 +13,8 @@ timm                   ``blocks.0.norm1.weight``, ``blocks.0.ls1.gamma``   huggi
 """
 import math
 import re
-from typing import Any, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -131,7 +132,8 @@ def check_fit(encoder: StateDict, model: Mapping[str, torch.Tensor], num_layers:
         raise ValueError(f'a checkpoint must have as many blocks as the backbone: it has {depth}, the backbone '
                          f'{num_layers}. Set `arch` (or arch.num_layers) to what was pre-trained')
     wrong = [f'{key} is {tuple(value.shape)}, the backbone needs {tuple(model[key].shape)}'
-             for key, value in encoder.items() if key in model and value.shape != model[key].shape and key != 'pos_embed']
+             for key, value in encoder.items()
+             if key in model and value.shape != model[key].shape and key != 'pos_embed']
     if wrong:
         raise ValueError(f'a checkpoint must have the shapes of the backbone: {_some(wrong)}. Set {_remedy(wrong)} to '
                          'what was pre-trained')

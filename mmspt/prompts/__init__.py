@@ -1,5 +1,13 @@
-from .initializers import (FileInit, KMeansInit, MaxPoolInit, MeanPoolInit, NormalInit, PromptInitializer,
-                           RandomSampleInit, UniformInit)
+from .initializers import (
+                           FileInit,
+                           KMeansInit,
+                           MaxPoolInit,
+                           MeanPoolInit,
+                           NormalInit,
+                           PromptInitializer,
+                           RandomSampleInit,
+                           UniformInit,
+)
 
 __all__ = [
     'FileInit', 'KMeansInit', 'MaxPoolInit', 'MeanPoolInit', 'NormalInit', 'PromptInitializer', 'RandomSampleInit',

@@ -6,13 +6,15 @@ registered in TASK_UTILS that holds its options.
 import math
 import os.path as osp
 from abc import ABCMeta, abstractmethod
-from typing import Callable, ClassVar, Iterable
+from collections.abc import Callable, Iterable
+from typing import ClassVar
 
 import torch
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor
 
 from mmspt.registry import TASK_UTILS
+
 from .clustering import kmeans
 
 

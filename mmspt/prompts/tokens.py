@@ -1,5 +1,5 @@
 """Stream the frozen backbone's patch tokens, layer by layer, into a bounded sample."""
-from typing import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch

@@ -2,12 +2,13 @@
 import numpy as np
 import pytest
 import torch
-from helpers import DATA, tiny_backbone
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
+
+from helpers import DATA, tiny_backbone
 
 CASES = ['mae_deep', 'mae_shallow', 'mocov3_deep', 'mocov3_shallow']
 SCHEDULE = Config.fromfile(DATA.parents[1] / 'configs' / '_base_' / 'schedules' / 'spt_100e.py')

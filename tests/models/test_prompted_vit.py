@@ -4,9 +4,10 @@ import logging
 
 import pytest
 import torch
-from helpers import TINY, tiny_backbone
 from mmpretrain.models import VisionTransformer
 from mmpretrain.registry import MODELS
+
+from helpers import TINY, tiny_backbone
 
 SMALL = dict(arch=dict(embed_dims=32, num_layers=3, num_heads=2, feedforward_channels=64), img_size=32, patch_size=8)
 
@@ -183,7 +184,8 @@ def test_random_frozen_weights_are_an_error_before_the_first_step():
     net = MODELS.build(tiny_backbone(init_cfg=None))
     net.init_weights()
     net.train()
-    with pytest.raises(RuntimeError, match=r'(?s)5[0-9] of them are random.*cls_token.*init_cfg.*allow_random_backbone'):
+    message = r'(?s)5[0-9] of them are random.*cls_token.*init_cfg.*allow_random_backbone'
+    with pytest.raises(RuntimeError, match=message):
         net(torch.randn(1, 3, 32, 32))
     with pytest.raises(RuntimeError, match='are random'):
         net(torch.randn(1, 3, 32, 32))
@@ -243,7 +245,7 @@ def test_patch_tokens_are_those_of_the_stock_network():
 
 
 def test_deep_copies_load_into_themselves():
-    """MMEngine's EMA copies the model before its weights are there; a hook bound to the original would misplace them."""
+    """MMEngine's EMA copies the model before it has its weights; hooks must not stay bound to the original."""
     net = MODELS.build(tiny_backbone(init_cfg=None))
     twin = copy.deepcopy(net)
     twin.load_state_dict(net.state_dict())

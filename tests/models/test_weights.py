@@ -3,11 +3,12 @@ import logging
 
 import pytest
 import torch
-from helpers import TINY, golden_checkpoint, tiny_backbone
 from mmengine.runner.checkpoint import load_checkpoint
 from mmpretrain.models.utils import resize_pos_embed
 from mmpretrain.registry import MODELS
 from safetensors.torch import save_file
+
+from helpers import TINY, golden_checkpoint, tiny_backbone
 
 # how timm and FAIR name what MMPretrain names so; written out, not computed by the code under test
 BLOCK = {

@@ -2,6 +2,7 @@
 from types import SimpleNamespace
 
 import pytest
+
 from helpers import ROOT, golden_checkpoint, make_images
 
 CONFIG = """

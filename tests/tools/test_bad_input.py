@@ -3,9 +3,10 @@ import argparse
 
 import pytest
 import torch
-from helpers import DATA
 from mmengine.config import Config
 from safetensors.torch import save_file
+
+from helpers import DATA
 from train import build_runner, merge_args
 
 FLAGS = dict(no_validate=False, launcher='none', amp=False, resume=None, auto_scale_lr=False, no_pin_memory=False,
@@ -14,14 +15,11 @@ FLAGS = dict(no_validate=False, launcher='none', amp=False, resume=None, auto_sc
 
 def train(job, work_dir=None, **options):
     """What tools/train.py does, in this process."""
-    args = argparse.Namespace(config=job.config, work_dir=str(work_dir or job.root / 'run'), cfg_options=options, **FLAGS)
+    work_dir = str(work_dir or job.root / 'run')
+    args = argparse.Namespace(config=job.config, work_dir=work_dir, cfg_options=options, **FLAGS)
     cfg = merge_args(Config.fromfile(job.config), args)
     cfg.experiment_name = job.root.name  # MMEngine keeps runners by name
     build_runner(cfg).train()
-
-
-def checkpoint(name):
-    return f'model.backbone.init_cfg.checkpoint={name}'
 
 
 def no_work_lost(job):

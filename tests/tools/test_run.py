@@ -7,11 +7,11 @@ import mmpretrain
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT, command, scalars, tool
 from mmengine.runner.checkpoint import CheckpointLoader
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from helpers import ROOT, command, scalars, tool
 
 
 def prompts(path):
@@ -102,7 +102,8 @@ def test_runs_of_one_seed_differ_in_their_prompts_alone(job):
     """At rate 0 nothing moves: another initializer must leave the head as it was."""
     states = []
     for name in ('RandomSampleInit', 'UniformInit'):
-        job.write(extra=f"\ncustom_hooks = [dict(type='mmspt.PromptInitHook', initializer=dict(type='mmspt.{name}'))]\n")
+        job.write(extra="\ncustom_hooks = [dict(type='mmspt.PromptInitHook', "
+                  f"initializer=dict(type='mmspt.{name}'))]\n")
         tool('train.py', job.config, '--work-dir', job.root / name, '--cfg-options', 'train_cfg.max_epochs=1',
              'optim_wrapper.optimizer.lr=0')
         states.append(CheckpointLoader.load_checkpoint(str(job.root / name / 'epoch_1.pth'))['state_dict'])

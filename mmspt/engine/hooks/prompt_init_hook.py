@@ -4,7 +4,8 @@ import os.path as osp
 import resource
 import sys
 import time
-from typing import Any, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from mmengine import dist
@@ -19,6 +20,7 @@ from mmspt.models import PromptedViT
 from mmspt.prompts import PromptInitializer
 from mmspt.prompts.tokens import collect_tokens, derive_seed, plan_sample
 from mmspt.registry import HOOKS, TASK_UTILS
+
 from ..checks import check_labels
 from ..token_loader import SeededImages, choose_images, iterate_images, share
 
@@ -59,8 +61,8 @@ class PromptInitHook(Hook):
                  batch_size: int | None = None,
                  seed: int | None = None,
                  max_memory: float = 1.) -> None:
-        if isinstance(num_images, str) and num_images not in ('batch', 'all') or \
-                isinstance(num_images, int) and num_images < 1:
+        if (isinstance(num_images, str) and num_images not in ('batch', 'all')) or \
+                (isinstance(num_images, int) and num_images < 1):
             raise ValueError(f"num_images must be at least 1, 'batch', 'all' or None, got {num_images!r}")
         if not max_memory > 0:
             raise ValueError(f'max_memory must be positive (GiB), got {max_memory!r}')
@@ -128,14 +130,16 @@ class PromptInitHook(Hook):
     def _local_tokens(self, runner: Runner, model: nn.Module, backbone: PromptedViT,
                       seed: int) -> tuple[Tensor | None, int]:
         """Stream this rank's share of the images: tokens (L, B, kept, D) or None, images of all ranks."""
+        assert backbone.prompts is not None
         loader = runner.train_dataloader
         batch_size = self.batch_size or loader.batch_size
         wanted = self.num_images or self.initializer.images
         if wanted == 'none':
             return None, 0
         at_hand = len(loader.dataset)
-        count = {'all': at_hand, 'batch': batch_size * dist.get_world_size()}.get(wanted, wanted)
-        num_layers = len(backbone.prompts)  # type: ignore[arg-type]
+        named: dict[int | str, int] = {'all': at_hand, 'batch': batch_size * dist.get_world_size()}
+        count = named[wanted] if isinstance(wanted, str) else wanted
+        num_layers = len(backbone.prompts)
         count, keep = plan_sample(min(count, at_hand), num_layers, backbone.embed_dims, self.max_bytes)
         indices = share(choose_images(count, at_hand, seed))
         images = SeededImages(loader.dataset, indices, seed, self.pipeline)
@@ -178,7 +182,8 @@ def _gather(tokens: Tensor, num_images: int) -> list[Tensor]:
         parts = dist.all_gather(padded)
         if dist.is_main_process():
             sizes = [(r + 1) * num_images // len(parts) - r * num_images // len(parts) for r in range(len(parts))]
-            layers.append(torch.cat([part[:size].cpu() for part, size in zip(parts, sizes)]).flatten(0, 1))
+            images = torch.cat([part[:size].cpu() for part, size in zip(parts, sizes, strict=True)])
+            layers.append(images.flatten(0, 1))
     return layers
 
 

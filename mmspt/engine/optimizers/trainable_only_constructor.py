@@ -1,7 +1,9 @@
 """Parameter groups of what trains, without a warning for each frozen weight."""
-from torch import nn
+from typing import Any
 
 from mmengine.optim import DefaultOptimWrapperConstructor
+from torch import nn
+
 from mmspt.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 
@@ -9,9 +11,10 @@ from mmspt.registry import OPTIM_WRAPPER_CONSTRUCTORS
 class TrainableOnlyOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """MMEngine's default constructor, ``paramwise_cfg`` and all, that passes by modules with nothing to train.
 
-    The default gives the same groups and logs a warning for each of a ViT-B's 150 frozen weights.
+    The default gives the same groups and logs a warning for each of a ViT-B's 150 frozen weights; here two remain, for
+    the CLS token and the position embedding, which stand beside the prompts.
     """
 
-    def add_params(self, params: list[dict], module: nn.Module, *args, **kwargs) -> None:
+    def add_params(self, params: list[dict], module: nn.Module, *args: Any, **kwargs: Any) -> None:
         if any(p.requires_grad for p in module.parameters()):
             super().add_params(params, module, *args, **kwargs)

@@ -1,6 +1,7 @@
 """A Vision Transformer with prompt tokens: VPT (https://arxiv.org/abs/2203.12119), SPT (https://arxiv.org/abs/2402.02382)."""
 import math
-from typing import Any, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from mmengine.logging import MMLogger
@@ -10,6 +11,7 @@ from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor, nn
 
 from mmspt.registry import MODELS
+
 from ..weights import check_fit, find_encoder, match_extra_tokens, place_final_norm, unwrap
 
 PROMPT_TYPES = ('deep', 'shallow')
@@ -62,8 +64,8 @@ class PromptedViT(VisionTransformer):
     """
     arch_zoo = {
         **VisionTransformer.arch_zoo,
-        **dict.fromkeys(['mocov3-s', 'mocov3-small'],
-                        dict(embed_dims=384, num_layers=12, num_heads=12, feedforward_channels=1536)),
+        **{name: dict(embed_dims=384, num_layers=12, num_heads=12, feedforward_channels=1536)
+           for name in ('mocov3-s', 'mocov3-small')},
     }
 
     def __init__(self,
@@ -206,7 +208,7 @@ class PromptedViT(VisionTransformer):
     # ---------------------------------------------------------------------------------------------- forward
 
     def _embed(self, images: Tensor) -> tuple[Tensor, Tensor, tuple[int, int]]:
-        """Turn images (B, 3, H, W) into what block 1 reads (B, n + N_e, D), bare patch tokens (B, N_e, D) and (h, w)."""
+        """Turn images (B, 3, H, W) into block 1's input (B, n + N_e, D), bare patch tokens (B, N_e, D) and (h, w)."""
         patches, resolution = self.patch_embed(images)
         x = patches
         if self.cls_token is not None:

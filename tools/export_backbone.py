@@ -17,7 +17,7 @@ def main() -> None:
     parser.add_argument('out', help='path of the .safetensors file to write')
     parser.add_argument('--dtype', choices=['float16', 'bfloat16', 'float32'], default='float16')
     args = parser.parse_args()
-    encoder = find_encoder(CheckpointLoader.load_checkpoint(args.checkpoint, map_location='cpu', logger=None))
+    encoder = find_encoder(CheckpointLoader.load_checkpoint(args.checkpoint, map_location='cpu', logger='silent'))
     if encoder is None:
         parser.error(f'{args.checkpoint} holds no ViT in a known layout (mmspt/models/weights.py lists them)')
     weights = {key: value.to(getattr(torch, args.dtype)).contiguous() for key, value in encoder.items()}

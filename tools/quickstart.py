@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import os.path as osp
+import shutil
 import subprocess
 import sys
 import time
@@ -51,36 +52,40 @@ def run_tool(tool: str, *args: str, log: str, watch: str | None = None,
                 on_epoch(max(read_scalars(watch, ACCURACY), default=0))
             time.sleep(0.4)
     if process.returncode:
-        with open(log, encoding='utf-8') as output:
-            tail = ''.join(output.readlines()[-15:])
+        tail = '\n'.join(_read(log).splitlines()[-15:])
         raise SystemExit(f'{tool} {" ".join(args)} failed (exit code {process.returncode}), see {log}:\n{tail}')
     return time.time() - start
 
 
-def run(config: str, work_dir: str, epochs: int, on_epoch: Callable[[int], object]) -> dict:
-    """Train and test one config, unless ``work_dir`` holds its result already."""
+def run(config: str, work_dir: str, on_epoch: Callable[[int], object]) -> dict:
+    """Train and test one config; a finished run is not done again, a killed one is resumed."""
     path, text = osp.join(work_dir, 'result.json'), Config.fromfile(config).pretty_text
+    begun = osp.join(work_dir, 'quickstart_config.py')
+    if osp.isfile(begun) and _read(begun) != text:
+        shutil.rmtree(work_dir)  # runs of another config, made here
     if osp.isfile(path):
-        with open(path, encoding='utf-8') as file:
-            result = json.load(file)
-        if result['config'] == text:
-            on_epoch(epochs)
-            return result
+        return json.loads(_read(path))
     os.makedirs(work_dir, exist_ok=True)
-    options = ['--cfg-options', f'train_cfg.max_epochs={epochs}']
-    seconds = run_tool('train.py', config, '--work-dir', work_dir, '--resume', *options,
-                       log=osp.join(work_dir, 'train.txt'), watch=work_dir, on_epoch=on_epoch)
+    _write(begun, text)
+    seconds = run_tool('train.py', config, '--work-dir', work_dir, '--resume', log=osp.join(work_dir, 'train.txt'),
+                       watch=work_dir, on_epoch=on_epoch)
     metrics = osp.join(work_dir, 'test.json')
     run_tool('test.py', config, find_latest_checkpoint(work_dir), '--work-dir', work_dir, '--out', metrics,
              '--out-item', 'metrics', log=osp.join(work_dir, 'test.txt'))
-    with open(metrics, encoding='utf-8') as file:
-        test = json.load(file)[ACCURACY]
-    result = dict(config=text, val=read_scalars(work_dir, ACCURACY), test=test, seconds=seconds,
-                  trained=count_trained(config))
+    _write(path, json.dumps(dict(val=read_scalars(work_dir, ACCURACY), test=json.loads(_read(metrics))[ACCURACY],
+                                 seconds=seconds, trained=count_trained(config))))
+    return json.loads(_read(path))
+
+
+def _read(path: str) -> str:
+    with open(path, encoding='utf-8') as file:
+        return file.read()
+
+
+def _write(path: str, text: str) -> None:
     with open(f'{path}.tmp', 'w', encoding='utf-8') as file:
-        json.dump(result, file)
+        file.write(text)
     os.replace(f'{path}.tmp', path)
-    return result
 
 
 def count_trained(config: str) -> int:
@@ -114,20 +119,19 @@ def _tell(progress: Progress, task: TaskID, epoch: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description='VPT, SPT and a linear probe on the same backbone, on real data')
     parser.add_argument('--work-dir', default=osp.join('work_dirs', 'quickstart'), help='where the runs go')
-    parser.add_argument('--epochs', type=int, default=20, help='epochs of each run')
     args = parser.parse_args()
     console = Console(width=100)
+    epochs = Config.fromfile(osp.join(CONFIGS, next(iter(RUNS.values())))).train_cfg.max_epochs
     results = {}
     columns = (*Progress.get_default_columns()[:2], TextColumn('epoch {task.completed} of {task.total}'),
                TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
-        tasks = {name: progress.add_task(name, total=args.epochs, start=False) for name in RUNS}
+        tasks = {name: progress.add_task(name, total=epochs, start=False) for name in RUNS}
         for name, config in RUNS.items():
             progress.start_task(tasks[name])
-            tell = partial(_tell, progress, tasks[name])
-            results[name] = run(osp.join(CONFIGS, config), osp.join(args.work_dir, config.split('/')[0]), args.epochs,
-                                tell)
-            tell(args.epochs)
+            results[name] = run(osp.join(CONFIGS, config), osp.join(args.work_dir, config.split('/')[0]),
+                                partial(_tell, progress, tasks[name]))
+            _tell(progress, tasks[name], epochs)
     show(results, console)
     picture = osp.join(args.work_dir, 'curves.png')
     plot_accuracy({name: {int(e): v for e, v in result['val'].items()} for name, result in results.items()}, picture,

@@ -6,8 +6,8 @@ _base_ = [
 
 model = dict(head=dict(num_classes=10))
 
-param_scheduler = dict(warmup=2, end=20)
-train_cfg = dict(max_epochs=20, val_interval=1)
-default_hooks = dict(logger=dict(interval=7), checkpoint=dict(interval=5))
+param_scheduler = dict(warmup=2, end=12)
+train_cfg = dict(max_epochs=12, val_interval=1)
+default_hooks = dict(logger=dict(interval=7), checkpoint=dict(interval=4))
 
 custom_hooks = [dict(type='mmspt.PromptInitHook', initializer=dict(type='mmspt.RandomSampleInit'))]

@@ -79,6 +79,8 @@ class PromptInitHook(Hook):
         backbone = find_prompted_vit(model)
         backbone.check_weights()
         check_labels(runner.train_dataloader.dataset, model)
+        if runner.val_loop is not None:
+            check_labels(runner.val_loop.dataloader.dataset, model)
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
         total = sum(p.numel() for p in model.parameters())
         runner.logger.info(f'Model: {trained:,} of {total:,} parameters train ({trained / total:.4%})')
@@ -87,6 +89,9 @@ class PromptInitHook(Hook):
         elif backbone.prompts is None:
             runner.logger.info('num_prompts=0: no prompts to initialize.')
         else:
+            if backbone.has_loaded_prompts:
+                runner.logger.warning('The prompts that load_from or init_cfg brought are replaced: take '
+                                      'PromptInitHook off custom_hooks to start from them.')
             self.fill(runner, model, backbone)
 
     def fill(self, runner: Runner, model: nn.Module, backbone: PromptedViT) -> None:

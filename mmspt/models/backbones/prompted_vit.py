@@ -170,6 +170,8 @@ class PromptedViT(VisionTransformer):
             encoder = given  # a part of our own weights, such as prompts alone
         encoder = match_extra_tokens(place_final_norm(encoder, set(own)), self.with_cls_token)
         check_fit(encoder, own, self.num_layers)
+        self._filled.update(encoder)
+        self._checked = False
         if self.prompts is not None and 'prompts' not in encoder and encoder:
             MMLogger.get_current_instance().info('The checkpoint holds no prompts: they keep their initial values.')
             encoder['prompts'] = self.prompts.detach()
@@ -177,8 +179,11 @@ class PromptedViT(VisionTransformer):
             del state_dict[prefix + key]
         state_dict.update({prefix + key: value for key, value in encoder.items()})
         super()._prepare_pos_embed(state_dict, prefix, *args, **kwargs)
-        self._filled.update(encoder)
-        self._checked = False
+
+    @property
+    def has_loaded_prompts(self) -> bool:
+        """Whether the prompts came with a checkpoint."""
+        return 'prompts' in self._filled
 
     def check_weights(self) -> None:
         """Make sure that a checkpoint filled every frozen weight.

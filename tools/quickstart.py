@@ -108,7 +108,7 @@ def show(results: dict[str, dict], console: Console) -> None:
         table.add_row(str(epoch), *(f'{val[name][epoch]:.1f}' for name in results), end_section=epoch == shown[-1])
     table.add_row('test', *(f'{result["test"]:.1f}' for result in results.values()), style='bold')
     table.add_row('trainable parameters', *(f'{result["trained"]:,}' for result in results.values()))
-    table.add_row('training, seconds', *(f'{result["seconds"]:.0f}' for result in results.values()))
+    table.add_row('train.py, seconds', *(f'{result["seconds"]:.0f}' for result in results.values()))
     console.print(table)
 
 

@@ -44,6 +44,10 @@ class Digits(BaseDataset):
         train, val = _split(rest, labels, VAL_SIZE)
         indices = np.sort(dict(train=train, val=val, test=test)[self.split])
         if self.images_per_class is not None:
+            fewest = int(np.bincount(labels[indices]).min())
+            if self.images_per_class > fewest:
+                raise ValueError(f"images_per_class must not exceed the smallest class of '{self.split}', {fewest}, got "
+                                 f'{self.images_per_class}: take fewer, or None for all')
             indices = np.sort(np.concatenate([indices[labels[indices] == c][:self.images_per_class]
                                               for c in range(10)]))
         pixels = (images.reshape(-1, 8, 8) * (255 / 16)).round().astype(np.uint8)

@@ -4,6 +4,7 @@ import os.path as osp
 import tempfile
 from typing import Any
 
+import numpy as np
 from mmengine.config import Config
 
 
@@ -54,7 +55,7 @@ def check_data_folder(dataset: dict, field: str) -> None:
         if '://' in path:
             continue
         if not osp.exists(path):
-            raise FileNotFoundError(f"{field} must read an existing folder, but '{path}' does not exist: {remedy}")
+            raise FileNotFoundError(f"{field} must read what exists, but '{path}' does not exist: {remedy}")
         if osp.isdir(path) and not os.listdir(path):
             raise ValueError(f"{field} must read images, but the folder '{path}' is empty: {remedy}")
 
@@ -63,16 +64,16 @@ def check_labels(dataset: Any, model: Any) -> None:
     """Make sure that every class index has a place in the head.
 
     Args:
-        dataset (BaseDataset): Has ``get_gt_labels()``, as MMPretrain's have; others are passed by.
+        dataset (BaseDataset): Has ``get_cat_ids(index)``, as MMPretrain's have; others are passed by.
         model (ImageClassifier): Its ``head.num_classes`` counts; models without are passed by.
 
     Raises:
         ValueError: A label below 0, or not below ``num_classes``.
     """
     num_classes = getattr(getattr(model, 'head', None), 'num_classes', None)
-    if num_classes is None or not hasattr(dataset, 'get_gt_labels') or not len(dataset):
+    if num_classes is None or not hasattr(dataset, 'get_cat_ids') or not len(dataset):
         return
-    labels = dataset.get_gt_labels()
+    labels = np.concatenate([dataset.get_cat_ids(i) for i in range(len(dataset))])
     if labels.min() < 0 or labels.max() >= num_classes:
         raise ValueError(
             f'class indices must lie in [0, {num_classes}), the size of the head, but {type(dataset).__name__} has '

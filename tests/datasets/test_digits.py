@@ -12,7 +12,7 @@ SIZES = dict(train=997, val=300, test=500)
 
 
 def make(split='train', **kwargs):
-    return Digits(split=split, pipeline=[], **kwargs)
+    return Digits(split=split, pipeline=[], serialize_data=False, **kwargs)
 
 
 def items(dataset):

@@ -1,9 +1,10 @@
 """Mistakes that are found before the first step."""
+import json
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 from mmengine.config import Config
+from mmpretrain.datasets import MultiLabelDataset
 
 from mmspt.datasets import Digits
 from mmspt.engine.checks import check_config, check_data_folder, check_labels, check_work_dir
@@ -82,8 +83,8 @@ def test_empty_folder(tmp_path, monkeypatch, dataset, empty):
 def labelled(labels):
     class Labelled(list):
 
-        def get_gt_labels(self):
-            return np.array(self)
+        def get_cat_ids(self, index):
+            return [self[index]]
 
     return Labelled(labels)
 
@@ -112,9 +113,22 @@ def test_labels_outside_the_head(labels, num_classes, lowest, highest):
 
 
 def test_labels_of_a_data_set():
+    dataset = Digits(pipeline=[])
     with pytest.raises(ValueError, match=r'Digits has labels from 0 to 9: .*num_classes=10'):
-        check_labels(Digits(pipeline=[]), model(9))
-    check_labels(Digits(pipeline=[]), model(10))
+        check_labels(dataset, model(9))
+    check_labels(dataset, model(10))
+
+
+@pytest.mark.parametrize('labels', [[[0], [1, 4]], [[0, 1], [2, 3], [4]], [[], [0], [4]]])
+def test_several_labels_an_image(tmp_path, labels):
+    """MMPretrain's MultiLabelLinearClsHead has num_classes as well."""
+    (tmp_path / 'train.json').write_text(json.dumps(dict(
+        metainfo=dict(classes=list('abcde')),
+        data_list=[dict(img_path=f'{i}.png', gt_label=label) for i, label in enumerate(labels)])))
+    dataset = MultiLabelDataset(data_root=str(tmp_path), ann_file='train.json', pipeline=[], serialize_data=False)
+    check_labels(dataset, model(5))
+    with pytest.raises(ValueError, match=r'lie in \[0, 4\).*from 0 to 4: set model\.head\.num_classes=5,'):
+        check_labels(dataset, model(4))
 
 
 # ---------------------------------------------------------------------------------------------- whole config

@@ -1,6 +1,7 @@
 """PromptInitHook inside MMEngine's Runner: what it writes, what it leaves alone, and two processes."""
 import os
 import random
+import threading
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -31,6 +32,12 @@ NUM_IMAGES, NUM_TOKENS, SEED = 20, 16, 3  # images in the training set, patches 
 MEAN_POOL = dict(type='mmspt.MeanPoolInit')
 
 
+@pytest.fixture(autouse=True)
+def _unformatted_configs(monkeypatch):
+    """YAPF takes more time than a tiny run."""
+    monkeypatch.setattr(Config, 'pretty_text', property(lambda self: ''))
+
+
 def build_runner(work_dir, hook=None, backbone=None, pipeline=PLAIN, num_classes=10, **changes):
     """A Runner with a tiny random backbone on two digits of each class; ``hook=None`` leaves PromptInitHook out."""
     cfg = dict(
@@ -42,7 +49,7 @@ def build_runner(work_dir, hook=None, backbone=None, pipeline=PLAIN, num_classes
         data_preprocessor=dict(num_classes=num_classes, mean=[127.5] * 3, std=[127.5] * 3),
         train_dataloader=dict(
             batch_size=8, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=True),
-            dataset=dict(type='mmspt.Digits', split='train', images_per_class=2, pipeline=pipeline)),
+            dataset=dict(type='mmspt.Digits', images_per_class=2, pipeline=pipeline, serialize_data=False)),
         train_cfg=dict(by_epoch=True, max_epochs=1),
         optim_wrapper=dict(optimizer=dict(type='AdamW', lr=1e-3)),
         default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1)),
@@ -103,7 +110,7 @@ def stock_tokens(runner, indices, num_layers):
     stock.patch_embed.register_forward_hook(lambda module, args, output: caught.append(output[0]))
     for layer in stock.layers:
         layer.register_forward_hook(lambda module, args, output: caught.append(output[:, 1:]))
-    dataset = Digits(split='train', images_per_class=2, pipeline=PLAIN)
+    dataset = Digits(split='train', images_per_class=2, pipeline=PLAIN, serialize_data=False)
     images = torch.stack([dataset[i]['inputs'] for i in indices]).float()
     with torch.no_grad():
         stock((images - 127.5) / 127.5)
@@ -229,6 +236,10 @@ def test_too_few_tokens(tmp_path):
     (dict(num_images=0), "at least 1, 'batch', 'all' or None, got 0"),
     (dict(num_images=-4), 'got -4'),
     (dict(num_images='some'), "got 'some'"),
+    (dict(num_images=2.5), 'got 2.5'),
+    (dict(batch_size=0), 'batch_size .*got 0'),
+    (dict(batch_size=-2), 'batch_size .*got -2'),
+    (dict(seed=-1), 'seed .*got -1'),
     (dict(max_memory=0), r'max_memory must be positive \(GiB\), got 0'),
     (dict(max_memory=-1.), 'got -1.0'),
 ])
@@ -324,6 +335,28 @@ def test_tokens_that_are_not_finite(tmp_path):
         runner.train()
 
 
+class Broken:
+
+    def __call__(self, results):
+        raise OSError('this image is on a broken disk')
+
+
+@pytest.mark.parametrize('hook, message', [(dict(pipeline=[Broken()]), 'broken disk'),
+                                           (dict(max_memory=3 * 256 / 2**30), 'got 3 tokens')])
+def test_failure_leaves_no_progress_bar(tmp_path, hook, message):
+    """A thread that goes on drawing can hang the next run, and abort Python when it ends."""
+    threads = set(threading.enumerate())
+    runner = build_runner(tmp_path)
+    runner.register_hook(PromptInitHook(**hook))
+    with pytest.raises((OSError, ValueError), match=message) as raised:
+        runner.train()
+    assert raised.traceback, 'what holds the frames alive'
+    started = set(threading.enumerate()) - threads
+    for thread in started:
+        thread.join(timeout=5)
+    assert not any(thread.is_alive() for thread in started)
+
+
 # ---------------------------------------------------------------------------------------------- two processes
 
 
@@ -346,14 +379,18 @@ def _two_processes(rank, folder):
     runner.register_hook(probe, 'BELOW_NORMAL')
     runner.train()
 
-    failing = build_runner(f'{folder}/failing', launcher='pytorch')
-    failing.register_hook(PromptInitHook(num_images=7, pipeline=[FailOnRank1(), *PLAIN]))
-    message = None
-    try:
-        failing.train()
-    except Exception as error:
-        message = f'{type(error).__name__}: {error}'
-    torch.save(message, f'{folder}/error_{rank}.pt')
+    for name, hook in [('broken_disk', dict(num_images=7, pipeline=[FailOnRank1(), *PLAIN])),
+                       ('too_few_tokens', dict(max_memory=3 * 256 / 2**30)), ('one_image', dict(num_images=1))]:
+        runner = build_runner(f'{folder}/{name}', launcher='pytorch')
+        runner.register_hook(PromptInitHook(**hook))
+        message = 'finished'
+        try:
+            runner.train()
+        except Exception as error:
+            message = f'{type(error).__name__}: {error}'
+        Path(folder, name, f'rank_{rank}.txt').write_text(message)
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
 
 
 @pytest.fixture(scope='module')
@@ -379,9 +416,25 @@ def test_two_processes_get_the_same_prompts(tmp_path, two_processes):
     torch.testing.assert_close(first, alone)
 
 
-def test_failure_of_one_process_stops_both(two_processes):
-    first, second = (torch.load(two_processes / f'error_{rank}.pt') for rank in range(2))
+def ends(folder):
+    """How the two processes ended."""
+    return [(folder / f'rank_{rank}.txt').read_text() for rank in range(2)]
+
+
+def test_failure_of_rank_1_stops_both(two_processes):
+    first, second = ends(two_processes / 'broken_disk')
     assert first.startswith('RuntimeError: prompt initialization failed on another process')
     assert "'rank 1': 'OSError: this image is on a broken disk'" in first
     assert second == 'OSError: this image is on a broken disk'
-    assert not (two_processes / 'failing' / 'initial_prompts.safetensors').exists()
+    assert not (two_processes / 'broken_disk' / 'initial_prompts.safetensors').exists()
+
+
+def test_failure_of_rank_0_stops_both(two_processes):
+    first, second = ends(two_processes / 'too_few_tokens')
+    assert first.startswith('ValueError: there must be at least as many tokens as prompts')
+    assert second.startswith("RuntimeError: prompt initialization failed on another process: {'rank 0': 'ValueError")
+
+
+def test_fewer_images_than_processes(two_processes):
+    assert ends(two_processes / 'one_image') == ['finished', 'finished']
+    assert written(two_processes / 'one_image').shape == (2, 4, 32)

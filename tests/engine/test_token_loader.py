@@ -21,7 +21,7 @@ PLAIN = [dict(type='Resize', scale=12), dict(type='PackInputs')]
 
 @pytest.fixture(scope='module')
 def digits():
-    return Digits(split='train', images_per_class=2, pipeline=AUGMENTED)
+    return Digits(split='train', images_per_class=2, pipeline=AUGMENTED, serialize_data=False)
 
 
 def set_rank(monkeypatch, rank, world_size):
@@ -59,6 +59,18 @@ def test_seeded_without_a_seed_leaves_the_generators():
         assert rng_states() == states
         draw()
     assert rng_states() == states
+
+
+@pytest.mark.parametrize('seed', [None, 3])
+def test_seeded_leaves_gpus(monkeypatch, seed):
+    """``torch.manual_seed`` seeds every GPU as well, and nothing would put those back."""
+    seeds = []
+    monkeypatch.setattr(torch.cuda, '_is_in_bad_fork', lambda: False)
+    for name in ('manual_seed', 'manual_seed_all'):
+        monkeypatch.setattr(torch.cuda, name, seeds.append)
+    with seeded(seed):
+        draw()
+    assert seeds == []
 
 
 def test_seeded_restores_after_an_error():

@@ -4,7 +4,8 @@ import os.path as osp
 import resource
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
+from contextlib import closing
 from typing import Any
 
 import torch
@@ -61,9 +62,13 @@ class PromptInitHook(Hook):
                  batch_size: int | None = None,
                  seed: int | None = None,
                  max_memory: float = 1.) -> None:
-        if (isinstance(num_images, str) and num_images not in ('batch', 'all')) or \
-                (isinstance(num_images, int) and num_images < 1):
-            raise ValueError(f"num_images must be at least 1, 'batch', 'all' or None, got {num_images!r}")
+        if num_images not in (None, 'batch', 'all') and not _is_count(num_images):
+            raise ValueError("num_images must be a whole number of at least 1, 'batch', 'all' or None, got "
+                             f'{num_images!r}')
+        if batch_size is not None and not _is_count(batch_size):
+            raise ValueError(f'batch_size must be a whole number of at least 1 or None, got {batch_size!r}')
+        if seed is not None and not _is_count(seed, least=0):
+            raise ValueError(f'seed must be a whole number of at least 0 or None, got {seed!r}')
         if not max_memory > 0:
             raise ValueError(f'max_memory must be positive (GiB), got {max_memory!r}')
         self.initializer: PromptInitializer = TASK_UTILS.build(initializer or dict(type='mmspt.RandomSampleInit'))
@@ -115,8 +120,8 @@ class PromptInitHook(Hook):
             try:
                 shape = (len(backbone.prompts), backbone.num_prompts, backbone.embed_dims)
                 generator = torch.Generator().manual_seed(derive_seed(int(seed), len(backbone.prompts)))
-                progress = _progress(layers, f'{name}: layers', len(layers))
-                prompts.copy_(self.initializer.fill(progress, shape, backbone.patch_size, generator))
+                with _progress(layers, f'{name}: layers', len(layers)) as progress:
+                    prompts.copy_(self.initializer.fill(progress, shape, backbone.patch_size, generator))
             except Exception as e:
                 error = e
         _agree(error)
@@ -146,18 +151,24 @@ class PromptInitHook(Hook):
         count = named[wanted] if isinstance(wanted, str) else wanted
         num_layers = len(backbone.prompts)
         count, keep = plan_sample(min(count, at_hand), num_layers, backbone.embed_dims, self.max_bytes)
-        indices = share(choose_images(count, at_hand, seed))
+        chosen = choose_images(count, at_hand, seed)
+        mine = share(chosen)
+        indices = mine or chosen[:1]  # a rank without a share looks at one image, to know the tokens' shape
         images = SeededImages(loader.dataset, indices, seed, self.pipeline)
         batches = iterate_images(images, model.data_preprocessor, batch_size, loader.num_workers)
         steps = -(-len(indices) // batch_size)
         training = backbone.training
         backbone.eval()
         try:
-            tokens = collect_tokens(_progress(batches, f'{type(self.initializer).__name__}: tokens', steps),
-                                    backbone.patch_tokens, len(indices), num_layers, keep, seed)
+            with _progress(batches, f'{type(self.initializer).__name__}: tokens', steps) as progress:
+                tokens = collect_tokens(progress, backbone.patch_tokens, len(indices), num_layers, keep, seed)
         finally:
             backbone.train(training)
-        return tokens, count
+        return tokens[:, :len(mine)], count
+
+
+def _is_count(value: Any, least: int = 1) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def find_prompted_vit(model: nn.Module) -> PromptedViT:
@@ -202,8 +213,13 @@ def _agree(error: Exception | None) -> None:
         raise RuntimeError(f'prompt initialization failed on another process: {failed}')
 
 
-def _progress(items: Iterable, description: str, total: int) -> Iterator:
-    return iter(track(items, description, total, transient=True, disable=not dist.is_main_process()))
+def _progress(items: Iterable, description: str, total: int) -> closing[Generator]:
+    """A progress bar on rank 0, that is gone at the end of ``with`` even if not all items were taken."""
+    return closing(_generator(track(items, description, total, transient=True, disable=not dist.is_main_process())))
+
+
+def _generator(items: Iterable) -> Generator:
+    yield from items
 
 
 def _peak_memory(device: torch.device) -> float:

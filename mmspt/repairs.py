@@ -6,6 +6,7 @@
    by one that reads weights, MMEngine's buffers and nothing else, and ``.safetensors`` too.
 2. MMEngine's ``init_dist`` and model wrapper assume CUDA; ``init_cpu_distributed`` starts gloo where there is none.
 """
+import codecs
 import os
 import os.path as osp
 import pickle
@@ -36,6 +37,7 @@ def _allowed_globals() -> dict[str, Any]:
     """What MMEngine's checkpoints hold besides tensors and plain containers: qualified name -> object."""
     core = np.core if np.lib.NumpyVersion(np.__version__) < '2.0.0' else np._core  # type: ignore[attr-defined]
     allowed: dict[str, Any] = {
+        '_codecs.encode': codecs.encode,  # bytes of a NumPy scalar, pickle protocol 2
         'argparse.Namespace': Namespace,
         'builtins.getattr': _history_statistic,
         'mmengine.logging.history_buffer.HistoryBuffer': HistoryBuffer,

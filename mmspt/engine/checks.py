@@ -73,7 +73,7 @@ def check_labels(dataset: Any, model: Any) -> None:
     num_classes = getattr(getattr(model, 'head', None), 'num_classes', None)
     if num_classes is None or not hasattr(dataset, 'get_cat_ids') or not len(dataset):
         return
-    labels = np.concatenate([dataset.get_cat_ids(i) for i in range(len(dataset))])
+    labels = np.concatenate([np.asarray(dataset.get_cat_ids(i), dtype=np.int64) for i in range(len(dataset))])
     if labels.min() < 0 or labels.max() >= num_classes:
         raise ValueError(
             f'class indices must lie in [0, {num_classes}), the size of the head, but {type(dataset).__name__} has '

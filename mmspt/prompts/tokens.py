@@ -8,7 +8,7 @@ from torch import Tensor
 
 def derive_seed(*entropy: int) -> int:
     """Mix whole numbers of at least 0 into one 63-bit seed."""
-    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
+    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]) >> 1
 
 
 def choose_positions(seed: int, image: int, num_tokens: int, keep: int) -> Tensor:

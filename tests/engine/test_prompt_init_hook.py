@@ -313,6 +313,29 @@ def test_label_outside_the_head(tmp_path):
     assert probe.steps == 0
 
 
+def test_validation_label_outside_the_head(tmp_path):
+    labels = Digits(images_per_class=2, pipeline=[], serialize_data=False).get_gt_labels()
+    data = dict(type='mmspt.Digits', images_per_class=2, pipeline=PLAIN, serialize_data=False)
+    below_nine = dict(indices=[i for i, label in enumerate(labels) if label < 9])
+    sampler = dict(type='DefaultSampler', shuffle=False)
+    runner = build_runner(
+        tmp_path, {}, num_classes=9, val_cfg=dict(), val_evaluator=dict(type='Accuracy'),
+        train_dataloader=dict(batch_size=8, num_workers=0, sampler=sampler, dataset=data | below_nine),
+        val_dataloader=dict(batch_size=8, num_workers=0, sampler=sampler, dataset=data))
+    with pytest.raises(ValueError, match=r'lie in \[0, 9\), .*from 0 to 9: set model\.head\.num_classes=10'):
+        runner.train()
+
+
+def test_prompts_of_load_from_are_replaced_and_said_so(tmp_path):
+    """``load_from`` starts a new run, which PromptInitHook initializes as any other."""
+    first = train(tmp_path / 'a', dict(initializer=MEAN_POOL))[0].model.backbone.prompts.detach().cpu()
+    _, before, after = train(tmp_path / 'b', dict(initializer=MEAN_POOL), load_from=str(tmp_path / 'a' / 'epoch_1.pth'))
+    torch.testing.assert_close(before.prompts, first, rtol=0, atol=0)
+    assert not torch.allclose(after.prompts, first, atol=1e-6)
+    assert 'prompts that load_from or init_cfg brought are replaced' in log_text(tmp_path / 'b')
+    assert 'are replaced' not in log_text(tmp_path / 'a')
+
+
 def test_model_without_prompted_vit(tmp_path):
     runner = build_runner(tmp_path, {}, model=dict(
         type='ImageClassifier', backbone=dict(type='VisionTransformer', **VIT),

@@ -6,7 +6,7 @@ import os
 
 from mmengine.config import Config, DictAction
 
-from train import build_runner, set_loader_defaults, set_work_dir
+from train import build_runner, set_loader_defaults, set_work_dir, shut_down
 
 
 def parse_args() -> argparse.Namespace:
@@ -46,6 +46,7 @@ def main() -> None:
         cfg.merge_from_dict(args.cfg_options)
     set_loader_defaults(only_initialize(cfg), pin_memory=True, persistent_workers=False)
     build_runner(cfg).train()
+    shut_down()
 
 
 if __name__ == '__main__':

@@ -8,7 +8,7 @@ import mmengine
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.evaluator import DumpResults
 
-from train import build_runner, set_loader_defaults, set_work_dir
+from train import build_runner, set_loader_defaults, set_work_dir, shut_down
 
 
 def parse_args() -> argparse.Namespace:
@@ -77,6 +77,7 @@ def main() -> None:
     metrics = runner.test()
     if args.out and args.out_item == 'metrics':
         mmengine.dump(metrics, args.out)
+    shut_down()
 
 
 if __name__ == '__main__':

@@ -46,13 +46,13 @@ class Digits(BaseDataset):
         if self.images_per_class is not None:
             fewest = int(np.bincount(labels[indices]).min())
             if self.images_per_class > fewest:
-                raise ValueError(f"images_per_class must not exceed the smallest class of '{self.split}', {fewest}, got "
-                                 f'{self.images_per_class}: take fewer, or None for all')
+                raise ValueError(f"images_per_class must not exceed the smallest class of '{self.split}', {fewest}, "
+                                 f'got {self.images_per_class}: take fewer, or None for all')
             indices = np.sort(np.concatenate([indices[labels[indices] == c][:self.images_per_class]
                                               for c in range(10)]))
         pixels = (images.reshape(-1, 8, 8) * (255 / 16)).round().astype(np.uint8)
         return [dict(img=np.repeat(pixels[i, :, :, None], 3, axis=2), img_shape=(8, 8), ori_shape=(8, 8),
-                     gt_label=int(labels[i]), sample_idx=int(i)) for i in indices]
+                     gt_label=int(labels[i])) for i in indices]
 
 
 def _split(indices: np.ndarray, labels: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:

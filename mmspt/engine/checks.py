@@ -45,6 +45,11 @@ def check_work_dir(work_dir: str) -> None:
 
 def check_data_folder(dataset: dict, field: str) -> None:
     """Raise if the folder or list file that a data set config names is missing or empty; remote ones are left alone."""
+    if 'dataset' in dataset or 'datasets' in dataset:  # a wrapper
+        for inner in [dataset.get('dataset'), *dataset.get('datasets', [])]:
+            if isinstance(inner, dict):
+                check_data_folder(inner, field)
+        return
     root, ann_file, prefix = (dataset.get(key) or '' for key in ('data_root', 'ann_file', 'data_prefix'))
     if isinstance(prefix, dict):
         prefix = prefix.get('img_path', '')
@@ -74,6 +79,8 @@ def check_labels(dataset: Any, model: Any) -> None:
     if num_classes is None or not hasattr(dataset, 'get_cat_ids') or not len(dataset):
         return
     labels = np.concatenate([np.asarray(dataset.get_cat_ids(i), dtype=np.int64) for i in range(len(dataset))])
+    if not labels.size:
+        return
     if labels.min() < 0 or labels.max() >= num_classes:
         raise ValueError(
             f'class indices must lie in [0, {num_classes}), the size of the head, but {type(dataset).__name__} has '

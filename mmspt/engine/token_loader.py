@@ -34,7 +34,8 @@ def choose_images(num_images: int, dataset_size: int, seed: int) -> list[int]:
     """Draw images uniformly, without replacement; in the data set's order if all are wanted."""
     if num_images >= dataset_size:
         return list(range(dataset_size))
-    return torch.randperm(dataset_size, generator=torch.Generator().manual_seed(seed))[:num_images].tolist()
+    generator = torch.Generator().manual_seed(derive_seed(seed, 'images'))
+    return torch.randperm(dataset_size, generator=generator)[:num_images].tolist()
 
 
 def share(items: Sequence[int]) -> list[int]:
@@ -70,7 +71,7 @@ class SeededImages(Dataset):
 
     def __getitem__(self, position: int) -> dict:
         index = self.indices[position]
-        with seeded(derive_seed(self.seed, index)):
+        with seeded(derive_seed(self.seed, 'augmentation', index)):
             return dict(self.dataset[index], prompt_index=index)
 
 

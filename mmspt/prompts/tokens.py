@@ -5,10 +5,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+USES = ('images', 'augmentation', 'positions', 'initializer')
 
-def derive_seed(*entropy: int) -> int:
-    """Mix whole numbers of at least 0 into one 63-bit seed."""
-    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]) >> 1
+
+def derive_seed(seed: int, use: str, index: int = 0) -> int:
+    """Mix a run's seed, what it is used for (one of USES) and an index into 63 bits, so that no two uses share one."""
+    return int(np.random.SeedSequence((seed, USES.index(use), index)).generate_state(1, np.uint64)[0]) >> 1
 
 
 def choose_positions(seed: int, image: int, num_tokens: int, keep: int) -> Tensor:
@@ -28,7 +30,7 @@ def choose_positions(seed: int, image: int, num_tokens: int, keep: int) -> Tenso
     """
     if keep >= num_tokens:
         return torch.arange(num_tokens)
-    generator = torch.Generator().manual_seed(derive_seed(seed, image))
+    generator = torch.Generator().manual_seed(derive_seed(seed, 'positions', image))
     return torch.randperm(num_tokens, generator=generator)[:keep].sort().values
 
 

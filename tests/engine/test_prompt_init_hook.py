@@ -240,7 +240,8 @@ def test_too_few_tokens(tmp_path):
     (dict(batch_size=0), 'batch_size .*got 0'),
     (dict(batch_size=-2), 'batch_size .*got -2'),
     (dict(seed=-1), 'seed .*got -1'),
-    (dict(max_memory=0), r'max_memory must be positive \(GiB\), got 0'),
+    (dict(max_memory=0), r'max_memory must be positive and finite \(GiB\), got 0'),
+    (dict(max_memory=float('inf')), 'max_memory must be positive and finite .* got inf'),
     (dict(max_memory=-1.), 'got -1.0'),
 ])
 def test_options_out_of_range(kwargs, message):

@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from mmspt.prompts.tokens import choose_positions, collect_tokens, derive_seed, plan_sample
+from mmspt.prompts.tokens import USES, choose_positions, collect_tokens, derive_seed, plan_sample
 
 NUM_IMAGES, NUM_TOKENS, DIMS, NUM_LAYERS = 10, 12, 4, 3
 
@@ -149,7 +149,7 @@ def test_positions_leave_the_global_generator():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_derive_seed_mixes_in_order():
-    seeds = {derive_seed(*entropy) for entropy in [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (0, 2)]}
-    assert len(seeds) == 6
+def test_no_two_uses_share_a_seed():
+    seeds = {derive_seed(seed, use, index) for seed in range(3) for use in USES for index in range(3)}
+    assert len(seeds) == 3 * 4 * 3
     assert all(0 <= seed < 2**63 for seed in seeds)

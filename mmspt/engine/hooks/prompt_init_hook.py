@@ -69,8 +69,8 @@ class PromptInitHook(Hook):
             raise ValueError(f'batch_size must be a whole number of at least 1 or None, got {batch_size!r}')
         if seed is not None and not _is_count(seed, least=0):
             raise ValueError(f'seed must be a whole number of at least 0 or None, got {seed!r}')
-        if not max_memory > 0:
-            raise ValueError(f'max_memory must be positive (GiB), got {max_memory!r}')
+        if not 0 < max_memory < float('inf'):
+            raise ValueError(f'max_memory must be positive and finite (GiB), got {max_memory!r}')
         self.initializer: PromptInitializer = TASK_UTILS.build(initializer or dict(type='mmspt.RandomSampleInit'))
         self.num_images = num_images
         self.pipeline = pipeline
@@ -119,9 +119,11 @@ class PromptInitHook(Hook):
         if dist.is_main_process():
             try:
                 shape = (len(backbone.prompts), backbone.num_prompts, backbone.embed_dims)
-                generator = torch.Generator().manual_seed(derive_seed(int(seed), len(backbone.prompts)))
+                generator = torch.Generator().manual_seed(derive_seed(int(seed), 'initializer'))
                 with _progress(layers, f'{name}: layers', len(layers)) as progress:
                     prompts.copy_(self.initializer.fill(progress, shape, backbone.patch_size, generator))
+                path = osp.join(runner.work_dir, FILE_NAME)
+                save_prompts(prompts, path, initializer=name, seed=int(seed), images=num_images)
             except Exception as e:
                 error = e
         _agree(error)
@@ -130,8 +132,6 @@ class PromptInitHook(Hook):
             backbone.prompts.copy_(prompts)
 
         if dist.is_main_process():
-            path = osp.join(runner.work_dir, FILE_NAME)
-            save_prompts(prompts, path, initializer=name, seed=int(seed), images=num_images)
             runner.logger.info(
                 f'Prompts from {name}: {num_images:,} images, {len(layers[0]):,} tokens kept for each of '
                 f'{len(layers)} layers, {time.time() - start:.1f} s, peak memory {_peak_memory(device):.2f} GiB, '

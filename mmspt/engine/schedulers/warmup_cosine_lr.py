@@ -34,7 +34,7 @@ class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
             ``convert_to_iter_based=True`` sets the rate at every iteration.
 
     Raises:
-        ValueError: ``end`` is missing, or not beyond ``begin + warmup``.
+        ValueError: ``end`` is missing, or comes before ``begin + warmup``.
     """
 
     def __init__(self,
@@ -49,7 +49,7 @@ class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
                  verbose: bool = False) -> None:
         if end >= INF or end - begin < warmup or warmup < 0:
             raise ValueError(f'WarmupCosineLR needs 0 <= warmup <= end - begin, got begin={begin}, end={end}, '
-                             f'warmup={warmup}: set `end` to the number of epochs, and warmup below it')
+                             f'warmup={warmup}: set `end` to the number of epochs, and warmup to no more')
         self.warmup, self.total, self.eta_min = warmup, end - begin, eta_min
         super().__init__(optimizer, begin=begin, end=end, last_step=last_step, by_epoch=by_epoch, verbose=verbose)
 

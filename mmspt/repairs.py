@@ -1,16 +1,20 @@
-"""Repairs that the stock OpenMMLab stack needs today; ``import mmspt`` applies them, each is a no-op where not needed.
+"""Repairs that the stock OpenMMLab stack needs today, installed by ``import mmspt``.
 
-1. MMEngine 0.10 reads every local checkpoint with a bare ``torch.load``. Since torch 2.6 that refuses the
-   ``HistoryBuffer`` in MMEngine's own files (so ``--resume``, ``load_from``, ``test.py`` fail); before, and in the
-   forks, it unpickles whatever a file holds. Both loaders are replaced, through MMEngine's own ``CheckpointLoader``,
-   by one that reads weights, MMEngine's buffers and nothing else, and ``.safetensors`` too.
-2. MMEngine's ``init_dist`` and model wrapper assume CUDA; ``init_cpu_distributed`` starts gloo where there is none.
+1. MMEngine 0.10 reads every checkpoint with a bare ``torch.load``. Since torch 2.6 that refuses the ``HistoryBuffer``
+   in MMEngine's own files (so ``--resume``, ``load_from``, ``test.py`` fail); before, and in the forks, it unpickles
+   whatever a file holds. The loaders of local files and of http(s) are replaced, through MMEngine's own
+   ``CheckpointLoader``, by one that reads tensors, plain containers, MMEngine's own objects and nothing else, and
+   ``.safetensors`` too. Where the fault is not, its result is the stock one; what it refuses, it refuses everywhere.
+2. MMEngine's ``init_dist`` and model wrapper assume CUDA; ``init_cpu_distributed`` starts gloo where there is none, and
+   does nothing elsewhere.
 """
-import codecs
+import fcntl
 import os
 import os.path as osp
 import pickle
+import re
 import types
+import zipfile
 from argparse import Namespace
 from typing import Any
 
@@ -18,45 +22,91 @@ import numpy as np
 import safetensors.torch
 import torch
 import torch.distributed
-from mmengine import dist
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
+from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 from mmengine.runner.checkpoint import CheckpointLoader
 
 _FETCH = 'give the path of an existing file (init_cfg.checkpoint, load_from or the command line)'
+_NUMBER = re.compile(r'[<>=|]?([biufc][0-9]{1,2}|\?|[SU][0-9]+)')
 
 
-def _history_statistic(cls: type, name: str) -> Any:
-    """Stand in for ``getattr``, by which HistoryBuffer pickles its methods, and reach nothing else."""
+class _Dtype:
+    """Stand in for ``numpy.dtype``: numbers, booleans and text, never objects or fields, which reach raw memory."""
+
+    def __init__(self, code: str, align: bool = False, copy: bool = True) -> None:
+        if not isinstance(code, str) or not _NUMBER.fullmatch(code):
+            raise pickle.UnpicklingError(f'an array of dtype {code!r} is not part of an MMEngine checkpoint')
+        self.dtype = np.dtype(code)
+
+    def __setstate__(self, state: tuple) -> None:
+        if state[2:5] != (None, None, None):
+            raise pickle.UnpicklingError('an array with fields is not part of an MMEngine checkpoint')
+        if state[1] in ('<', '>'):
+            self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class _Array(np.ndarray):
+    """Stand in for ``numpy.ndarray``, filled from a :class:`_Dtype`."""
+
+    def __setstate__(self, state: tuple) -> None:
+        version, shape, dtype, fortran, data = state
+        if not isinstance(dtype, _Dtype) or not isinstance(data, bytes):
+            raise pickle.UnpicklingError('an array of objects is not part of an MMEngine checkpoint')
+        super().__setstate__((version, shape, dtype.dtype, fortran, data))
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self.view(np.ndarray).__reduce_ex__(protocol)  # saved again, it is a plain array
+
+
+class _OneCycle:
+    """Stand in for OneCycleParamScheduler, of which a checkpoint names static methods alone."""
+
+
+def _reconstruct(cls: type, shape: tuple, code: bytes) -> _Array:
+    return np.ndarray.__new__(_Array, (0, ), 'b')
+
+
+def _scalar(dtype: _Dtype, data: bytes) -> np.generic:
+    if not isinstance(dtype, _Dtype) or not isinstance(data, bytes):
+        raise pickle.UnpicklingError('a scalar object is not part of an MMEngine checkpoint')
+    return np.frombuffer(data, dtype.dtype, count=1)[0]
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    if encoding != 'latin1':
+        raise pickle.UnpicklingError(f'the encoding {encoding!r} is not part of an MMEngine checkpoint')
+    return text.encode('latin1')
+
+
+def _method(cls: type, name: str) -> Any:
+    """Stand in for ``getattr``, by which MMEngine's objects pickle their methods, and reach nothing else."""
     if cls is HistoryBuffer and name in ('min', 'max', 'mean', 'current'):
-        return getattr(cls, name)
+        return getattr(HistoryBuffer, name)
+    if cls is _OneCycle and name in ('_annealing_cos', '_annealing_linear'):
+        return getattr(OneCycleParamScheduler, name)
     raise pickle.UnpicklingError(f'getattr({cls!r}, {name!r}) is not part of an MMEngine checkpoint')
 
 
-def _allowed_globals() -> dict[str, Any]:
-    """What MMEngine's checkpoints hold besides tensors and plain containers: qualified name -> object."""
-    core = np.core if np.lib.NumpyVersion(np.__version__) < '2.0.0' else np._core  # type: ignore[attr-defined]
-    allowed: dict[str, Any] = {
-        '_codecs.encode': codecs.encode,  # bytes of a NumPy scalar, pickle protocol 2
-        'argparse.Namespace': Namespace,
-        'builtins.getattr': _history_statistic,
-        'mmengine.logging.history_buffer.HistoryBuffer': HistoryBuffer,
-        'numpy.dtype': np.dtype,
-        'numpy.ndarray': np.ndarray,
-    }
-    for module in ('numpy.core.multiarray', 'numpy._core.multiarray'):
-        allowed[f'{module}._reconstruct'] = core.multiarray._reconstruct
-        allowed[f'{module}.scalar'] = core.multiarray.scalar
-    for dtype in map(np.dtype, np.typecodes['AllInteger'] + np.typecodes['Float'] + '?'):
-        allowed[f'{type(dtype).__module__}.{type(dtype).__name__}'] = type(dtype)
-    return allowed
+# what MMEngine's checkpoints hold besides tensors and plain containers: qualified name -> object given in its place
+ALLOWED: dict[str, Any] = {
+    '_codecs.encode': _encode,
+    'argparse.Namespace': Namespace,
+    'builtins.getattr': _method,
+    'mmengine.logging.history_buffer.HistoryBuffer': HistoryBuffer,
+    'mmengine.optim.scheduler.param_scheduler.OneCycleParamScheduler': _OneCycle,
+    'numpy.dtype': _Dtype,
+    'numpy.ndarray': _Array,
+    **{f'{core}.multiarray._reconstruct': _reconstruct for core in ('numpy.core', 'numpy._core')},
+    **{f'{core}.multiarray.scalar': _scalar for core in ('numpy.core', 'numpy._core')},
+}
 
 
 class _AllowListUnpickler(pickle.Unpickler):
     """``weights_only`` with our allow-list, for torch < 2.6, whose own list cannot be extended by name."""
 
     def find_class(self, module: str, name: str) -> Any:
-        allowed = {**torch._weights_only_unpickler._get_allowed_globals(), **_allowed_globals()}
+        allowed = {**torch._weights_only_unpickler._get_allowed_globals(), **ALLOWED}
         module = {'__builtin__': 'builtins'}.get(module, module)  # pickle protocol 2 has Python 2's names
         try:
             return allowed[f'{module}.{name}']
@@ -66,8 +116,12 @@ class _AllowListUnpickler(pickle.Unpickler):
 
 def _torch_load(filename: str, map_location: Any) -> Any:
     if tuple(int(v) for v in torch.__version__.split('.')[:2]) >= (2, 6):
-        with torch.serialization.safe_globals([(obj, name) for name, obj in _allowed_globals().items()]):
+        with torch.serialization.safe_globals([(obj, name) for name, obj in ALLOWED.items()]):
             return torch.load(filename, map_location=map_location, weights_only=True)
+    if zipfile.is_zipfile(filename):
+        with zipfile.ZipFile(filename) as archive:
+            if any(name.endswith('constants.pkl') for name in archive.namelist()):
+                raise pickle.UnpicklingError('a TorchScript archive holds code')  # torch.load would run it
     module = types.ModuleType('mmspt_restricted_pickle')
     vars(module).update(vars(pickle), Unpickler=_AllowListUnpickler,
                         load=lambda f, **kwargs: _AllowListUnpickler(f, **kwargs).load())
@@ -85,12 +139,12 @@ def load_from_local(filename: str, map_location: Any = None) -> dict:
         dict: The checkpoint.
 
     Raises:
-        FileNotFoundError: No such file.
+        FileNotFoundError: No such file, or a folder.
         RuntimeError: The file is truncated or of another format, or holds objects other than weights.
     """
     filename = osp.expanduser(filename)
     if not osp.isfile(filename):
-        raise FileNotFoundError(f"checkpoint '{filename}' does not exist: {_FETCH}")
+        raise FileNotFoundError(f"checkpoint '{filename}' is not a file: {_FETCH}")
     try:
         if filename.endswith('.safetensors'):
             device = str(map_location) if isinstance(map_location, (str, torch.device)) else 'cpu'
@@ -98,22 +152,26 @@ def load_from_local(filename: str, map_location: Any = None) -> dict:
         return _torch_load(filename, map_location)
     except pickle.UnpicklingError as error:
         raise RuntimeError(
-            f"checkpoint '{filename}' is refused: a checkpoint may hold tensors, plain containers and MMEngine's log "
-            f'buffers, and nothing else is unpickled, because unpickling can run code. It says: '
-            f'{str(error).strip().splitlines()[0]} {_unsafe_globals(filename)}. If it is damaged, fetch it again; '
-            'if you trust it, save its state_dict alone as .safetensors and name that file') from error
+            f"checkpoint '{filename}' is refused: a checkpoint may hold tensors, plain containers and MMEngine's own "
+            'objects, and nothing else is unpickled, because unpickling can run code; refused was: '
+            f'{_offence(filename, error)}. If the file is damaged, fetch it again; if you trust it, save its '
+            'state_dict alone as .safetensors and name that file') from error
     except Exception as error:
         raise RuntimeError(
             f"checkpoint '{filename}' ({osp.getsize(filename):,} bytes) cannot be read: it must be a complete file of "
             f'torch.save or safetensors, but {type(error).__name__}: {error}. Fetch or copy it again') from error
 
 
-def _unsafe_globals(filename: str) -> str:
+def _offence(filename: str, error: Exception) -> str:
+    """Name what was refused: torch's own message advises to unpickle all the same."""
     try:
-        names = torch.serialization.get_unsafe_globals_in_checkpoint(filename)
-    except Exception:  # an older torch, or a file too damaged to list: the message goes without the names
-        return ''
-    return f'(it names {", ".join(sorted(set(names) - set(_allowed_globals())))})'
+        names = set(torch.serialization.get_unsafe_globals_in_checkpoint(filename)) - set(ALLOWED)
+    except Exception:  # an older torch, or a file too damaged to list
+        names = set()
+    if names:
+        return ', '.join(sorted(names))
+    reason = re.search(r'WeightsUnpickler error:\s+(.+)', str(error))
+    return reason.group(1) if reason else str(error).strip().splitlines()[0]
 
 
 def load_from_http(filename: str, map_location: Any = None, model_dir: str | None = None,
@@ -121,14 +179,15 @@ def load_from_http(filename: str, map_location: Any = None, model_dir: str | Non
     """Fetch a checkpoint once a machine into torch's hub folder, then read it as :func:`load_from_local` does."""
     folder = model_dir or osp.join(torch.hub.get_dir(), 'checkpoints')
     path = osp.join(folder, osp.basename(filename.split('?')[0]))
-    if dist.get_local_rank() == 0 and not osp.isfile(path):
-        os.makedirs(folder, exist_ok=True)
-        try:
-            torch.hub.download_url_to_file(filename, path, progress=progress)
-        except OSError as error:
-            raise RuntimeError(f"checkpoint '{filename}' cannot be fetched ({error}): check the network, or fetch it "
-                               f"elsewhere and put it at '{path}'") from error
-    dist.barrier()
+    os.makedirs(folder, exist_ok=True)
+    with open(f'{path}.lock', 'w', encoding='utf-8') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the first process fetches, the others find the file
+        if not osp.isfile(path):
+            try:
+                torch.hub.download_url_to_file(filename, path, progress=progress)  # writes beside and renames
+            except OSError as error:
+                raise RuntimeError(f"checkpoint '{filename}' cannot be fetched ({error}): check the network, or fetch "
+                                   f"it elsewhere and put it at '{path}'") from error
     return load_from_local(path, map_location)
 
 

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.dist import init_dist
 from mmengine.logging import HistoryBuffer
+from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 from mmengine.runner import checkpoint as stock
 from mmengine.runner.checkpoint import CheckpointLoader
 from safetensors.torch import save_file
@@ -95,19 +97,63 @@ def test_fault_stock_unpickles_when_told_to(tmp_path):
 
 
 @pytest.mark.usefixtures('_torch_version')
+def test_arrays_of_objects_or_fields_are_refused(tmp_path):
+    """Raw bytes read as object pointers would crash or worse; both are ordinary NumPy pickles."""
+    for name, array in dict(objects=np.array([[], {}], dtype=object), fields=np.zeros(2, dtype=[('a', 'i8')])).items():
+        torch.save(dict(extra=array), tmp_path / f'{name}.pth')
+        with pytest.raises(RuntimeError, match=rf"{name}\.pth' is refused.*is not part of an MMEngine checkpoint"):
+            load(tmp_path / f'{name}.pth')
+
+
+class _ForgedFields:
+    """An int64 dtype whose pickled state claims an object field."""
+
+    def __reduce__(self):
+        state = (3, '|', None, ('a', ), {'a': (np.dtype('O'), 0)}, 8, 1, 27)
+        return np.dtype, ('i8', False, True), state
+
+
+@pytest.mark.usefixtures('_torch_version')
+def test_forged_dtypes_are_refused(tmp_path):
+    torch.save(dict(extra=_ForgedFields()), tmp_path / 'forged.pth')
+    with pytest.raises(RuntimeError, match=r"forged\.pth' is refused"):
+        load(tmp_path / 'forged.pth')
+
+
+@pytest.mark.usefixtures('_torch_version')
+def test_torchscript_is_refused(tmp_path):
+    torch.jit.script(torch.nn.Linear(2, 2)).save(str(tmp_path / 'script.pth'))
+    with pytest.raises(RuntimeError, match=r"script\.pth'.*(is refused|cannot be read)"):
+        load(tmp_path / 'script.pth')
+
+
+@pytest.mark.usefixtures('_torch_version')
+def test_what_was_read_can_be_saved_and_read_again(tmp_path):
+    """A resumed run saves the buffers that it read; a scheduler's static method comes back as itself."""
+    content = mmengine_checkpoint() | dict(param_schedulers=[dict(anneal=OneCycleParamScheduler._annealing_linear)])
+    for i in range(3):
+        torch.save(content, tmp_path / f'{i}.pth')
+        content = load(tmp_path / f'{i}.pth')
+        content['message_hub']['log_scalars']['train/loss'].update(3.)
+    assert list(content['message_hub']['log_scalars']['train/loss'].data[0]) == [1.5, 2.5, 3., 3., 3.]
+    assert content['param_schedulers'][0]['anneal'] is OneCycleParamScheduler._annealing_linear
+
+
+@pytest.mark.usefixtures('_torch_version')
 @pytest.mark.parametrize('name', ['cut.pth', 'noise.pth', 'empty.pth', 'noise.safetensors'])
 def test_damaged_files_name_themselves_and_a_remedy(tmp_path, name):
     path = tmp_path / name
     torch.save({'weight': torch.zeros(1000)}, path)
     content = dict(cut=path.read_bytes()[:2000], noise=os.urandom(2000), empty=b'')[name.split('.')[0]]
     path.write_bytes(content)
-    with pytest.raises(RuntimeError, match=rf'(?s){name}.*(cannot be read|is refused).*etch it again|Fetch or copy'):
+    message = rf'(?s){name}.*(cannot be read|is refused).*(fetch it again|Fetch or copy)'
+    with pytest.raises(RuntimeError, match=message):
         load(path)
 
 
 @pytest.mark.parametrize('path', ['', '/nowhere/weights.pth'])
 def test_missing_files(path):
-    with pytest.raises(FileNotFoundError, match=f"'{path}' does not exist: give the path"):
+    with pytest.raises(FileNotFoundError, match=f"'{path}' is not a file: give the path"):
         load(path)
 
 
@@ -135,6 +181,14 @@ def test_a_url_without_network_says_where_to_put_the_file(tmp_path, monkeypatch)
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
     with pytest.raises(RuntimeError, match=r'weights\.pth.*no route to host.*checkpoints/weights\.pth'):
         load('https://example.org/weights.pth')
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='the fault is that of machines without a GPU')
+def test_fault_stock_distributed_start_needs_a_gpu(monkeypatch):
+    for key, value in dict(RANK='0', LOCAL_RANK='0', WORLD_SIZE='1', MASTER_ADDR='127.0.0.1', MASTER_PORT='0').items():
+        monkeypatch.setenv(key, value)
+    with pytest.raises((RuntimeError, AssertionError), match=r'NVIDIA|CUDA'):
+        init_dist('pytorch', backend='gloo')
 
 
 @pytest.mark.parametrize(('launcher', 'cuda'), [('none', False), ('slurm', False), ('pytorch', True)])

@@ -3,6 +3,7 @@
 there. ``initial_prompts.safetensors`` in the work directory can start other runs through ``mmspt.FileInit``."""
 import argparse
 import os
+import os.path as osp
 
 from mmengine.config import Config, DictAction
 
@@ -34,7 +35,9 @@ def only_initialize(cfg: Config) -> Config:
     cfg.train_cfg = dict(by_epoch=False, max_iters=0)
     cfg.param_scheduler = None
     cfg.resume = False
-    return cfg
+    # the runner writes its config into the work directory: not over that of a training
+    name = osp.splitext(osp.basename(cfg.filename))[0]
+    return Config(cfg.to_dict(), cfg_text=cfg.pretty_text, filename=f'{name}_init_prompts.py')
 
 
 def main() -> None:
@@ -44,7 +47,8 @@ def main() -> None:
     set_work_dir(cfg, args)
     if args.cfg_options is not None:
         cfg.merge_from_dict(args.cfg_options)
-    set_loader_defaults(only_initialize(cfg), pin_memory=True, persistent_workers=False)
+    cfg = only_initialize(cfg)
+    set_loader_defaults(cfg, pin_memory=True, persistent_workers=False)
     build_runner(cfg).train()
     shut_down()
 

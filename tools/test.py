@@ -60,9 +60,6 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
             enable=True, show=args.show, wait_time=args.wait_time, out_dir=args.show_dir, interval=args.interval)
     if args.cfg_options is not None:
         cfg.merge_from_dict(args.cfg_options)
-    # testing needs neither the training data nor the pre-trained weights, which the checkpoint holds
-    cfg.train_dataloader = cfg.train_cfg = cfg.optim_wrapper = cfg.param_scheduler = None
-    cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
     if args.tta:
         use_tta(cfg)
     set_loader_defaults(cfg, not args.no_pin_memory, persistent_workers=False)
@@ -71,7 +68,7 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
 
 def main() -> None:
     args = parse_args()
-    runner = build_runner(merge_args(Config.fromfile(args.config), args))
+    runner = build_runner(merge_args(Config.fromfile(args.config), args), 'test')
     if args.out and args.out_item != 'metrics':
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
     metrics = runner.test()

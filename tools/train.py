@@ -77,9 +77,9 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
     return cfg
 
 
-def build_runner(cfg: Config) -> Runner:
+def build_runner(cfg: Config, phase: str = 'train') -> Runner:
     """Check the config, start gloo where it is needed, build."""
-    check_config(cfg)
+    check_config(cfg, phase)
     init_cpu_distributed(cfg)
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
 

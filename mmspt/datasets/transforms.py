@@ -14,6 +14,8 @@ class LoadImageFromFile(_LoadImageFromFile):
 
     def transform(self, results: dict) -> dict | None:
         """Add 'img' (H, W, 3) and its shapes to ``results``, which names 'img_path'."""
+        if 'img' in results and 'img_path' not in results:  # MMPretrain's inferencers hand over pixels
+            return results
         try:
             return super().transform(results)
         except Exception as error:

@@ -8,11 +8,12 @@ import numpy as np
 from mmengine.config import Config
 
 
-def check_config(cfg: Config) -> None:
+def check_config(cfg: Config, phase: str = 'train') -> None:
     """Look at a run's files before anything is built.
 
     Args:
         cfg (Config): The run's config, ``work_dir`` set.
+        phase (str): 'train' (training and validation data count) or 'test'. Defaults to 'train'.
 
     Raises:
         OSError: The work directory cannot be written.
@@ -20,12 +21,12 @@ def check_config(cfg: Config) -> None:
         ValueError: A data folder is empty, or a checkpoint is not named.
     """
     check_work_dir(cfg.work_dir)
-    for field in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+    for field in ('train_dataloader', 'val_dataloader') if phase == 'train' else ('test_dataloader', ):
         dataset = (cfg.get(field) or {}).get('dataset')
         if isinstance(dataset, dict):
             check_data_folder(dataset, field)
     init_cfg = cfg.model.get('backbone', {}).get('init_cfg')
-    if cfg.get('train_cfg') and isinstance(init_cfg, dict) and init_cfg.get('checkpoint') == '':
+    if phase == 'train' and isinstance(init_cfg, dict) and init_cfg.get('checkpoint') == '':
         raise ValueError("model.backbone.init_cfg.checkpoint must name the pre-trained weights, got '': give "
                          '--cfg-options model.backbone.init_cfg.checkpoint=PATH')
 
@@ -61,8 +62,8 @@ def check_data_folder(dataset: dict, field: str) -> None:
             continue
         if not osp.exists(path):
             raise FileNotFoundError(f"{field} must read what exists, but '{path}' does not exist: {remedy}")
-        if osp.isdir(path) and not os.listdir(path):
-            raise ValueError(f"{field} must read images, but the folder '{path}' is empty: {remedy}")
+        if not (os.listdir(path) if osp.isdir(path) else osp.getsize(path)):
+            raise ValueError(f"{field} must read images, but '{path}' is empty: {remedy}")
 
 
 def check_labels(dataset: Any, model: Any) -> None:
@@ -77,6 +78,10 @@ def check_labels(dataset: Any, model: Any) -> None:
     """
     num_classes = getattr(getattr(model, 'head', None), 'num_classes', None)
     if num_classes is None or not hasattr(dataset, 'get_cat_ids') or not len(dataset):
+        return
+    try:
+        dataset.get_cat_ids(0)
+    except KeyError:  # images without labels
         return
     labels = np.concatenate([np.asarray(dataset.get_cat_ids(i), dtype=np.int64) for i in range(len(dataset))])
     if not labels.size:

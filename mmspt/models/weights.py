@@ -17,6 +17,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from mmengine.logging import MMLogger
+from mmpretrain.models.utils import resize_pos_embed
 
 StateDict = dict[str, torch.Tensor]
 
@@ -96,23 +98,50 @@ def place_final_norm(encoder: StateDict, reads: set[str]) -> StateDict:
             if (has_ln1 or not key.startswith('ln1.')) and (has_ln2 or not key.startswith('ln2.'))}
 
 
-def match_extra_tokens(encoder: StateDict, with_cls_token: bool) -> StateDict:
-    """Give ``pos_embed`` (1, [1 +] h*w, D) a place for CLS exactly if the model has CLS; for square grids.
+def fit_position(encoder: StateDict, grid: tuple[int, int], with_cls_token: bool, mode: str) -> StateDict:
+    """Give ``pos_embed`` (1, [1 +] h*w, D) the model's grid, and a row for CLS exactly if the model has CLS.
 
+    A grid of as many patches as the model's is taken to be the model's; another one must be square to be resized.
     timm's ``no_embed_class`` models add no position to CLS, which a row of zeros says equally.
+
+    Args:
+        encoder (dict[str, Tensor]): Weights named as MMPretrain does.
+        grid (tuple[int, int]): The model's patches, (h, w).
+        with_cls_token (bool): Whether the model has CLS.
+        mode (str): Interpolation, as for :func:`torch.nn.functional.interpolate`.
+
+    Returns:
+        dict[str, Tensor]: The same with ``pos_embed`` fitted, and without ``cls_token`` if the model has none.
+
+    Raises:
+        ValueError: A grid that is neither the model's nor square.
     """
     encoder = dict(encoder)
-    pos_embed = encoder.get('pos_embed')
+    pos_embed, patches = encoder.get('pos_embed'), math.prod(grid)
     if pos_embed is not None and pos_embed.ndim == 3:
-        tokens = pos_embed.shape[1]
-        has_cls_row = math.isqrt(tokens)**2 != tokens
-        if has_cls_row and not with_cls_token:
-            encoder['pos_embed'] = pos_embed[:, 1:]
-        elif not has_cls_row and with_cls_token and 'cls_token' in encoder:
-            encoder['pos_embed'] = torch.cat((torch.zeros_like(pos_embed[:, :1]), pos_embed), dim=1)
+        rows = pos_embed.shape[1]
+        cls_row = rows - 1 == patches if 'cls_token' not in encoder else (
+            rows - 1 == patches or (_is_square(rows - 1) and rows != patches))
+        cls = pos_embed[:, :1] if cls_row else torch.zeros_like(pos_embed[:, :1])
+        pos_embed = pos_embed[:, 1:] if cls_row else pos_embed
+        if pos_embed.shape[1] != patches:
+            if not _is_square(pos_embed.shape[1]):
+                raise ValueError(
+                    f'a position embedding can be resized if its grid is square, but the checkpoint has {rows} rows, '
+                    f'the backbone {grid[0]} x {grid[1]} patches: set `img_size` (and with_cls_token) to what was '
+                    'pre-trained')
+            side = math.isqrt(pos_embed.shape[1])
+            MMLogger.get_current_instance().info(f'Position embedding resized from {side} x {side} to {grid[0]} x '
+                                                 f'{grid[1]} patches.')
+            pos_embed = resize_pos_embed(pos_embed, (side, side), grid, mode, num_extra_tokens=0)
+        encoder['pos_embed'] = torch.cat((cls, pos_embed), dim=1) if with_cls_token else pos_embed
     if not with_cls_token:
         encoder.pop('cls_token', None)
     return encoder
+
+
+def _is_square(number: int) -> bool:
+    return math.isqrt(number)**2 == number
 
 
 def check_fit(encoder: StateDict, model: Mapping[str, torch.Tensor], num_layers: int) -> None:
@@ -132,8 +161,7 @@ def check_fit(encoder: StateDict, model: Mapping[str, torch.Tensor], num_layers:
         raise ValueError(f'a checkpoint must have as many blocks as the backbone: it has {depth}, the backbone '
                          f'{num_layers}. Set `arch` (or arch.num_layers) to what was pre-trained')
     wrong = [f'{key} is {tuple(value.shape)}, the backbone needs {tuple(model[key].shape)}'
-             for key, value in encoder.items()
-             if key in model and value.shape != model[key].shape and key != 'pos_embed']
+             for key, value in encoder.items() if key in model and value.shape != model[key].shape]
     if wrong:
         raise ValueError(f'a checkpoint must have the shapes of the backbone: {_some(wrong)}. Set {_remedy(wrong)} to '
                          'what was pre-trained')

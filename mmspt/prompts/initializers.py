@@ -212,7 +212,7 @@ class FileInit(PromptInitializer):
     def fill(self, layers: Iterable[Tensor], shape: tuple[int, int, int], patch_size: tuple[int, int],
              generator: torch.Generator) -> Tensor:
         content = CheckpointLoader.load_checkpoint(self.path, map_location='cpu')
-        content = content.get('state_dict', content)
+        content = content.get('state_dict', content) if isinstance(content, dict) else {}
         for key in ('prompts', 'backbone.prompts'):
             if key in content:
                 return check_prompts(content[key].float(), shape, f"'{self.path}'")

@@ -51,8 +51,9 @@ def plan_sample(num_images: int, num_layers: int, embed_dims: int, max_bytes: fl
     """
     tokens = int(max_bytes // (4 * num_layers * embed_dims))
     if tokens < 1:
-        raise ValueError(f'max_memory must hold at least one token of every layer, {4 * num_layers * embed_dims:,} '
-                         f'bytes, got {max_bytes:,}: raise it')
+        least = 4 * num_layers * embed_dims / 2**30
+        raise ValueError(f'max_memory must hold at least one token of every layer, {least:.2g} GiB, got '
+                         f'{max_bytes / 2**30:.2g}: raise it')
     images = min(num_images, tokens)
     return images, tokens // images
 

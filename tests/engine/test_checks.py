@@ -73,7 +73,7 @@ def test_missing_folder(tmp_path, monkeypatch, changes, missing):
 def test_empty_folder(tmp_path, monkeypatch, dataset, empty):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'there' / 'images').mkdir(parents=True)
-    with pytest.raises(ValueError, match=rf"the folder '{empty}' is empty: set test_dataloader\.dataset\.data_root"):
+    with pytest.raises(ValueError, match=rf"'{empty}' is empty: set test_dataloader\.dataset\.data_root"):
         check_data_folder(dataset, 'test_dataloader')
 
 
@@ -149,12 +149,20 @@ def backbone(**kwargs):
     dict(model=backbone(init_cfg=None)),
     dict(model=backbone(init_cfg=[dict(type='Constant', val=0.)])),
     dict(model=dict(type='Other')),
-    dict(train_cfg=None, model=backbone(init_cfg=dict(type='Pretrained', checkpoint=''))),
     dict(train_dataloader=None, val_dataloader=dict(dataset=dict(type='mmspt.Digits', split='val'))),
 ])
 def test_config_in_order(tmp_path, changes):
     check_config(config(tmp_path, **changes))
     assert (tmp_path / 'run').is_dir()
+
+
+def test_testing_needs_no_pretrained_weights_and_no_training_data(tmp_path):
+    missing = dict(dataset=dict(type='CustomDataset', data_root=str(tmp_path / 'absent')))
+    cfg = config(tmp_path, train_dataloader=missing, val_dataloader=missing,
+                 model=backbone(init_cfg=dict(type='Pretrained', checkpoint='')))
+    check_config(cfg, 'test')
+    with pytest.raises(FileNotFoundError, match='train_dataloader'):
+        check_config(cfg)
 
 
 def test_config_with_an_empty_checkpoint(tmp_path):
@@ -166,7 +174,8 @@ def test_config_with_an_empty_checkpoint(tmp_path):
 def test_config_with_a_missing_folder(tmp_path, field):
     missing = str(tmp_path / 'absent')
     with pytest.raises(FileNotFoundError, match=rf"{field} must read .*'{missing}'"):
-        check_config(config(tmp_path, **{field: dict(dataset=dict(type='CustomDataset', data_root=missing))}))
+        check_config(config(tmp_path, **{field: dict(dataset=dict(type='CustomDataset', data_root=missing))}),
+                     field.replace('val', 'train').split('_')[0])
 
 
 def test_config_with_a_bad_work_dir(tmp_path):

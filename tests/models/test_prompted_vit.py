@@ -15,12 +15,11 @@ SMALL = dict(arch=dict(embed_dims=32, num_layers=3, num_heads=2, feedforward_cha
 def pair(num_prompts=0, **kwargs):
     """The stock network and ours with the same random weights, both in eval mode."""
     torch.manual_seed(0)
-    stock = VisionTransformer(**SMALL, **kwargs)
+    stock = VisionTransformer(**SMALL, **copy.deepcopy(kwargs))  # it writes into out_indices
     for parameter in stock.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     ours = MODELS.build(dict(type='mmspt.PromptedViT', num_prompts=num_prompts, **SMALL, **kwargs))
-    missing = ours.load_state_dict(stock.state_dict(), strict=False).missing_keys
-    assert missing == []
+    assert ours.load_state_dict(stock.state_dict(), strict=False).missing_keys == []
     stock.eval()  # returns None
     return stock, ours.eval()
 
@@ -42,9 +41,7 @@ def pair(num_prompts=0, **kwargs):
 ], ids=str)
 @pytest.mark.parametrize('size', [(32, 32), (48, 40)], ids=str)
 def test_without_prompts_bit_equal_to_the_stock_class(kwargs, size):
-    if isinstance(kwargs.get('out_indices'), tuple):
-        kwargs = kwargs | dict(out_indices=list(kwargs['out_indices']))
-    stock, ours = pair(**copy.deepcopy(kwargs))
+    stock, ours = pair(**kwargs)
     images = torch.randn(2, 3, *size)
     expected, actual = stock(images), ours(images)
     assert len(actual) == len(expected) > 0
@@ -189,6 +186,21 @@ def test_random_frozen_weights_are_an_error_before_the_first_step():
         net(torch.randn(1, 3, 32, 32))
     with pytest.raises(RuntimeError, match='are random'):
         net(torch.randn(1, 3, 32, 32))
+
+
+@pytest.mark.parametrize('kwargs', [dict(frozen_stages=2), dict(stop_grad_conv1=True)], ids=str)
+def test_whatever_is_frozen_must_be_filled(kwargs):
+    net = MODELS.build(tiny_backbone(init_cfg=None, frozen=False, **kwargs)).train()
+    with pytest.raises(RuntimeError, match=r'are random.*patch_embed\.projection\.weight'):
+        net(torch.randn(1, 3, 32, 32))
+
+
+def test_initializing_again_keeps_what_a_checkpoint_brought():
+    net = MODELS.build(tiny_backbone(init_cfg=None))
+    state = net.state_dict() | {'prompts': torch.randn(4, 5, 64)}
+    net.load_state_dict(state)
+    net.init_weights()
+    assert torch.equal(net.prompts, state['prompts'])
 
 
 def test_allow_random_backbone_warns(monkeypatch):

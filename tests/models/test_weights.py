@@ -177,6 +177,24 @@ def test_position_embeddings_are_resized(img_size, with_cls_token):
     assert torch.equal(backbone.pos_embed, expected)
 
 
+@pytest.mark.parametrize('img_size', [(32, 16), (40, 24), (16, 48), 32, 24], ids=str)
+@pytest.mark.parametrize('with_cls_token', [True, False])
+def test_a_models_own_grid_is_read_back_as_it_is(img_size, with_cls_token):
+    """4 x 2 patches and CLS make 9 rows, which look like a square without CLS."""
+    cfg = tiny_backbone(init_cfg=None, img_size=img_size, with_cls_token=with_cls_token)
+    one, other = MODELS.build(cfg), MODELS.build(cfg)
+    torch.nn.init.normal_(one.pos_embed)
+    other.load_state_dict(one.state_dict())
+    assert torch.equal(one.pos_embed, other.pos_embed)
+
+
+def test_a_grid_that_is_not_square_is_refused():
+    """MMEngine would log the mismatch and leave the position embedding random."""
+    backbone = MODELS.build(tiny_backbone(init_cfg=None))
+    with pytest.raises(ValueError, match=r'the checkpoint has 21 rows, the backbone 4 x 4 patches: set `img_size`'):
+        backbone.load_state_dict(timm_weights(tokens=4 * 5 + 1), strict=False)
+
+
 def test_no_position_for_cls_reads_as_zero():
     backbone = MODELS.build(tiny_backbone(init_cfg=None))
     backbone.load_state_dict(TIMM | {'pos_embed': TIMM['pos_embed'][:, 1:]}, strict=False)

@@ -197,7 +197,7 @@ def test_file_init_without_the_key(tmp_path):
 
 
 def test_file_init_missing_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r'absent\.safetensors.*does not exist: give the path'):
+    with pytest.raises(FileNotFoundError, match=r'absent\.safetensors.*is not a file: give the path'):
         FileInit(str(tmp_path / 'absent.safetensors')).fill([], (1, 4, 6), (8, 8), rng())
 
 

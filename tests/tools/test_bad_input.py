@@ -28,7 +28,7 @@ def no_work_lost(job):
 
 @pytest.mark.parametrize(('name', 'error', 'message'), [
     ('', ValueError, r'checkpoint must name the pre-trained weights.*--cfg-options'),
-    ('absent.pth', FileNotFoundError, r"'absent\.pth' does not exist: give the path"),
+    ('absent.pth', FileNotFoundError, r"'absent\.pth' is not a file: give the path"),
 ])
 def test_checkpoint_missing(job, name, error, message):
     with pytest.raises(error, match=message):
@@ -89,6 +89,31 @@ def test_class_index_outside_the_head(job):
     with pytest.raises(ValueError, match=r'must lie in \[0, 2\).*labels from 0 to 2.*num_classes=3'):
         train(job, **{'model.head.num_classes': 2})
     no_work_lost(job)
+
+
+def test_class_index_outside_the_head_while_testing(job):
+    (job.data / 'test.txt').write_text('class_1/006.png 7\n')
+    args = argparse.Namespace(config=job.config, work_dir=str(job.root / 'run'), cfg_options={}, **FLAGS)
+    cfg = merge_args(Config.fromfile(job.config), args)
+    cfg.experiment_name = job.root.name
+    with pytest.raises(ValueError, match=r'must lie in \[0, 3\).*labels from 7 to 7'):
+        build_runner(cfg, 'test').test()
+
+
+def test_empty_list_file(job):
+    (job.data / 'train.txt').write_text('')
+    with pytest.raises(ValueError, match=r"train\.txt' is empty.*data_root"):
+        train(job)
+
+
+def test_missing_test_data_do_not_stop_a_training(job):
+    train(job, **{'test_dataloader.dataset.ann_file': 'nowhere.txt', 'train_cfg.max_epochs': 1})
+    assert (job.root / 'run/epoch_1.pth').exists()
+
+
+def test_no_batch_in_an_epoch(job):
+    with pytest.raises(ValueError, match=r'at least one batch an epoch, got by_epoch=True and 0 batches'):
+        train(job, **{'train_dataloader.batch_size': 100, 'train_dataloader.drop_last': True})
 
 
 def test_fewer_tokens_than_prompts(job):

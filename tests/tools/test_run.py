@@ -7,7 +7,9 @@ import mmpretrain
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.runner.checkpoint import CheckpointLoader
+from mmpretrain import ImageClassificationInferencer
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -52,6 +54,7 @@ def test_train_stop_resume_test(job):
          '--out-item', 'metrics')
     again = tool('test.py', job.config, parts / 'epoch_4.pth', '--work-dir', parts, '--cfg-options',
                  'test_dataloader.dataset.ann_file=val.txt', '--out', parts / 'val.json', '--out-item', 'metrics')
+    assert Config.fromfile(parts / 'job.py').train_cfg.max_epochs == 4  # testing left the run's config as it was
     assert 0 <= json.loads((parts / 'metrics.json').read_text())['accuracy/top1'] <= 100
     validated = [record['accuracy/top1'] for record in scalars(whole) if 'accuracy/top1' in record]
     assert json.loads((parts / 'val.json').read_text())['accuracy/top1'] == validated[-1], again
@@ -87,6 +90,7 @@ def test_init_prompts_without_training(job, initializer, images):
     job.write(extra=extra)
     output = tool('init_prompts.py', job.config, '--work-dir', job.root / 'init')
     assert f'Prompts from {initializer}: {images} images' in output
+    assert not (job.root / 'init/job.py').exists()  # the name of a training's config
     made = load_file(job.root / 'init/initial_prompts.safetensors')['prompts']
     assert made.shape == (4, 5, 64)
     assert not list((job.root / 'init').glob('*.pth'))
@@ -109,6 +113,25 @@ def test_runs_of_one_seed_differ_in_their_prompts_alone(job):
         states.append(CheckpointLoader.load_checkpoint(str(job.root / name / 'epoch_1.pth'))['state_dict'])
     differ = [key for key in states[0] if not torch.equal(states[0][key], states[1][key])]
     assert differ == ['backbone.prompts']
+
+
+@pytest.mark.parametrize('names', ["['backbone']", "['backbone.layers.1','backbone.layers.2']"])
+def test_activation_checkpointing(job, names):
+    """Around the whole backbone it would cut the prompts off; around blocks it works."""
+    cut = 'layers' not in names
+    output = tool('train.py', job.config, '--work-dir', job.root / 'run', '--cfg-options', 'train_cfg.max_epochs=1',
+                  f'activation_checkpointing={names}', fails=cut)
+    assert ('the loss must reach the prompts, but no gradient came' in output) == cut
+
+
+def test_inferencer(job):
+    """MMPretrain's inferencer hands pixels to the config's test pipeline."""
+    config = Config.fromfile(job.config)
+    config.test_dataloader.dataset.pipeline = Config.fromfile(
+        ROOT / 'configs/spt/vit-b_mae_flowers17.py').test_dataloader.dataset.pipeline
+    inferencer = ImageClassificationInferencer(model=config, pretrained=False, device='cpu')
+    (result, ) = inferencer(np.zeros((50, 60, 3), dtype=np.uint8))
+    assert result['pred_scores'].shape == (3, ) and result['pred_scores'].sum() == pytest.approx(1, abs=1e-5)
 
 
 def fair_vit_b(path):

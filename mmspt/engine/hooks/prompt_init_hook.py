@@ -47,8 +47,9 @@ class PromptInitHook(Hook):
         batch_size (int | None): Images a step; None takes the training loader's. Defaults to None.
         seed (int | None): Seed of images, augmentation, positions and initializer; None takes the run's.
             Defaults to None.
-        max_memory (float): Bound on the tokens held, GiB of fp32 for all layers and processes together; beyond it,
-            a seeded sample of positions from every image. Defaults to 1.
+        max_memory (float): Bound on the tokens that make the prompts, GiB of fp32 for all layers together; beyond it, a
+            seeded sample of positions from every image, and where that is less than one position each, of images
+            (with a warning). Defaults to 1.
 
     Raises:
         ValueError: An option out of its range, or tokens that cannot make the prompts.
@@ -77,10 +78,12 @@ class PromptInitHook(Hook):
         self.batch_size = batch_size
         self.seed = seed
         self.max_bytes = max_memory * 2**30
+        self._reached = True
+        self._watch: Any = None
 
     def before_train(self, runner: Runner) -> None:
         """Check the model and the labels; fill the prompts unless the run was resumed."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = _unwrap(runner.model)
         backbone = find_prompted_vit(model)
         backbone.check_weights()
         check_labels(runner.train_dataloader.dataset, model)
@@ -95,9 +98,31 @@ class PromptInitHook(Hook):
             runner.logger.info('num_prompts=0: no prompts to initialize.')
         else:
             if backbone.has_loaded_prompts:
-                runner.logger.warning('The prompts that load_from or init_cfg brought are replaced: take '
-                                      'PromptInitHook off custom_hooks to start from them.')
+                runner.logger.warning('The prompts that load_from or init_cfg brought are replaced: to start from '
+                                      "them, set initializer=dict(type='mmspt.FileInit', path=<that checkpoint>).")
             self.fill(runner, model, backbone)
+        if backbone.prompts is not None and backbone.prompts.requires_grad:
+            self._reached = False
+            self._watch = backbone.prompts.register_hook(self._gradient_came)
+
+    def before_test(self, runner: Runner) -> None:
+        """Check the labels of the test set."""
+        check_labels(runner.test_loop.dataloader.dataset, _unwrap(runner.model))
+
+    def _gradient_came(self, gradient: Tensor) -> None:
+        self._reached = True
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
+                         outputs: dict | None = None) -> None:
+        """Once, after the first step: make sure that the loss reaches the prompts."""
+        if not self._reached:
+            raise RuntimeError(
+                "the loss must reach the prompts, but no gradient came: activation_checkpointing=['backbone'] cuts "
+                "them off, name the blocks instead (['backbone.layers.0', ...]); otherwise look for no_grad or detach in "
+                'the model')
+        if self._watch is not None:
+            self._watch.remove()
+            self._watch = None
 
     def fill(self, runner: Runner, model: nn.Module, backbone: PromptedViT) -> None:
         """Compute the prompts on rank 0, write them in place on every rank and to the work directory."""
@@ -116,6 +141,7 @@ class PromptInitHook(Hook):
         _agree(error)
         layers = _gather(tokens, num_images) if tokens is not None else [
             torch.empty(0, backbone.embed_dims)] * len(backbone.prompts)
+        del tokens
         if dist.is_main_process():
             try:
                 shape = (len(backbone.prompts), backbone.num_prompts, backbone.embed_dims)
@@ -150,7 +176,11 @@ class PromptInitHook(Hook):
         named: dict[int | str, int] = {'all': at_hand, 'batch': batch_size * dist.get_world_size()}
         count = named[wanted] if isinstance(wanted, str) else wanted
         num_layers = len(backbone.prompts)
-        count, keep = plan_sample(min(count, at_hand), num_layers, backbone.embed_dims, self.max_bytes)
+        wanted_count = min(count, at_hand)
+        count, keep = plan_sample(wanted_count, num_layers, backbone.embed_dims, self.max_bytes)
+        if count < wanted_count:
+            runner.logger.warning(f'max_memory holds one token for each of {count:,} images of {wanted_count:,}: the '
+                                  'others are left out; raise max_memory to take them in')
         chosen = choose_images(count, at_hand, seed)
         mine = share(chosen)
         indices = mine or chosen[:1]  # a rank without a share looks at one image, to know the tokens' shape
@@ -169,6 +199,10 @@ class PromptInitHook(Hook):
 
 def _is_count(value: Any, least: int = 1) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _unwrap(model: Any) -> nn.Module:
+    return model.module if is_model_wrapper(model) else model
 
 
 def find_prompted_vit(model: nn.Module) -> PromptedViT:
@@ -190,6 +224,8 @@ def save_prompts(prompts: Tensor, path: str, **metadata: Any) -> None:
 
 def _gather(tokens: Tensor, num_images: int) -> list[Tensor]:
     """Bring every rank's tokens (L, B_rank, kept, D) to rank 0, a layer at a time: L times (N, D); [] elsewhere."""
+    if dist.get_world_size() == 1:
+        return [layer.flatten(0, 1) for layer in tokens]
     most = -(-num_images // dist.get_world_size())
     layers = []
     for layer in tokens:

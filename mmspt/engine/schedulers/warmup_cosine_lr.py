@@ -63,7 +63,10 @@ class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
                               epoch_length: int | None = None,
                               **kwargs: Any) -> 'WarmupCosineLR':
         """Build the scheduler with every length in iterations; called by ``convert_to_iter_based=True``."""
-        assert by_epoch and epoch_length, 'only an epoch-based schedule can be converted'
+        if not by_epoch or not epoch_length:
+            raise ValueError('convert_to_iter_based needs by_epoch=True and at least one batch an epoch, got '
+                             f'by_epoch={by_epoch} and {epoch_length} batches: check the size of the training set, '
+                             'batch_size and drop_last')
         return cls(*args, warmup=warmup * epoch_length, begin=begin * epoch_length,
                    end=end if end >= INF else end * epoch_length, by_epoch=False, **kwargs)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mmspt.registry import MODELS
 
-from ..weights import check_fit, find_encoder, match_extra_tokens, place_final_norm, unwrap
+from ..weights import check_fit, find_encoder, fit_position, place_final_norm, unwrap
 
 PROMPT_TYPES = ('deep', 'shallow')
 
@@ -123,7 +123,8 @@ class PromptedViT(VisionTransformer):
 
         The base class draws ``pos_embed`` anew after loading if ``init_cfg`` is a list, so it is passed by.
         """
-        self._init_prompts()
+        if not self.has_loaded_prompts:
+            self._init_prompts()
         super(VisionTransformer, self).init_weights()
         if 'pos_embed' not in self._filled:
             trunc_normal_(self.pos_embed, std=0.02)
@@ -160,7 +161,11 @@ class PromptedViT(VisionTransformer):
             raise _unknown_layout(state_dict)
 
     def _prepare_pos_embed(self, state_dict: dict, prefix: str, *args: Any, **kwargs: Any) -> None:
-        """Hook of the base class, before any of its weights are loaded: rename, refuse, resize, take stock."""
+        """Hook of the base class, before any of its weights are loaded: rename, resize, refuse, take stock.
+
+        The base class's own part, which resizes, is done by ``fit_position``; its guess of the grid fails on others
+        than squares.
+        """
         given = {key[len(prefix):]: value for key, value in state_dict.items() if key.startswith(prefix)}
         own = self.state_dict()
         encoder = find_encoder(given)
@@ -168,7 +173,8 @@ class PromptedViT(VisionTransformer):
             if given and not any(key in own for key in given):
                 raise _unknown_layout(given)
             encoder = given  # a part of our own weights, such as prompts alone
-        encoder = match_extra_tokens(place_final_norm(encoder, set(own)), self.with_cls_token)
+        encoder = fit_position(place_final_norm(encoder, set(own)), tuple(self.patch_embed.init_out_size),
+                               self.with_cls_token, self.interpolate_mode)
         check_fit(encoder, own, self.num_layers)
         self._filled.update(encoder)
         self._checked = False
@@ -178,7 +184,6 @@ class PromptedViT(VisionTransformer):
         for key in given:
             del state_dict[prefix + key]
         state_dict.update({prefix + key: value for key, value in encoder.items()})
-        super()._prepare_pos_embed(state_dict, prefix, *args, **kwargs)
 
     @property
     def has_loaded_prompts(self) -> bool:
@@ -195,7 +200,7 @@ class PromptedViT(VisionTransformer):
             return
         self._checked = True
         missing = [name for name, p in self.named_parameters() if not p.requires_grad and name not in self._filled]
-        if not self.frozen or not missing:
+        if not missing:
             return
         listed = ', '.join(missing[:8]) + (', ...' if len(missing) > 8 else '')
         if self.allow_random_backbone:
@@ -290,7 +295,8 @@ def _without_backbone_prefix(init_cfg: Any) -> Any:
     """Drop ``prefix='backbone.'`` of MMPretrain's configs: the layout is recognized with or without it."""
     if isinstance(init_cfg, (list, tuple)):
         return [_without_backbone_prefix(cfg) for cfg in init_cfg]
-    if isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained' and init_cfg.get('prefix') == 'backbone.':
+    if isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained' and \
+            str(init_cfg.get('prefix')).rstrip('.') == 'backbone':
         return {key: value for key, value in init_cfg.items() if key != 'prefix'}
     return init_cfg
 

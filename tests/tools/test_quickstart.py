@@ -1,0 +1,33 @@
+"""The quickstart with one short run: table, picture, and nothing done twice."""
+from PIL import Image
+
+import quickstart
+from helpers import ROOT
+
+CONFIG = f"""
+_base_ = {str(ROOT / 'configs/linear/vit-xs_mae_digits.py')!r}
+train_cfg = dict(max_epochs=1)
+train_dataloader = dict(dataset=dict(images_per_class=8))
+"""
+
+
+def test_quickstart(tmp_path, monkeypatch, capsys):
+    config, work_dir = tmp_path / 'short.py', tmp_path / 'out'
+    config.write_text(CONFIG)
+    monkeypatch.setattr(quickstart, 'RUNS', {'linear probe': str(config)})
+    monkeypatch.setattr('sys.argv', ['quickstart.py', '--work-dir', str(work_dir)])
+    monkeypatch.setenv('PYTHONPATH', str(ROOT))
+
+    quickstart.main()
+    table = capsys.readouterr().out
+    assert '1,290' in table and 'test' in table and 'train.py, seconds' in table
+    assert Image.open(work_dir / 'curves.png').size[0] > 400
+    trained = (work_dir / 'train.txt').stat().st_mtime_ns
+
+    quickstart.main()
+    assert (work_dir / 'train.txt').stat().st_mtime_ns == trained
+    assert capsys.readouterr().out.splitlines()[-8:] == table.splitlines()[-8:]
+
+    config.write_text(CONFIG.replace('images_per_class=8', 'images_per_class=9'))
+    quickstart.main()
+    assert (work_dir / 'train.txt').stat().st_mtime_ns > trained

@@ -113,7 +113,7 @@ def test_plan_sample(args, expected):
 
 
 def test_plan_sample_without_room():
-    with pytest.raises(ValueError, match='max_memory must hold at least one token .* 2.4e-07 GiB, got 1.9e-07: raise'):
+    with pytest.raises(ValueError, match=r'max_memory must hold at least one .* 2.4e-07 GiB, got 1.9e-07: raise'):
         plan_sample(10, 2, 32, 200)
 
 

@@ -118,8 +118,8 @@ class PromptInitHook(Hook):
         if not self._reached:
             raise RuntimeError(
                 "the loss must reach the prompts, but no gradient came: activation_checkpointing=['backbone'] cuts "
-                "them off, name the blocks instead (['backbone.layers.0', ...]); otherwise look for no_grad or detach in "
-                'the model')
+                "them off, name the blocks instead (['backbone.layers.0', ...]); otherwise look for no_grad or detach "
+                'in the model')
         if self._watch is not None:
             self._watch.remove()
             self._watch = None

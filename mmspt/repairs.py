@@ -7,6 +7,7 @@
    ``.safetensors`` too. Where the fault is not, its result is the stock one; what it refuses, it refuses everywhere.
 2. MMEngine's ``init_dist`` and model wrapper assume CUDA; ``init_cpu_distributed`` starts gloo where there is none, and
    does nothing elsewhere.
+3. mmcv-lite warns at every start of a compiled operator that nothing here uses; that one warning is not shown.
 """
 import fcntl
 import os
@@ -14,6 +15,7 @@ import os.path as osp
 import pickle
 import re
 import types
+import warnings
 import zipfile
 from argparse import Namespace
 from typing import Any
@@ -207,6 +209,7 @@ def init_cpu_distributed(cfg: Config) -> None:
 
 
 def apply() -> None:
-    """Install repair 1; called by ``import mmspt``. Repair 2 is called by the tools, before the Runner."""
+    """Install repairs 1 and 3; called by ``import mmspt``. Repair 2 is called by the tools, before the Runner."""
+    warnings.filterwarnings('ignore', message='Fail to import ``MultiScaleDeformableAttention``', category=UserWarning)
     CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)
     CheckpointLoader.register_scheme(prefixes=('http://', 'https://'), loader=load_from_http, force=True)

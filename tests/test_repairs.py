@@ -1,6 +1,9 @@
 """Each repair: the fault of the stock stack, and that it is gone."""
+import importlib.util
 import os
 import pickle
+import subprocess
+import sys
 from importlib.metadata import distributions
 
 import numpy as np
@@ -14,6 +17,7 @@ from mmengine.runner import checkpoint as stock
 from mmengine.runner.checkpoint import CheckpointLoader
 from safetensors.torch import save_file
 
+from helpers import ROOT
 from mmspt.repairs import init_cpu_distributed
 
 NEW_TORCH = tuple(int(v) for v in torch.__version__.split('.')[:2]) >= (2, 6)
@@ -181,6 +185,18 @@ def test_a_url_without_network_says_where_to_put_the_file(tmp_path, monkeypatch)
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
     with pytest.raises(RuntimeError, match=r'weights\.pth.*no route to host.*checkpoints/weights\.pth'):
         load('https://example.org/weights.pth')
+
+
+def stderr_of(code):
+    environment = os.environ | dict(PYTHONPATH=str(ROOT))
+    return subprocess.run([sys.executable, '-c', code], env=environment, capture_output=True, text=True,
+                          check=True).stderr
+
+
+@pytest.mark.skipif(importlib.util.find_spec('mmcv.ops') is not None, reason='the fault is that of mmcv-lite')
+@pytest.mark.parametrize(('first', 'warns'), [('', True), ('import mmspt; ', False)], ids=['stock', 'repaired'])
+def test_mmcv_lites_warning_of_an_operator(first, warns):
+    assert ('MultiScaleDeformableAttention' in stderr_of(f'{first}import mmcv.cnn')) == warns
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='the fault is that of machines without a GPU')

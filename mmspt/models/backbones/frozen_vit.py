@@ -72,6 +72,9 @@ class FrozenViT(VisionTransformer):
 
         The stock class draws ``pos_embed`` anew after loading if ``init_cfg`` is a list, so it is passed by.
         """
+        if not self._is_init:
+            self._filled.clear()  # what was loaded before is drawn anew
+            self._checked = False
         if not self._filled.intersection(self.learnable):
             self.init_learnable()
         super(VisionTransformer, self).init_weights()

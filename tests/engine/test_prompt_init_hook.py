@@ -200,6 +200,17 @@ def test_batch_size_of_the_hook_does_not_change_the_tokens(tmp_path):
 # ---------------------------------------------------------------------------------------------- options
 
 
+def test_batch_sampler(tmp_path):
+    """A loader with a batch sampler has no batch size of its own."""
+    train(tmp_path / 'plain', {})
+    loader = dict(
+        batch_size=8, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=True),
+        batch_sampler=dict(type='torch.utils.data.BatchSampler', drop_last=False),
+        dataset=dict(type='mmspt.Digits', images_per_class=2, pipeline=PLAIN, serialize_data=False))
+    train(tmp_path / 'sampler', {}, train_dataloader=loader)
+    assert torch.equal(written(tmp_path / 'plain'), written(tmp_path / 'sampler'))
+
+
 def test_own_pipeline(tmp_path):
     hook = dict(initializer=MEAN_POOL, pipeline=PLAIN, num_images=6)
     runner, _, after = train(tmp_path, hook, pipeline=AUGMENTED)

@@ -3,13 +3,14 @@ import os
 import subprocess
 
 import pytest
+
 from helpers import ROOT
 
 
 def run(script, *args, path=''):
     environment = os.environ | dict(PATH=f'{path}:{os.environ["PATH"]}', GPUS='4', GPUS_PER_NODE='2', PYTHON='python3')
-    return subprocess.run(['bash', str(ROOT / 'tools' / script), *args], env=environment, capture_output=True, text=True,
-                          check=False)
+    command = ['bash', str(ROOT / 'tools' / script), *args]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize(('script', 'fourth'), [('slurm_train.sh', '--work-dir=out dir'), ('slurm_test.sh', 'out dir')])

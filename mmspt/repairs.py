@@ -18,6 +18,7 @@ import types
 import warnings
 import zipfile
 from argparse import Namespace
+from collections import OrderedDict
 from typing import Any
 
 import numpy as np
@@ -48,17 +49,20 @@ class _Dtype:
             self.dtype = self.dtype.newbyteorder(state[1])
 
 
-class _Array(np.ndarray):
-    """Stand in for ``numpy.ndarray``, filled from a :class:`_Dtype`."""
+class _Array:
+    """Stand in for ``numpy.ndarray`` while a file is read; :func:`_finish` makes the array, from a copy of its bytes.
+
+    A real array must not be in the unpickler's hands: filled twice, it frees memory that a tensor may still show.
+    """
 
     def __setstate__(self, state: tuple) -> None:
-        version, shape, dtype, fortran, data = state
-        if not isinstance(dtype, _Dtype) or not isinstance(data, bytes):
+        _, self.shape, self.dtype, self.fortran, self.data = state
+        if not isinstance(self.dtype, _Dtype) or not isinstance(self.data, bytes):
             raise pickle.UnpicklingError('an array of objects is not part of an MMEngine checkpoint')
-        super().__setstate__((version, shape, dtype.dtype, fortran, data))
 
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        return self.view(np.ndarray).__reduce_ex__(protocol)  # saved again, it is a plain array
+    def finish(self) -> np.ndarray:
+        array = np.frombuffer(self.data, self.dtype.dtype) if self.data else np.empty(0, self.dtype.dtype)
+        return array.reshape(self.shape, order='F' if self.fortran else 'C').copy(order='K')
 
 
 class _OneCycle:
@@ -66,13 +70,17 @@ class _OneCycle:
 
 
 def _reconstruct(cls: type, shape: tuple, code: bytes) -> _Array:
-    return np.ndarray.__new__(_Array, (0, ), 'b')
+    return _Array()
 
 
 def _scalar(dtype: _Dtype, data: bytes) -> np.generic:
     if not isinstance(dtype, _Dtype) or not isinstance(data, bytes):
         raise pickle.UnpicklingError('a scalar object is not part of an MMEngine checkpoint')
     return np.frombuffer(data, dtype.dtype, count=1)[0]
+
+
+def _no_bytes() -> bytes:
+    return b''
 
 
 def _encode(text: str, encoding: str) -> bytes:
@@ -94,6 +102,7 @@ def _method(cls: type, name: str) -> Any:
 ALLOWED: dict[str, Any] = {
     '_codecs.encode': _encode,
     'argparse.Namespace': Namespace,
+    'builtins.bytes': _no_bytes,  # b'' in pickle protocol 2
     'builtins.getattr': _method,
     'mmengine.logging.history_buffer.HistoryBuffer': HistoryBuffer,
     'mmengine.optim.scheduler.param_scheduler.OneCycleParamScheduler': _OneCycle,
@@ -104,8 +113,40 @@ ALLOWED: dict[str, Any] = {
 }
 
 
-class _AllowListUnpickler(pickle.Unpickler):
-    """``weights_only`` with our allow-list, for torch < 2.6, whose own list cannot be extended by name."""
+def _finish(value: Any) -> Any:
+    """Put arrays and dtypes where their stand-ins are, in containers and in the objects of ALLOWED."""
+    if isinstance(value, _Array):
+        return value.finish()
+    if isinstance(value, _Dtype):
+        return value.dtype
+    if isinstance(value, dict):
+        for key in value:
+            value[key] = _finish(value[key])
+    elif isinstance(value, list):
+        value[:] = [_finish(item) for item in value]
+    elif type(value) is tuple:
+        return tuple(_finish(item) for item in value)
+    elif isinstance(value, (HistoryBuffer, Namespace)):
+        _finish(vars(value))
+    return value
+
+
+_PythonUnpickler: Any = pickle._Unpickler
+
+
+class _AllowListUnpickler(_PythonUnpickler):
+    """``weights_only`` with our allow-list, for torch < 2.6, whose own list cannot be extended by name.
+
+    Python's own unpickler, not C's, so that a file can set the state of data alone, never of functions and classes.
+    """
+    dispatch = _PythonUnpickler.dispatch.copy()
+
+    def load_build(self) -> None:
+        if type(self.stack[-2]) not in (OrderedDict, HistoryBuffer, Namespace, _Array, _Dtype):
+            raise pickle.UnpicklingError(f'a state for {self.stack[-2]!r} is not part of an MMEngine checkpoint')
+        super().load_build()
+
+    dispatch[pickle.BUILD[0]] = load_build
 
     def find_class(self, module: str, name: str) -> Any:
         allowed = {**torch._weights_only_unpickler._get_allowed_globals(), **ALLOWED}
@@ -119,7 +160,7 @@ class _AllowListUnpickler(pickle.Unpickler):
 def _torch_load(filename: str, map_location: Any) -> Any:
     if tuple(int(v) for v in torch.__version__.split('.')[:2]) >= (2, 6):
         with torch.serialization.safe_globals([(obj, name) for name, obj in ALLOWED.items()]):
-            return torch.load(filename, map_location=map_location, weights_only=True)
+            return _finish(torch.load(filename, map_location=map_location, weights_only=True))
     if zipfile.is_zipfile(filename):
         with zipfile.ZipFile(filename) as archive:
             if any(name.endswith('constants.pkl') for name in archive.namelist()):
@@ -127,7 +168,7 @@ def _torch_load(filename: str, map_location: Any) -> Any:
     module = types.ModuleType('mmspt_restricted_pickle')
     vars(module).update(vars(pickle), Unpickler=_AllowListUnpickler,
                         load=lambda f, **kwargs: _AllowListUnpickler(f, **kwargs).load())
-    return torch.load(filename, map_location=map_location, pickle_module=module, weights_only=False)
+    return _finish(torch.load(filename, map_location=map_location, pickle_module=module, weights_only=False))
 
 
 def load_from_local(filename: str, map_location: Any = None) -> dict:
@@ -181,15 +222,16 @@ def load_from_http(filename: str, map_location: Any = None, model_dir: str | Non
     """Fetch a checkpoint once a machine into torch's hub folder, then read it as :func:`load_from_local` does."""
     folder = model_dir or osp.join(torch.hub.get_dir(), 'checkpoints')
     path = osp.join(folder, osp.basename(filename.split('?')[0]))
-    os.makedirs(folder, exist_ok=True)
-    with open(f'{path}.lock', 'w', encoding='utf-8') as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # the first process fetches, the others find the file
-        if not osp.isfile(path):
-            try:
-                torch.hub.download_url_to_file(filename, path, progress=progress)  # writes beside and renames
-            except OSError as error:
-                raise RuntimeError(f"checkpoint '{filename}' cannot be fetched ({error}): check the network, or fetch "
-                                   f"it elsewhere and put it at '{path}'") from error
+    if not osp.isfile(path):
+        try:
+            os.makedirs(folder, exist_ok=True)
+            with open(f'{path}.lock', 'w', encoding='utf-8') as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)  # the first process fetches, the others find the file
+                if not osp.isfile(path):
+                    torch.hub.download_url_to_file(filename, path, progress=progress)  # writes beside and renames
+        except OSError as error:
+            raise RuntimeError(f"checkpoint '{filename}' cannot be fetched ({error}): check the network, or fetch it "
+                               f"elsewhere and put it at '{path}'") from error
     return load_from_local(path, map_location)
 
 

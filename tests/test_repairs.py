@@ -124,6 +124,54 @@ def test_forged_dtypes_are_refused(tmp_path):
         load(tmp_path / 'forged.pth')
 
 
+class _Pickled:
+    """Any reduce value."""
+
+    def __init__(self, *reduce):
+        self.reduce = reduce
+
+    def __reduce__(self):
+        return self.reduce
+
+
+@pytest.mark.usefixtures('_torch_version')
+@pytest.mark.parametrize('reduce', [
+    (np.ndarray, ((4, ), 'i8')),
+    (np.ndarray, ((4, ), 'O')),
+    (np.ndarray, ((4, ), 'i8', bytearray(32))),
+    (torch._utils._rebuild_tensor_v2, (1, ), dict(hacked=1)),
+], ids=['uninitialized', 'objects', 'foreign memory', 'state of a function'])
+def test_arrays_and_functions_are_out_of_a_files_reach(tmp_path, reduce):
+    torch.save(dict(extra=_Pickled(*reduce)), tmp_path / 'evil.pth')
+    with pytest.raises(RuntimeError, match=r"evil\.pth'.*(is refused|cannot be read)"):
+        load(tmp_path / 'evil.pth')
+    assert not hasattr(torch._utils._rebuild_tensor_v2, 'hacked')
+
+
+@pytest.mark.skipif(not NEW_TORCH, reason='the function is not allowed there')
+def test_an_array_filled_twice_cannot_free_what_a_tensor_shows(tmp_path):
+    content = _Pickled(torch._utils._rebuild_device_tensor_from_numpy,
+                       (np.arange(4.), torch.float64, 'cpu', False))
+    torch.save(dict(extra=content), tmp_path / 'evil.pth')
+    with pytest.raises(RuntimeError, match=r"evil\.pth'.*(is refused|cannot be read)"):
+        load(tmp_path / 'evil.pth')
+
+
+@pytest.mark.usefixtures('_torch_version')
+@pytest.mark.parametrize('array', [
+    np.zeros((0, 3)), np.array(3.5), np.array([True, False]), np.array(['a', 'bc']), np.asfortranarray(np.eye(3)[:2]),
+    np.arange(4, dtype='>i4'), np.arange(6, dtype=np.float16).reshape(2, 3)
+], ids=str)
+def test_arrays_come_back_as_they_are(tmp_path, array):
+    content = dict(meta=dict(values=[array], text=b'', dtype=array.dtype))
+    for i in range(2):
+        torch.save(content, tmp_path / f'{i}.pth')
+        content = load(tmp_path / f'{i}.pth')
+    (value, ), dtype = content['meta']['values'], content['meta']['dtype']
+    assert type(value) is np.ndarray and value.shape == array.shape and value.dtype == array.dtype
+    assert np.array_equal(value, array) and dtype == array.dtype and content['meta']['text'] == b''
+
+
 @pytest.mark.usefixtures('_torch_version')
 def test_torchscript_is_refused(tmp_path):
     torch.jit.script(torch.nn.Linear(2, 2)).save(str(tmp_path / 'script.pth'))

@@ -3,11 +3,10 @@
 there. ``initial_prompts.safetensors`` in the work directory can start other runs through ``mmspt.FileInit``."""
 import argparse
 import os
-import os.path as osp
 
 from mmengine.config import Config, DictAction
 
-from train import build_runner, set_loader_defaults, set_work_dir, shut_down
+from train import build_runner, dump_as, set_loader_defaults, set_work_dir, shut_down
 
 
 def parse_args() -> argparse.Namespace:
@@ -35,9 +34,7 @@ def only_initialize(cfg: Config) -> Config:
     cfg.train_cfg = dict(by_epoch=False, max_iters=0)
     cfg.param_scheduler = None
     cfg.resume = False
-    # the runner writes its config into the work directory: not over that of a training
-    name = osp.splitext(osp.basename(cfg.filename))[0]
-    return Config(cfg.to_dict(), cfg_text=cfg.pretty_text, filename=f'{name}_init_prompts.py')
+    return dump_as(cfg, 'init_prompts')
 
 
 def main() -> None:

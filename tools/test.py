@@ -8,7 +8,7 @@ import mmengine
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.evaluator import DumpResults
 
-from train import build_runner, set_loader_defaults, set_work_dir, shut_down
+from train import build_runner, dump_as, set_loader_defaults, set_work_dir, shut_down
 
 
 def parse_args() -> argparse.Namespace:
@@ -68,7 +68,7 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
 
 def main() -> None:
     args = parse_args()
-    runner = build_runner(merge_args(Config.fromfile(args.config), args), 'test')
+    runner = build_runner(dump_as(merge_args(Config.fromfile(args.config), args), 'test'), 'test')
     if args.out and args.out_item != 'metrics':
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
     metrics = runner.test()

@@ -84,6 +84,12 @@ def build_runner(cfg: Config, phase: str = 'train') -> Runner:
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
 
 
+def dump_as(cfg: Config, name: str) -> Config:
+    """Let the runner write the config into the work directory under another name than a training's."""
+    stem = osp.splitext(osp.basename(cfg.filename))[0]
+    return Config(cfg.to_dict(), cfg_text=cfg.pretty_text, filename=f'{stem}_{name}.py')
+
+
 def shut_down() -> None:
     """Leave the process group together: a rank that goes first can take gloo down under the others."""
     if dist.is_distributed():

@@ -120,8 +120,7 @@ def fit_position(encoder: StateDict, grid: tuple[int, int], with_cls_token: bool
     pos_embed, patches = encoder.get('pos_embed'), math.prod(grid)
     if pos_embed is not None and pos_embed.ndim == 3:
         rows = pos_embed.shape[1]
-        cls_row = rows - 1 == patches if 'cls_token' not in encoder else (
-            rows - 1 == patches or (_is_square(rows - 1) and rows != patches))
+        cls_row = rows - 1 == patches or ('cls_token' in encoder and _is_square(rows - 1))
         cls = pos_embed[:, :1] if cls_row else torch.zeros_like(pos_embed[:, :1])
         pos_embed = pos_embed[:, 1:] if cls_row else pos_embed
         if pos_embed.shape[1] != patches:
@@ -134,6 +133,10 @@ def fit_position(encoder: StateDict, grid: tuple[int, int], with_cls_token: bool
             MMLogger.get_current_instance().info(f'Position embedding resized from {side} x {side} to {grid[0]} x '
                                                  f'{grid[1]} patches.')
             pos_embed = resize_pos_embed(pos_embed, (side, side), grid, mode, num_extra_tokens=0)
+        elif _is_square(patches) and grid[0] != grid[1]:
+            MMLogger.get_current_instance().warning(
+                f'The position embedding is taken to be of {grid[0]} x {grid[1]} patches, as the backbone; if it was '
+                f'pre-trained on {math.isqrt(patches)} x {math.isqrt(patches)}, set `img_size` to that.')
         encoder['pos_embed'] = torch.cat((cls, pos_embed), dim=1) if with_cls_token else pos_embed
     if not with_cls_token:
         encoder.pop('cls_token', None)

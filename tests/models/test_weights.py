@@ -188,6 +188,15 @@ def test_a_models_own_grid_is_read_back_as_it_is(img_size, with_cls_token):
     assert torch.equal(one.pos_embed, other.pos_embed)
 
 
+def test_a_square_with_cls_is_not_taken_for_a_grid_of_as_many_patches():
+    """3 x 3 patches and CLS are 10 rows, as are 2 x 5 patches."""
+    backbone = MODELS.build(tiny_backbone(init_cfg=None, img_size=(16, 40)))
+    weights = timm_weights(tokens=10)
+    backbone.load_state_dict(weights, strict=False)
+    expected = resize_pos_embed(weights['pos_embed'], (3, 3), (2, 5), 'bicubic', 1)
+    assert torch.equal(backbone.pos_embed, expected)
+
+
 def test_a_grid_that_is_not_square_is_refused():
     """MMEngine would log the mismatch and leave the position embedding random."""
     backbone = MODELS.build(tiny_backbone(init_cfg=None))

@@ -54,7 +54,10 @@ def test_train_stop_resume_test(job):
          '--out-item', 'metrics')
     again = tool('test.py', job.config, parts / 'epoch_4.pth', '--work-dir', parts, '--cfg-options',
                  'test_dataloader.dataset.ann_file=val.txt', '--out', parts / 'val.json', '--out-item', 'metrics')
-    assert Config.fromfile(parts / 'job.py').train_cfg.max_epochs == 4  # testing left the run's config as it was
+    assert Config.fromfile(parts / 'job.py').get('load_from') is None  # testing left the run's config as it was
+    (job.data / 'test.txt').write_text('class_1/006.png 7\n')
+    assert 'labels from 7 to 7' in tool('test.py', job.config, parts / 'epoch_4.pth', '--work-dir', parts, '--tta',
+                                        fails=True)
     assert 0 <= json.loads((parts / 'metrics.json').read_text())['accuracy/top1'] <= 100
     validated = [record['accuracy/top1'] for record in scalars(whole) if 'accuracy/top1' in record]
     assert json.loads((parts / 'val.json').read_text())['accuracy/top1'] == validated[-1], again

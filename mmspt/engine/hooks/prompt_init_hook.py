@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from mmengine import dist
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
 from rich.progress import track
 from safetensors.torch import save_file
@@ -205,7 +205,9 @@ def _is_count(value: Any, least: int = 1) -> bool:
 
 
 def _unwrap(model: Any) -> nn.Module:
-    return model.module if is_model_wrapper(model) else model
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    return model
 
 
 def find_prompted_vit(model: nn.Module) -> PromptedViT:

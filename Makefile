@@ -20,7 +20,7 @@ $(READY): setup.py mmspt/version.py requirements/runtime.txt requirements/mminst
 	@echo 'Setting up $(VENV) (about 5 GB, mostly PyTorch; one to two minutes) ...'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet pip==$(PIP_VERSION)
-	$(BIN)/python -m pip install --quiet --no-compile --progress-bar on -e '.[lite,dev]'
+	$(BIN)/python -m pip install --no-compile -e '.[lite,dev]'
 	@touch $(READY)
 
 quickstart: $(READY)

@@ -218,7 +218,7 @@ def _offence(filename: str, error: Exception) -> str:
 
 
 def load_from_http(filename: str, map_location: Any = None, model_dir: str | None = None,
-              progress: bool = True) -> dict:
+                   progress: bool = True) -> dict:
     """Fetch a checkpoint once a machine into torch's hub folder, then read it as :func:`load_from_local` does."""
     folder = model_dir or osp.join(torch.hub.get_dir(), 'checkpoints')
     path = osp.join(folder, osp.basename(filename.split('?')[0]))

@@ -167,14 +167,14 @@ class PromptInitHook(Hook):
                       seed: int) -> tuple[Tensor | None, int]:
         """Stream this rank's share of the images: tokens (L, B, kept, D) or None, images of all ranks."""
         assert backbone.prompts is not None
+        wanted = self.num_images or self.initializer.images
+        if wanted == 'none':
+            return None, 0
         loader = runner.train_dataloader
         batch_size = self.batch_size or loader.batch_size or getattr(loader.batch_sampler, 'batch_size', None)
         if batch_size is None:
             raise ValueError(f'PromptInitHook needs a batch size, {type(loader.batch_sampler).__name__} has none: set '
                              'PromptInitHook(batch_size=...)')
-        wanted = self.num_images or self.initializer.images
-        if wanted == 'none':
-            return None, 0
         at_hand = len(loader.dataset)
         named: dict[int | str, int] = {'all': at_hand, 'batch': batch_size * dist.get_world_size()}
         count = named[wanted] if isinstance(wanted, str) else wanted

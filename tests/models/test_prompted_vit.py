@@ -4,6 +4,7 @@ import logging
 
 import pytest
 import torch
+from mmengine.runner.activation_checkpointing import turn_on_activation_checkpointing
 from mmpretrain.models import VisionTransformer
 from mmpretrain.registry import MODELS
 
@@ -273,3 +274,187 @@ def test_deep_copies_load_into_themselves():
     twin.load_state_dict(net.state_dict())
     twin.train()(torch.randn(1, 3, 32, 32))
     assert net._filled == set() and TINY['num_layers'] == len(twin.layers)
+
+
+PATH_CASES = [
+    dict(out_type='cls_token'),
+    dict(out_type='cls_token', out_indices=[0, 1]),
+    dict(out_type='raw', out_indices=[1]),
+    dict(out_type='featmap', with_cls_token=False),
+    dict(out_type='avg_featmap', final_norm=False),
+    dict(out_type='avg_featmap', final_norm=False, out_indices=[0, 1, 2]),
+    dict(out_type='avg_featmap', final_norm=False, pool_prompts=False),
+    dict(layer_scale_init_value=0.1, pre_norm=True),
+    dict(prompt_drop_rate=0.5),
+    dict(frozen=False, qkv_bias=False),
+]
+
+
+def both_paths(**kwargs):
+    """The same network with prompts as keys and values, and with prompts as tokens, in training mode."""
+    torch.manual_seed(0)
+    nets = [MODELS.build(dict(type='mmspt.PromptedViT', num_prompts=4, allow_random_backbone=True,
+                              concatenate=concatenate, **SMALL, **copy.deepcopy(kwargs)))
+            for concatenate in (False, True)]
+    for parameter in nets[0].parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    nets[1].load_state_dict(nets[0].state_dict())
+    return [net.train() for net in nets]
+
+
+def outputs_and_gradients(net, images, run=None):
+    """All outputs, and the gradients of a random linear function of them."""
+    torch.manual_seed(1)  # the same dropout
+    outs = (net if run is None else run)(images)
+    torch.manual_seed(2)
+    sum((out * torch.randn_like(out)).sum() for out in outs).backward()
+    return list(outs), [p.grad for p in net.parameters() if p.grad is not None]
+
+
+@pytest.mark.parametrize('prompt_type', ['deep', 'shallow'])
+@pytest.mark.parametrize('kwargs', PATH_CASES, ids=str)
+def test_keys_and_values_give_what_concatenation_gives(prompt_type, kwargs):
+    nets = both_paths(prompt_type=prompt_type, **kwargs)
+    images = torch.randn(2, 3, 32, 32)
+    (actual, gradients), (expected, their_gradients) = (outputs_and_gradients(net, images) for net in nets)
+    for a, e in zip(actual + gradients, expected + their_gradients, strict=True):
+        assert (a - e).abs().max() <= 1e-5 * e.abs().max()
+    with torch.no_grad():
+        for net in nets:
+            net.eval()
+        for a, e in zip(nets[0](images), nets[1](images), strict=True):
+            assert (a - e).abs().max() <= 1e-5 * e.abs().max()
+
+
+def tokens_seen(net, images):
+    """How many tokens enter each block's MLP."""
+    seen = []
+    hooks = [layer.ffn.register_forward_pre_hook(lambda module, args: seen.append(args[0].shape[1]))
+             for layer in net.layers]
+    net(images)
+    for hook in hooks:
+        hook.remove()
+    return seen
+
+
+@pytest.mark.parametrize(('kwargs', 'expected'), [
+    (dict(out_type='cls_token'), [17, 17, 1]),
+    (dict(out_type='cls_token', out_indices=[0, 1]), [17, 1]),
+    (dict(out_type='cls_token', concatenate=True), [21, 21, 21]),
+    (dict(out_type='cls_token', prompt_type='shallow'), [21, 21, 1]),
+    (dict(out_type='cls_token', num_prompts=0), [17, 17, 17]),
+    (dict(out_type='raw'), [17, 17, 17]),
+    (dict(out_type='avg_featmap'), [17, 17, 21]),
+    (dict(out_type='avg_featmap', pool_prompts=False), [17, 17, 17]),
+    (dict(out_type='avg_featmap', out_indices=[0, 2]), [21, 17, 21]),
+    (dict(out_type='featmap', with_cls_token=False), [16, 16, 16]),
+], ids=str)
+@pytest.mark.parametrize('training', [True, False])
+def test_prompts_are_tokens_only_where_their_outputs_are_read(kwargs, expected, training):
+    net = MODELS.build(dict(dict(type='mmspt.PromptedViT', num_prompts=4, allow_random_backbone=True, **SMALL),
+                            **copy.deepcopy(kwargs)))
+    with torch.set_grad_enabled(training):
+        assert tokens_seen(net.train(training), torch.randn(2, 3, 32, 32)) == expected
+
+
+@pytest.mark.parametrize('kwargs', PATH_CASES, ids=str)
+def test_activation_checkpointing_of_the_blocks(kwargs):
+    nets = both_paths(**kwargs)
+    nets[1].concatenate = False
+    turn_on_activation_checkpointing(nets[1], [f'layers.{i}' for i in range(3)])
+    images = torch.randn(2, 3, 32, 32)
+    (actual, gradients), (expected, their_gradients) = (outputs_and_gradients(net, images) for net in nets)
+    for a, e in zip(actual + gradients, expected + their_gradients, strict=True):
+        torch.testing.assert_close(a, e)
+
+
+@pytest.mark.parametrize('kwargs', PATH_CASES, ids=str)
+def test_compiles_without_a_break(kwargs):
+    nets = both_paths(**kwargs)
+    nets[1].concatenate = False
+    images = torch.randn(2, 3, 32, 32)
+    nets[0](images)  # warns of random weights, once
+    nets[1](images)
+    torch._dynamo.reset()
+    compiled = torch.compile(nets[1], backend='aot_eager', fullgraph=True)
+    actual, gradients = outputs_and_gradients(nets[1], images, compiled)
+    expected, their_gradients = outputs_and_gradients(nets[0], images)
+    if not kwargs.get('prompt_drop_rate'):  # compiled dropout draws other numbers
+        for a, e in zip(actual + gradients, expected + their_gradients, strict=True):
+            torch.testing.assert_close(a, e)
+    with torch.no_grad():
+        for a, e in zip(compiled.eval()(images), nets[0].eval()(images), strict=True):
+            torch.testing.assert_close(a, e)
+
+
+@pytest.mark.parametrize('concatenate', [False, True])
+def test_bf16_autocast_keeps_prompts_and_their_gradient_in_fp32(concatenate):
+    net, other = both_paths(out_type='cls_token')
+    net.concatenate = concatenate
+    images = torch.randn(2, 3, 32, 32)
+    with torch.autocast('cpu', torch.bfloat16):
+        outs, (gradient, ) = outputs_and_gradients(net, images)
+    (expected, ), (their_gradient, ) = outputs_and_gradients(other, images)
+    assert net.prompts.dtype == gradient.dtype == torch.float32
+    for a, e in ((outs[0], expected), (gradient, their_gradient)):
+        difference = (a - e).abs().max() / e.abs().max()
+        assert 1e-5 < difference < 5e-2  # neither fp32 nor noise
+
+
+class CountedLN(torch.nn.LayerNorm):
+    """Counts calls with N_p rows alone, as prompts have."""
+    calls = 0
+
+    def forward(self, x):
+        type(self).calls += x.ndim == 2
+        return super().forward(x)
+
+
+def test_evaluation_keeps_keys_and_values_until_the_prompts_change(monkeypatch):
+    net, other = both_paths(out_type='cls_token')
+    monkeypatch.setattr(CountedLN, 'calls', 0)
+    for layer in net.layers:
+        layer.ln1.__class__ = CountedLN
+    images = torch.randn(2, 3, 32, 32)
+
+    def check(computed):
+        torch.testing.assert_close(net(images), other(images), rtol=1e-5, atol=1e-5)
+        assert CountedLN.calls == computed
+
+    net.eval(), other.eval()
+    with torch.no_grad():
+        check(3)
+        check(3)
+        for one in (net, other):
+            one.prompts.data.mul_(-1.)
+        check(6)
+        check(6)
+        for one in (net, other):
+            one.load_state_dict({'prompts': torch.ones(3, 4, 32)}, strict=False)
+        check(9)
+        for one in (net, other):
+            one.layers[1].attn.qkv.weight.data.mul_(1.5)
+            one.eval()  # a write through .data on a frozen weight leaves no trace
+        check(12)
+        check(12)
+    check(15)  # with gradients nothing is kept
+    check(18)
+    net(images)[0].sum().backward()
+    assert net.prompts.grad is not None
+    net.train(), other.train()
+    with torch.no_grad():
+        check(24)
+
+
+def test_what_is_kept_follows_to_another_dtype_and_stays_out_of_copies():
+    net, _ = both_paths(out_type='cls_token')
+    net.eval()
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        expected = net(images)[0]
+        copied = copy.deepcopy(net)
+        torch.testing.assert_close(net.double()(images.double())[0].float(), expected, rtol=1e-4, atol=1e-4)
+        assert torch.equal(net.float()(images)[0], expected)
+        copied.prompts.zero_()
+        assert not torch.equal(copied(images)[0], expected)
+        assert torch.equal(net(images)[0], expected)

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from mmspt.registry import MODELS
 
+from ..layers import PromptCache, PromptedBlock
+from ..layers.prompted_block import prompt_keys_values
 from .frozen_vit import FrozenViT
 
 PROMPT_TYPES = ('deep', 'shallow')
@@ -22,6 +24,11 @@ def uniform_bound(patch_size: Sequence[int], embed_dims: int, in_channels: int =
         in_channels (int): Channels of an image. Defaults to 3.
     """
     return math.sqrt(6. / (in_channels * math.prod(patch_size) + embed_dims))
+
+
+def without(x: Tensor, first: int, count: int) -> Tensor:
+    """Leave out ``count`` tokens from ``first`` on: (B, N, D) to (B, N - count, D)."""
+    return torch.cat((x[:, :first], x[:, first + count:]), dim=1) if count else x
 
 
 @MODELS.register_module()
@@ -43,6 +50,8 @@ class PromptedViT(FrozenViT):
         prompt_drop_rate (float): Dropout of prompts while training. Defaults to 0.
         pool_prompts (bool): Under ``out_type='avg_featmap'``, whether the mean takes the prompts' outputs in, as SPT
             does for MAE, or patches only. Defaults to True.
+        concatenate (bool): Let prompts be tokens of every block, as VPT does, instead of keys and values wherever
+            their outputs are not read: the same numbers, slower; for comparison. Defaults to False.
         frozen (bool): Train prompts alone: nothing else has a gradient, and all else stays in eval mode inside a
             training step. Defaults to True.
         allow_random_backbone (bool): Train although no checkpoint filled some frozen weights. Defaults to False.
@@ -67,6 +76,7 @@ class PromptedViT(FrozenViT):
                  prompt_type: str = 'deep',
                  prompt_drop_rate: float = 0.,
                  pool_prompts: bool = True,
+                 concatenate: bool = False,
                  **kwargs: Any) -> None:
         if not isinstance(num_prompts, int) or num_prompts < 0:
             raise ValueError(f'num_prompts must be a whole number of at least 0, got {num_prompts!r}: '
@@ -76,9 +86,13 @@ class PromptedViT(FrozenViT):
         if not 0. <= prompt_drop_rate < 1.:
             raise ValueError(f'prompt_drop_rate must lie in [0, 1), got {prompt_drop_rate!r}')
         super().__init__(*args, **kwargs)
+        self._cache = PromptCache()
+        for layer in self.layers:
+            PromptedBlock.adopt(layer)
         self.num_prompts = num_prompts
         self.prompt_type = prompt_type
         self.pool_prompts = pool_prompts
+        self.concatenate = concatenate
         self.prompt_drop = nn.Dropout(prompt_drop_rate)
         if num_prompts:
             layers = self.num_layers if prompt_type == 'deep' else 1
@@ -98,12 +112,42 @@ class PromptedViT(FrozenViT):
         """Whether the prompts came with a checkpoint."""
         return 'prompts' in self._filled
 
-    def _set_prompts(self, x: Tensor, block: int) -> Tensor:
-        """Put P_block behind CLS, in the place of the prompts of the block before, if any: (B, n + N_p + N_e, D)."""
-        assert self.prompts is not None
-        n = self.num_extra_tokens
-        prompts = self.prompt_drop(self.prompts[block].expand(len(x), -1, -1)).to(x.dtype)
-        return torch.cat((x[:, :n], prompts, x[:, n + (self.num_prompts if block else 0):]), dim=1)
+    def train(self, mode: bool = True) -> 'PromptedViT':
+        """Set the mode, see FrozenViT; forget the kept keys and values."""
+        self._cache.clear()
+        super().train(mode)
+        return self
+
+    def _apply(self, *args: Any, **kwargs: Any) -> 'PromptedViT':
+        self._cache.clear()
+        return super()._apply(*args, **kwargs)
+
+    def _prompts_of(self, block: int, batch_size: int) -> Tensor | None:
+        """Prompts that block i = ``block`` + 1 reads anew: (N_p, D), (B, N_p, D) under dropout, None if none."""
+        if self.prompts is None or block >= len(self.prompts):
+            return None
+        prompts = self.prompts[block]
+        if self.prompt_drop.training and self.prompt_drop.p:
+            prompts = prompts.expand(batch_size, -1, -1)  # images drop different features
+        return self.prompt_drop(prompts)
+
+    def _reads_prompts(self, block: int) -> bool:
+        """Whether somebody reads what a block puts out in the prompts' places."""
+        return self.prompt_type == 'shallow' or self.concatenate or (
+            block in self.out_indices and self.out_type == 'avg_featmap' and self.pool_prompts)
+
+    def _kept_keys_values(self) -> dict[int, Tensor]:
+        """Keys and values of all blocks that need no more of the prompts, by block; empty where none may be kept."""
+        prompts = self.prompts
+        if prompts is None or self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return {}
+        blocks = [i for i in range(len(prompts)) if not self._reads_prompts(i)]
+        if not blocks or (prompts.is_cuda and torch.cuda.is_current_stream_capturing()):
+            return {}
+        weights = [p for i in blocks for part in (self.layers[i].ln1, self.layers[i].attn.qkv)
+                   for p in part.parameters()]
+        return dict(zip(blocks, self._cache.get(
+            prompts, weights, lambda: [prompt_keys_values(self.layers[i], prompts[i]) for i in blocks]), strict=True))
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Compute features.
@@ -118,23 +162,36 @@ class PromptedViT(FrozenViT):
         if self.training:
             self.check_weights()
         x, _, resolution = self._embed(x)
+        n, inside = self.num_extra_tokens, 0  # prompts among the tokens, behind CLS
+        kept = self._kept_keys_values()
+        last = min(max(self.out_indices), self.num_layers - 1)
+        shortened = bool(self.num_prompts) and not self.concatenate  # the last block puts out no more than is read
         outs = []
-        for i, layer in enumerate(self.layers):
-            if self.prompts is not None and i < len(self.prompts):
-                x = self._set_prompts(x, i)
-            x = layer(x)
-            if i == self.num_layers - 1 and self.final_norm:
+        for i, layer in enumerate(self.layers[:last + 1]):
+            prompts = None if i in kept else self._prompts_of(i, len(x))
+            if prompts is not None or i in kept:
+                x, inside = without(x, n, inside), 0
+            if prompts is not None and self._reads_prompts(i):
+                x = torch.cat((x[:, :n], prompts.expand(len(x), -1, -1).to(x.dtype), x[:, n:]), dim=1)
+                prompts, inside = None, self.num_prompts
+            if i == last and shortened and self.out_type == 'cls_token':
+                x, inside = layer(x, prompts, 1, kept.get(i)), 0
+            elif i == last and shortened and self.out_type == 'avg_featmap' and not self._normalizes(i):
+                first = n if self.pool_prompts else n + inside
+                outs.append(self.ln2(layer(x, prompts, None, kept.get(i), first)))
+                break
+            else:
+                x = layer(x, prompts, None, kept.get(i))
+            if self._normalizes(i):
                 x = self.ln1(x)
             if i in self.out_indices:
-                outs.append(self._format_output(x, resolution))
+                pooled = self.out_type == 'avg_featmap' and self.pool_prompts
+                outs.append(self._format_output(x if pooled else without(x, n, inside), resolution))
         return tuple(outs)
 
-    def _format_output(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
-        """Format a block's output (B, n + N_p + N_e, D), with prompts only where the mean takes them in."""
-        if self.num_prompts and not (self.out_type == 'avg_featmap' and self.pool_prompts):
-            n = self.num_extra_tokens
-            x = torch.cat((x[:, :n], x[:, n + self.num_prompts:]), dim=1)
-        return super()._format_output(x, hw)
+    def _normalizes(self, block: int) -> bool:
+        """Whether the final norm follows a block."""
+        return self.final_norm and block == self.num_layers - 1
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Layer-wise learning rate decay: prompts are new and span all blocks, so they learn at the full rate."""

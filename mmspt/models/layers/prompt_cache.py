@@ -1,0 +1,56 @@
+"""The prompts' keys and values, kept from one image to the next."""
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def _state(tensor: Tensor) -> tuple:
+    """What changes when a tensor is replaced, or written in place."""
+    version = None if tensor.is_inference() else tensor._version
+    return tensor.data_ptr(), version, tensor.dtype, tensor.device
+
+
+class PromptCache:
+    """Holds what was computed from prompts and frozen weights until one of them changes.
+
+    Prompts are compared by value, weights by address and version (a write through ``weight.data`` does not count: call
+    :meth:`clear` after it). Copies and pickles of the cache are empty.
+    """
+
+    def __init__(self) -> None:
+        self._prompts: Tensor | None = None
+        self._key: tuple = ()
+        self._values: list[Tensor] = []
+
+    def clear(self) -> None:
+        """Forget."""
+        self.__init__()  # type: ignore[misc]
+
+    def get(self, prompts: Tensor, weights: Sequence[Tensor], compute: Callable[[], list[Tensor]]) -> list[Tensor]:
+        """Return ``compute()``, or what it returned for the same prompts and weights under the same autocast.
+
+        Args:
+            prompts (Tensor): Any shape.
+            weights (Sequence[Tensor]): Whatever else ``compute`` reads.
+            compute (Callable): Called without gradient.
+        """
+        device = prompts.device.type
+        # torch 2.1 knows these by device under other names
+        autocast: Any = None
+        if torch.is_autocast_enabled() or (device == 'cpu' and torch.is_autocast_cpu_enabled()):
+            autocast = torch.get_autocast_cpu_dtype() if device == 'cpu' else torch.get_autocast_gpu_dtype()
+        key = (autocast, prompts.dtype, prompts.device, *map(_state, weights))
+        if self._prompts is None or key != self._key or not torch.equal(self._prompts, prompts):
+            with torch.no_grad():
+                self._values = compute()
+                self._prompts = prompts.detach().clone()
+            self._key = key
+        return self._values
+
+    def __deepcopy__(self, memo: dict) -> 'PromptCache':
+        return type(self)()
+
+    def __reduce__(self) -> tuple:
+        return type(self), ()

@@ -1,0 +1,139 @@
+"""A Transformer block that reads prompts as keys and values.
+
+Where nobody reads what a block puts out in the prompts' places, prompts act through their keys and values alone: their
+queries, projections and MLPs need not be computed, and their keys and values do not depend on the image.
+"""
+import torch
+import torch.nn.functional as F
+from mmcv.cnn.bricks import DropPath
+from mmcv.cnn.bricks.transformer import FFN
+from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLayer
+from mmpretrain.models.utils import MultiheadAttention
+from torch import Tensor, nn
+
+
+def project(attn: MultiheadAttention, x: Tensor, first: int, last: int) -> Tensor:
+    """Project to queries (part 0), keys (1) and values (2), of which parts ``first`` to ``last - 1``.
+
+    Args:
+        attn (MultiheadAttention): H heads of d = D / H features.
+        x (Tensor): Normalized tokens, (..., N, D).
+        first (int): First part.
+        last (int): Past the last part.
+
+    Returns:
+        Tensor: (..., N, last - first, H, d).
+    """
+    rows = slice(first * attn.embed_dims, last * attn.embed_dims)
+    bias = None if attn.qkv.bias is None else attn.qkv.bias[rows]
+    return F.linear(x, attn.qkv.weight[rows], bias).unflatten(-1, (last - first, attn.num_heads, attn.head_dims))
+
+
+def prompt_keys_values(block: TransformerEncoderLayer, prompts: Tensor) -> Tensor:
+    """Compute the prompts' keys and values, once for all images.
+
+    Args:
+        block (TransformerEncoderLayer): The block that reads them.
+        prompts (Tensor): (N_p, D), or (B, N_p, D) where they differ among images (dropout).
+
+    Returns:
+        Tensor: (N_p, 2, H, d) or (B, N_p, 2, H, d).
+    """
+    return project(block.attn, block.ln1(prompts), 1, 3)
+
+
+def attend(attn: MultiheadAttention, x: Tensor, keys_values: Tensor | None, num_queries: int) -> Tensor:
+    """Self-attention of the first tokens over all tokens and the prompts.
+
+    Args:
+        attn (MultiheadAttention): H heads of d features.
+        x (Tensor): Normalized tokens without prompts, (B, N, D).
+        keys_values (Tensor | None): The prompts', (N_p, 2, H, d) or (B, N_p, 2, H, d).
+        num_queries (int): How many of the N tokens ask; the others are keys and values only.
+
+    Returns:
+        Tensor: (B, num_queries, D).
+    """
+    if num_queries < x.shape[1]:
+        query, own = project(attn, x[:, :num_queries], 0, 1), project(attn, x, 1, 3)
+    else:
+        query, own = project(attn, x, 0, 3).split((1, 2), dim=2)
+    if keys_values is not None:
+        own = torch.cat((keys_values.to(own.dtype).expand(len(x), *keys_values.shape[-4:]), own), dim=1)
+    q, k, v = (part.transpose(1, 2) for part in (query.squeeze(2), *own.unbind(2)))  # (B, H, tokens, d)
+    dropout = attn.attn_drop if attn.training else 0.
+    out = attn.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
+    out = attn.proj(out.transpose(1, 2).flatten(2))
+    return attn.out_drop(attn.gamma1(attn.proj_drop(out)))
+
+
+def pools_early(block: TransformerEncoderLayer) -> bool:
+    """Whether :func:`mean_of_mlp` holds for a block: its MLP ends in one linear map, and nothing is dropped."""
+    ffn = block.ffn
+    return type(ffn) is FFN and ffn.add_identity and not any(
+        module.training for module in (ffn.layers[-1], ffn.dropout_layer) if not isinstance(module, nn.Identity))
+
+
+def mean_of_mlp(block: TransformerEncoderLayer, x: Tensor, first: int) -> Tensor:
+    """Mean over tokens of ``x + MLP(LN(x))``, the MLP's last linear map applied to the mean: a third of a block less.
+
+    Args:
+        block (TransformerEncoderLayer): :func:`pools_early` holds for it.
+        x (Tensor): Tokens after the attention, (B, N, D).
+        first (int): Where the mean begins.
+
+    Returns:
+        Tensor: (B, D).
+    """
+    x = x[:, first:]
+    hidden = block.ln2(x)
+    for layer in block.ffn.layers[:-2]:
+        hidden = layer(hidden)
+    return x.mean(dim=1) + block.ffn.gamma2(block.ffn.layers[-2](hidden.mean(dim=1)))
+
+
+class PromptedBlock(TransformerEncoderLayer):
+    """MMPretrain's ViT block, with prompts as keys and values on demand; called with ``x`` alone it is the stock block.
+
+    With tokens X (N of them) and prompts P, and LN, W_q, W_k, W_v, W_o, MLP the block's:
+
+    .. math::
+        K = LN([P; X]) W_k, V = LN([P; X]) W_v, A = softmax(LN(X) W_q K^T / \\sqrt{d}) V,
+        X' = X + A W_o, X'' = X' + MLP(LN(X')),
+
+    which is what VPT's block (https://arxiv.org/abs/2203.12119, eq. 5) on [P; X] puts out in the places of X.
+    """
+
+    @classmethod
+    def adopt(cls, block: TransformerEncoderLayer) -> None:
+        """Turn a stock block, in place, into this one: the same weights under the same names."""
+        block.__class__ = cls
+        for module in block.modules():
+            if isinstance(module, DropPath):
+                module.drop_prob = float(module.drop_prob)  # a NumPy scalar breaks torch.compile's graph at each call
+
+    def forward(self, x: Tensor, prompts: Tensor | None = None, num_queries: int | None = None,
+                keys_values: Tensor | None = None, pool_from: int | None = None) -> Tensor:
+        """Compute the block. Arguments are passed by position: MMEngine's activation checkpointing knows no others.
+
+        Args:
+            x (Tensor): Tokens, (B, N, D).
+            prompts (Tensor | None): (N_p, D) or (B, N_p, D).
+            num_queries (int | None): Put out the first so many tokens only; None puts out all.
+            keys_values (Tensor | None): :func:`prompt_keys_values` of the prompts, if known: instead of ``prompts``.
+            pool_from (int | None): Put out the mean of the tokens from here on.
+
+        Returns:
+            Tensor: (B, num_queries or N, D); (B, D) if pooled.
+        """
+        if prompts is None and num_queries is None and keys_values is None and pool_from is None:
+            return super().forward(x)
+        if prompts is not None:
+            keys_values = prompt_keys_values(self, prompts)
+        num_queries = num_queries or x.shape[1]
+        x = x[:, :num_queries] + attend(self.attn, self.ln1(x), keys_values, num_queries)
+        if pool_from is None:
+            return self.ffn(self.ln2(x), identity=x)
+        if pools_early(self):
+            return mean_of_mlp(self, x, pool_from)
+        return self.ffn(self.ln2(x), identity=x)[:, pool_from:].mean(dim=1)

@@ -1,0 +1,106 @@
+"""Kept values are recomputed when, and only when, what they were computed from has changed."""
+import copy
+import pickle
+
+import pytest
+import torch
+
+from mmspt.models.layers import PromptCache
+
+
+class Counted:
+    """A cache with prompts and a weight, and how often their product was computed."""
+
+    def __init__(self):
+        self.cache, self.calls = PromptCache(), 0
+        self.prompts = torch.nn.Parameter(torch.randn(2, 3))
+        self.weight = torch.nn.Parameter(torch.randn(3))
+
+    def get(self):
+        return self.cache.get(self.prompts, [self.weight], self.compute)[0]
+
+    def compute(self):
+        self.calls += 1
+        return [self.prompts * self.weight]
+
+
+def write_by_data(case):
+    case.prompts.data.add_(1.)
+
+
+def write_under_no_grad(case):
+    with torch.no_grad():
+        case.prompts[0, 0] += 1.
+
+
+def optimizer_step(case):
+    case.prompts.grad = torch.ones_like(case.prompts)
+    torch.optim.SGD([case.prompts], 0.1).step()
+
+
+def replace_prompts(case):
+    case.prompts = torch.nn.Parameter(torch.randn(2, 3))
+
+
+def write_weight(case):
+    with torch.no_grad():
+        case.weight.mul_(2.)
+
+
+def replace_weight(case):
+    case.weight = torch.nn.Parameter(torch.randn(3))
+
+
+def other_dtype(case):
+    case.prompts.data, case.weight.data = case.prompts.data.double(), case.weight.data.double()
+
+
+@pytest.mark.parametrize('change', [write_by_data, write_under_no_grad, optimizer_step, replace_prompts, write_weight,
+                                    replace_weight, other_dtype])
+def test_a_change_is_seen(change):
+    torch.manual_seed(0)
+    case = Counted()
+    for _ in range(3):
+        assert torch.equal(case.get(), case.prompts * case.weight)
+    assert case.calls == 1
+    change(case)
+    for _ in range(3):
+        assert torch.equal(case.get(), case.prompts * case.weight)
+    assert case.calls == 2
+
+
+def test_autocast_has_values_of_its_own():
+    case = Counted()
+    case.compute = lambda: [torch.nn.functional.linear(case.prompts, case.weight[None])]
+    assert case.get().dtype == torch.float32
+    with torch.autocast('cpu', torch.bfloat16):
+        assert case.get().dtype == torch.bfloat16
+    assert case.get().dtype == torch.float32
+
+
+def test_no_gradient_is_kept():
+    assert not Counted().get().requires_grad
+
+
+def test_tensors_of_inference_mode_have_no_version_and_do():
+    with torch.inference_mode():
+        case = Counted()
+        assert torch.equal(case.get(), case.get())
+    assert case.calls == 1
+
+
+@pytest.mark.parametrize('duplicate', [copy.deepcopy, lambda cache: pickle.loads(pickle.dumps(cache))])
+def test_copies_are_empty(duplicate):
+    case = Counted()
+    case.get()
+    case.cache = duplicate(case.cache)
+    case.get()
+    assert case.calls == 2
+
+
+def test_cleared():
+    case = Counted()
+    case.get()
+    case.cache.clear()
+    case.get()
+    assert case.calls == 2

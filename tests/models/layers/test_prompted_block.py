@@ -1,0 +1,112 @@
+"""A block with prompts as keys and values against the stock block on prompts and tokens side by side."""
+import pytest
+import torch
+from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLayer
+from torch.utils.flop_counter import FlopCounterMode
+
+from mmspt.models.layers import PromptedBlock
+
+B, N, N_P, D = 3, 7, 5, 32
+KINDS = [dict(), dict(layer_scale_init_value=0.1), dict(qkv_bias=False), dict(ffn_type='swiglu_fused'),
+         dict(norm_cfg=dict(type='LN', eps=1e-2))]
+
+
+def blocks(**kwargs):
+    """The stock block and ours with the same random weights."""
+    torch.manual_seed(0)
+    pair = [TransformerEncoderLayer(D, 4, 2 * D, **kwargs) for _ in range(2)]
+    for parameter in pair[0].parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    pair[1].load_state_dict(pair[0].state_dict())
+    PromptedBlock.adopt(pair[1])
+    return pair
+
+
+def side_by_side(block, x, prompts):
+    """[x; prompts] through the stock block; what comes out in the places of x."""
+    return block(torch.cat([x, prompts.expand(len(x), N_P, D)], 1))[:, :x.shape[1]]
+
+
+@pytest.mark.parametrize('kwargs', KINDS, ids=str)
+@pytest.mark.parametrize('num_queries', [None, 1, 3])
+@pytest.mark.parametrize('shape', [(N_P, D), (B, N_P, D)], ids=['shared', 'by image'])
+def test_same_outputs_and_gradients(kwargs, num_queries, shape):
+    stock, ours = blocks(**kwargs)
+    x, prompts = torch.randn(B, N, D, requires_grad=True), torch.randn(shape, requires_grad=True)
+    expected = side_by_side(stock, x, prompts)[:, :num_queries]
+    actual = ours(x, prompts, num_queries)
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
+    weight = torch.randn_like(expected)
+    inputs = [x, prompts]
+    for a, e in zip(torch.autograd.grad((actual * weight).sum(), [*inputs, *ours.parameters()]),
+                    torch.autograd.grad((expected * weight).sum(), [*inputs, *stock.parameters()]), strict=True):
+        assert (a - e).abs().max() <= 1e-5 * e.abs().max()
+
+
+@pytest.mark.parametrize('kwargs', KINDS, ids=str)
+def test_without_prompts_it_is_the_stock_block(kwargs):
+    stock, ours = blocks(**kwargs)
+    x = torch.randn(B, N, D)
+    assert torch.equal(ours(x), stock(x))
+    assert list(ours.state_dict()) == list(stock.state_dict())
+    torch.testing.assert_close(ours(x, None, 1), stock(x)[:, :1], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize('kwargs', [*KINDS, dict(num_fcs=3)], ids=str)
+@pytest.mark.parametrize('first', [0, 1])
+@pytest.mark.parametrize('training', [False, True])
+def test_mean_of_the_tokens(kwargs, first, training):
+    stock, ours = blocks(**kwargs)
+    x, prompts = torch.randn(B, N, D, requires_grad=True), torch.randn(N_P, D, requires_grad=True)
+    expected = side_by_side(stock, x, prompts)[:, first:].mean(1)
+    actual = ours.train(training)(x, prompts, None, None, first)
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
+    weight = torch.randn_like(expected)
+    for a, e in zip(torch.autograd.grad((actual * weight).sum(), [x, prompts, *ours.parameters()]),
+                    torch.autograd.grad((expected * weight).sum(), [x, prompts, *stock.parameters()]), strict=True):
+        assert (a - e).abs().max() <= 1e-5 * e.abs().max()
+
+
+def test_mean_under_dropout_is_the_mean_of_what_is_dropped():
+    _, ours = blocks(drop_rate=0.5)
+    x = torch.randn(B, N, D)
+    torch.manual_seed(1)
+    expected = ours(x).mean(1)
+    torch.manual_seed(1)
+    torch.testing.assert_close(ours(x, None, None, None, 0), expected)
+
+
+def test_dropout_of_attention_and_path_follow_the_mode():
+    _, ours = blocks(attn_drop_rate=0.5, drop_path_rate=0.5, drop_rate=0.5)
+    x, prompts = torch.randn(B, N, D), torch.randn(N_P, D)
+    assert not torch.equal(ours.train()(x, prompts), ours(x, prompts))
+    assert torch.equal(ours.eval()(x, prompts), ours(x, prompts))
+
+
+def products(call):
+    """Floating-point operations of the matrix products outside attention."""
+    with FlopCounterMode(display=False) as counter:
+        call()
+    return sum(count for op, count in counter.get_flop_counts()['Global'].items() if 'mm' in str(op))
+
+
+def test_prompts_cost_one_projection_to_keys_and_values():
+    """Whatever the batch size: N_p rows times D x 2D."""
+    _, ours = blocks()
+    x, prompts = torch.randn(B, N, D), torch.randn(N_P, D)
+    assert products(lambda: ours(x, prompts)) - products(lambda: ours(x)) == 2 * N_P * D * 2 * D
+
+
+def test_one_query_costs_one_row_of_queries_projection_and_mlp():
+    _, ours = blocks()
+    x = torch.randn(B, N, D)
+    saved = 2 * B * (N - 1) * (D * D + D * D + 2 * D * 2 * D)
+    assert products(lambda: ours(x)) - products(lambda: ours(x, None, 1)) == saved
+
+
+def test_the_mean_takes_one_row_of_the_last_linear_map():
+    _, ours = blocks()
+    ours.eval()
+    x = torch.randn(B, N, D)
+    saved = 2 * B * (N - 1) * 2 * D * D
+    assert products(lambda: ours(x)) - products(lambda: ours(x, None, None, None, 0)) == saved

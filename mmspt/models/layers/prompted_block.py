@@ -42,22 +42,22 @@ def prompt_keys_values(block: TransformerEncoderLayer, prompts: Tensor) -> Tenso
     return project(block.attn, block.ln1(prompts), 1, 3)
 
 
-def attend(attn: MultiheadAttention, x: Tensor, keys_values: Tensor | None, num_queries: int) -> Tensor:
+def attend(attn: MultiheadAttention, x: Tensor, keys_values: Tensor | None, num_queries: int | None = None) -> Tensor:
     """Self-attention of the first tokens over all tokens and the prompts.
 
     Args:
         attn (MultiheadAttention): H heads of d features.
         x (Tensor): Normalized tokens without prompts, (B, N, D).
         keys_values (Tensor | None): The prompts', (N_p, 2, H, d) or (B, N_p, 2, H, d).
-        num_queries (int): How many of the N tokens ask; the others are keys and values only.
+        num_queries (int | None): How many of the N tokens ask, the others being keys and values only; None: all.
 
     Returns:
-        Tensor: (B, num_queries, D).
+        Tensor: (B, num_queries or N, D).
     """
-    if num_queries < x.shape[1]:
-        query, own = project(attn, x[:, :num_queries], 0, 1), project(attn, x, 1, 3)
+    if num_queries is None:
+        query, own = project(attn, x, 0, 3).split((1, 2), dim=2)  # one copy in the backward pass, indexing takes three
     else:
-        query, own = project(attn, x, 0, 3).split((1, 2), dim=2)
+        query, own = project(attn, x[:, :num_queries], 0, 1), project(attn, x, 1, 3)
     if keys_values is not None:
         own = torch.cat((keys_values.to(own.dtype).expand(len(x), *keys_values.shape[-4:]), own), dim=1)
     q, k, v = (part.transpose(1, 2) for part in (query.squeeze(2), *own.unbind(2)))  # (B, H, tokens, d)
@@ -130,8 +130,8 @@ class PromptedBlock(TransformerEncoderLayer):
             return super().forward(x)
         if prompts is not None:
             keys_values = prompt_keys_values(self, prompts)
-        num_queries = num_queries or x.shape[1]
-        x = x[:, :num_queries] + attend(self.attn, self.ln1(x), keys_values, num_queries)
+        asking = x if num_queries is None else x[:, :num_queries]
+        x = asking + attend(self.attn, self.ln1(x), keys_values, num_queries)
         if pool_from is None:
             return self.ffn(self.ln2(x), identity=x)
         if pools_early(self):

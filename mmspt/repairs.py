@@ -8,6 +8,8 @@
 2. MMEngine's ``init_dist`` and model wrapper assume CUDA; ``init_cpu_distributed`` starts gloo where there is none, and
    does nothing elsewhere.
 3. mmcv-lite warns at every start of a compiled operator that nothing here uses; that one warning is not shown.
+4. MMEngine's ``AmpOptimWrapper`` refuses the CPU and scales the loss of bfloat16 too. Ours takes its place in the root
+   registry, where MMPretrain's ``train.py --amp`` looks; in float16 on a GPU it is the stock one.
 """
 import fcntl
 import os
@@ -28,7 +30,10 @@ import torch.distributed
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
+from mmengine.registry import OPTIM_WRAPPERS
 from mmengine.runner.checkpoint import CheckpointLoader
+
+from mmspt.engine.optimizers import AmpOptimWrapper
 
 _FETCH = 'give the path of an existing file (init_cfg.checkpoint, load_from or the command line)'
 _NUMBER = re.compile(r'[<>=|]?([biufc][0-9]{1,2}|\?|[SU][0-9]+)')
@@ -251,7 +256,8 @@ def init_cpu_distributed(cfg: Config) -> None:
 
 
 def apply() -> None:
-    """Install repairs 1 and 3; called by ``import mmspt``. Repair 2 is called by the tools, before the Runner."""
+    """Install repairs 1, 3 and 4; called by ``import mmspt``. Repair 2 is called by the tools, before the Runner."""
     warnings.filterwarnings('ignore', message='Fail to import ``MultiScaleDeformableAttention``', category=UserWarning)
     CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)
     CheckpointLoader.register_scheme(prefixes=('http://', 'https://'), loader=load_from_http, force=True)
+    OPTIM_WRAPPERS.register_module(name='AmpOptimWrapper', module=AmpOptimWrapper, force=True)

@@ -11,12 +11,15 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import init_dist
 from mmengine.logging import HistoryBuffer
+from mmengine.optim import AmpOptimWrapper as StockAmpOptimWrapper
 from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
+from mmengine.registry import OPTIM_WRAPPERS
 from mmengine.runner import checkpoint as stock
 from mmengine.runner.checkpoint import CheckpointLoader
 from safetensors.torch import save_file
 
 from helpers import ROOT
+from mmspt.engine.optimizers import AmpOptimWrapper
 from mmspt.repairs import init_cpu_distributed
 
 NEW_TORCH = tuple(int(v) for v in torch.__version__.split('.')[:2]) >= (2, 6)
@@ -261,3 +264,22 @@ def test_distributed_repair_is_a_no_op_where_it_is_not_needed(launcher, cuda, mo
     cfg = Config(dict(launcher=launcher))
     init_cpu_distributed(cfg)
     assert 'model_wrapper_cfg' not in cfg and not torch.distributed.is_initialized()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='the fault is that of machines without a GPU')
+def test_fault_stock_mixed_precision_needs_a_gpu():
+    with pytest.raises(AssertionError, match='only available training on gpu'):
+        StockAmpOptimWrapper(optimizer=torch.optim.SGD([torch.zeros(1)], lr=1.))
+
+
+@pytest.mark.parametrize('name', ['AmpOptimWrapper', 'mmspt.AmpOptimWrapper', 'mmengine.AmpOptimWrapper'])
+def test_mixed_precision_is_ours_by_its_name(name):
+    assert OPTIM_WRAPPERS.get(name) is AmpOptimWrapper
+    wrapper = OPTIM_WRAPPERS.build(dict(type=name, optimizer=torch.optim.SGD([torch.zeros(1)], lr=1.)))
+    assert type(wrapper) is AmpOptimWrapper
+
+
+def test_repairs_bring_in_no_models():
+    """``import mmspt`` stays as light as MMEngine."""
+    code = "import sys, mmspt; sys.exit(any(name.startswith(('mmpretrain', 'mmspt.models')) for name in sys.modules))"
+    stderr_of(code)

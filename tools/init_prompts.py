@@ -3,20 +3,22 @@
 there. ``initial_prompts.safetensors`` in the work directory can start other runs through ``mmspt.FileInit``."""
 import argparse
 import os
+import sys
 
 from mmengine.config import Config, DictAction
 
-from train import build_runner, dump_as, set_loader_defaults, set_work_dir, shut_down
+from train import add_amp, build_runner, dump_as, name_amp, set_loader_defaults, set_work_dir, shut_down, use_amp
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Compute initial prompts')
     parser.add_argument('config', help='path of the config')
     parser.add_argument('--work-dir', help='where initial_prompts.safetensors goes')
+    add_amp(parser)
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='override the config: key=value ...')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
-    args = parser.parse_args()
+    args = parser.parse_args(name_amp(sys.argv[1:]))
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args
 
@@ -42,6 +44,8 @@ def main() -> None:
     cfg = Config.fromfile(args.config)
     cfg.launcher = args.launcher
     set_work_dir(cfg, args)
+    if args.amp:
+        use_amp(cfg, args.amp)
     if args.cfg_options is not None:
         cfg.merge_from_dict(args.cfg_options)
     cfg = only_initialize(cfg)

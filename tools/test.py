@@ -19,7 +19,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--out', help='file (.pkl, .json, .yml) for the results')
     parser.add_argument('--out-item', choices=['metrics', 'pred'], help='what --out holds; predictions by default')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='override the config: key=value ...')
-    parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
+    parser.add_argument('--amp', action='store_true', help='automatic mixed precision: float16, on a CPU bfloat16')
     parser.add_argument('--show-dir', help='folder for pictures of the predictions')
     parser.add_argument('--show', action='store_true', help='show the predictions in a window')
     parser.add_argument('--interval', type=int, default=1, help='show every so many samples')

@@ -1,9 +1,10 @@
 #!/usr/bin/env python
-"""Train: the flags of MMPretrain's tools/train.py, and two things more: it looks at folders and the work directory
-before anything is built, and ``--launcher pytorch`` works without a GPU."""
+"""Train: the flags of MMPretrain's tools/train.py, and three things more: it looks at folders and the work directory
+before anything is built, ``--launcher pytorch`` works without a GPU, and ``--amp`` takes a data type."""
 import argparse
 import os
 import os.path as osp
+import sys
 
 import torch
 from mmengine import dist
@@ -14,6 +15,21 @@ from mmengine.runner import Runner
 from mmspt.engine.checks import check_config
 from mmspt.repairs import init_cpu_distributed
 
+DTYPES = ('bfloat16', 'float16')
+
+
+def add_amp(parser: argparse.ArgumentParser) -> None:
+    """Add ``--amp [DTYPE]``; the command line goes through :func:`name_amp` first."""
+    parser.add_argument('--amp', nargs='?', const=DTYPES[0], choices=DTYPES,
+                        help='automatic mixed precision: bfloat16 if none is named; float16 needs a GPU')
+
+
+def name_amp(argv: list[str]) -> list[str]:
+    """Name the data type of a bare ``--amp``, for which argparse would take the config that follows."""
+    following = [*argv[1:], '']
+    return [f'{arg}={DTYPES[0]}' if arg == '--amp' and after not in DTYPES else arg
+            for arg, after in zip(argv, following, strict=True)]
+
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Train a model')
@@ -21,7 +37,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--work-dir', help='where logs, checkpoints and initial prompts go')
     parser.add_argument('--resume', nargs='?', type=str, const='auto',
                         help='go on from a checkpoint: the one named, or the latest in the work directory')
-    parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
+    add_amp(parser)
     parser.add_argument('--no-validate', action='store_true', help='no validation while training')
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the rate by the actual global batch')
     parser.add_argument('--no-pin-memory', action='store_true', help='pin_memory=False in the data loaders')
@@ -31,7 +47,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     # torch.distributed.launch passes --local-rank, torchrun sets LOCAL_RANK
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
-    args = parser.parse_args()
+    args = parser.parse_args(name_amp(sys.argv[1:]))
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args
 
@@ -57,6 +73,22 @@ def set_work_dir(cfg: Config, args: argparse.Namespace) -> None:
         cfg.work_dir = osp.join('./work_dirs', osp.splitext(osp.basename(args.config))[0])
 
 
+def use_amp(cfg: Config, dtype: str) -> None:
+    """Let the run train in mixed precision; ``loss_scale`` of the config stays.
+
+    Raises:
+        ValueError: ``optim_wrapper.type`` is another than OptimWrapper and AmpOptimWrapper.
+    """
+    kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
+    if kind not in ('OptimWrapper', 'AmpOptimWrapper', 'mmspt.AmpOptimWrapper'):
+        raise ValueError(f'--amp needs optim_wrapper.type OptimWrapper or AmpOptimWrapper, got {kind}: change it, or '
+                         'leave --amp out')
+    cfg.optim_wrapper.type = 'AmpOptimWrapper'
+    cfg.optim_wrapper.dtype = dtype
+    if dtype == 'float16':
+        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+
+
 def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
     """Merge the command line into the config, ``--cfg-options`` last."""
     cfg.launcher = args.launcher
@@ -64,8 +96,7 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     if args.amp:
-        cfg.optim_wrapper.type = 'AmpOptimWrapper'
-        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+        use_amp(cfg, args.amp)
     if args.resume is not None:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume

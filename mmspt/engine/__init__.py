@@ -1,3 +1,1 @@
-from . import hooks, optimizers, schedulers
-
-__all__ = ['hooks', 'optimizers', 'schedulers']
+"""Training: each part is imported on its own, so that the repairs reach ``optimizers`` without the models."""

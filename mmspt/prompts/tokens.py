@@ -34,21 +34,24 @@ def choose_positions(seed: int, image: int, num_tokens: int, keep: int) -> Tenso
     return torch.randperm(num_tokens, generator=generator)[:keep].sort().values
 
 
-def plan_sample(num_images: int, num_layers: int, embed_dims: int, max_bytes: float) -> tuple[int, int]:
+def plan_sample(num_images: int, num_layers: int, embed_dims: int,
+                max_bytes: float | None) -> tuple[int, int | None]:
     """Say how many images and tokens per image fit: every image gives tokens as long as one token each fits.
 
     Args:
         num_images (int): Images at hand.
         num_layers (int): Layers whose tokens are kept.
         embed_dims (int): Width D.
-        max_bytes (float): The bound, for fp32 tokens of all layers together.
+        max_bytes (float | None): The bound, for fp32 tokens of all layers together; None is no bound.
 
     Returns:
-        tuple[int, int]: Images, tokens per image and layer; the second may exceed N_e.
+        tuple[int, int | None]: Images, tokens per image and layer; the second may exceed N_e, and None is all of them.
 
     Raises:
         ValueError: Not even one token fits.
     """
+    if max_bytes is None:
+        return num_images, None
     tokens = int(max_bytes // (4 * num_layers * embed_dims))
     if tokens < 1:
         least = 4 * num_layers * embed_dims / 2**30
@@ -58,13 +61,32 @@ def plan_sample(num_images: int, num_layers: int, embed_dims: int, max_bytes: fl
     return images, tokens // images
 
 
+def available_memory() -> float:
+    """Bytes of main memory that Linux can give without swapping; infinity where the system does not say."""
+    try:
+        with open('/proc/meminfo', encoding='ascii') as file:
+            return next(int(line.split()[1]) * 1024. for line in file if line.startswith('MemAvailable:'))
+    except (OSError, StopIteration):
+        return float('inf')
+
+
+def check_memory(num_bytes: float) -> None:
+    """Raise ValueError if the tokens need more memory than there is."""
+    available = available_memory()
+    if num_bytes > available:
+        raise ValueError(f'max_memory=None keeps all tokens, which must fit into memory: they need '
+                         f'{num_bytes / 2**30:.2f} GiB, {available / 2**30:.2f} GiB are available. Set max_memory '
+                         '(GiB) to keep a sample of them')
+
+
 @torch.no_grad()
 def collect_tokens(batches: Iterable[tuple[list[int], Tensor]],
                    patch_tokens: Callable[[Tensor, int], Iterator[Tensor]],
                    num_images: int,
                    num_layers: int,
-                   keep: int,
-                   seed: int) -> Tensor:
+                   keep: int | None,
+                   seed: int,
+                   copies: int = 1) -> Tensor:
     """Gather tokens of all layers in one pass.
 
     Args:
@@ -72,30 +94,36 @@ def collect_tokens(batches: Iterable[tuple[list[int], Tensor]],
         patch_tokens (Callable): ``PromptedViT.patch_tokens``.
         num_images (int): Images that will come.
         num_layers (int): L.
-        keep (int): Tokens kept per image and layer.
+        keep (int | None): Tokens kept per image and layer; None keeps all, if the memory at hand suffices.
         seed (int): Seed of the positions.
+        copies (int): How many times this process's tokens the memory must hold, where all are kept. Defaults to 1.
 
     Returns:
         Tensor: (L, num_images, min(keep, N_e), D), fp32, on the CPU, in the order of arrival.
 
     Raises:
-        ValueError: Images of different numbers of patches.
+        ValueError: Images of different numbers of patches, or more tokens than memory.
     """
-    sample, done = None, 0
+    sample, done, expected = None, 0, None
     for indices, images in batches:
-        for layer, tokens in enumerate(patch_tokens(images, num_layers)):
-            if layer == 0:
-                num_tokens = tokens.shape[1]
-                positions = torch.stack([choose_positions(seed, i, num_tokens, keep) for i in indices])
+        kept: list[Tensor] = []
+        for tokens in patch_tokens(images, num_layers):
+            if not kept:
+                num_tokens, embed_dims = tokens.shape[1:]
+                if keep is None and expected is None:
+                    check_memory(4. * num_layers * num_images * num_tokens * embed_dims * copies)
+                expected = expected or num_tokens
+                if num_tokens != expected:
+                    raise ValueError(f'images must have one size while tokens are gathered: {expected} patches, then '
+                                     f'{num_tokens}. Give PromptInitHook a pipeline that crops')
+                positions = [choose_positions(seed, i, num_tokens, keep or num_tokens) for i in indices]
+                columns = torch.stack(positions).to(tokens.device)  # (B, kept)
                 rows = torch.arange(len(indices))[:, None].to(tokens.device)
-                columns = positions.to(tokens.device)  # (B, kept)
-            if sample is None:
-                sample = torch.empty(num_layers, num_images, columns.shape[1], tokens.shape[-1])
-                expected = num_tokens
-            if num_tokens != expected:
-                raise ValueError(f'images must have one size while tokens are gathered: {expected} patches, then '
-                                 f'{num_tokens}. Give PromptInitHook a pipeline that crops')
-            sample[layer, done:done + len(indices)] = tokens[rows, columns].float().cpu()
+            kept.append(tokens[rows, columns].float())
+        batch = torch.stack(kept).cpu()  # (L, B, kept, D), one transfer
+        if sample is None:
+            sample = torch.empty(num_layers, num_images, *batch.shape[2:])
+        sample[:, done:done + len(indices)] = batch
         done += len(indices)
     if sample is None:
         raise ValueError('there must be at least one image to take tokens from: check the data folder')

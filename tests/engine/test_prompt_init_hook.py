@@ -22,6 +22,8 @@ from safetensors.torch import load_file
 from mmspt.datasets import Digits
 from mmspt.engine.hooks import PromptInitHook
 from mmspt.engine.token_loader import choose_images
+from mmspt.prompts import tokens as tokens_module
+from mmspt.prompts.tokens import available_memory
 from mmspt.repairs import init_cpu_distributed
 
 ARCH = dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=64)
@@ -236,6 +238,35 @@ def test_memory_bound(tmp_path, room, images, tokens):
     assert max(rows_of(t, p)[1] for t, p in zip(layers, after.prompts, strict=True)) < 1e-5
 
 
+def test_no_memory_bound(tmp_path):
+    _, _, after = train(tmp_path, dict(initializer=MEAN_POOL, num_images='all', max_memory=None))
+    bounded = train(tmp_path / 'bounded', dict(initializer=MEAN_POOL, num_images='all', max_memory=1.))[2]
+    assert 'MeanPoolInit: 20 images, 320 tokens kept for each of 2 layers' in log_text(tmp_path)
+    assert torch.equal(after.prompts, bounded.prompts)
+
+
+@pytest.mark.parametrize('spare', [-1, 0])
+def test_memory_of_the_machine(tmp_path, monkeypatch, spare):
+    """``spare``: bytes more than 320 tokens of both layers take."""
+    monkeypatch.setattr(tokens_module, 'available_memory', lambda: 320. * 256 + spare)
+    runner = build_runner(tmp_path, dict(num_images='all', max_memory=None))
+    if spare < 0:
+        with pytest.raises(ValueError, match=r'must fit into memory: they need 0\.00 GiB, 0\.00 GiB are available\. '
+                                             r'Set max_memory'):
+            runner.train()
+        assert not (tmp_path / 'initial_prompts.safetensors').exists()
+    else:
+        runner.train()
+
+
+def test_available_memory_is_linuxs(monkeypatch):
+    fields = dict(line.split(':') for line in Path('/proc/meminfo').read_text().splitlines())
+    total = int(fields['MemTotal'].split()[0]) * 1024
+    assert 0 < available_memory() < total
+    monkeypatch.setattr('builtins.open', lambda *args, **kwargs: (_ for _ in ()).throw(FileNotFoundError()))
+    assert available_memory() == float('inf')
+
+
 def test_too_few_tokens(tmp_path):
     runner = build_runner(tmp_path, dict(max_memory=3 * 256 / 2**30))
     with pytest.raises(ValueError, match=r'got 3 tokens for 4 prompts: take more images .*max_memory'):
@@ -251,13 +282,41 @@ def test_too_few_tokens(tmp_path):
     (dict(batch_size=0), 'batch_size .*got 0'),
     (dict(batch_size=-2), 'batch_size .*got -2'),
     (dict(seed=-1), 'seed .*got -1'),
-    (dict(max_memory=0), r'max_memory must be positive and finite \(GiB\), got 0'),
+    (dict(max_memory=0), r'max_memory must be positive and finite \(GiB\), or None for no bound, got 0'),
     (dict(max_memory=float('inf')), 'max_memory must be positive and finite .* got inf'),
     (dict(max_memory=-1.), 'got -1.0'),
+    (dict(amp='float16'), "amp must be True, False or None, got 'float16': the dtype is that of optim_wrapper"),
 ])
 def test_options_out_of_range(kwargs, message):
     with pytest.raises(ValueError, match=message):
         PromptInitHook(**kwargs)
+
+
+@pytest.mark.parametrize(('amp', 'run_is_amp', 'mixed'), [
+    (None, True, True), (True, True, True), (False, True, False),
+    (None, False, False), (True, False, True), (False, False, False)])
+def test_precision_of_the_tokens(tmp_path, amp, run_is_amp, mixed):
+    """Under autocast the tokens are near those of fp32, and kept in fp32 either way."""
+    kind = 'AmpOptimWrapper' if run_is_amp else 'OptimWrapper'
+    seen = []
+
+    class Watch(Probe):
+
+        def before_train(self, runner):
+            runner.model.backbone.patch_embed.register_forward_hook(
+                lambda module, args, output: seen.append(output[0].dtype))
+
+    runner = build_runner(tmp_path, dict(initializer=MEAN_POOL, amp=amp),
+                          optim_wrapper=dict(type=kind, optimizer=dict(type='AdamW', lr=1e-3)))
+    runner.register_hook(Watch(), 'ABOVE_NORMAL')
+    runner.train()
+    half = torch.float16 if torch.cuda.is_available() else torch.bfloat16
+    assert seen == [half if mixed else torch.float32] + [half if run_is_amp else torch.float32] * 3
+    tokens = stock_tokens(runner, choose_images(8, NUM_IMAGES, SEED), 2)
+    expected = torch.stack([F.avg_pool1d(layer.T[None], 8 * NUM_TOKENS // 4)[0].T for layer in tokens])
+    difference = (written(tmp_path) - expected).abs().max()
+    assert written(tmp_path).dtype == torch.float32
+    assert (1e-5 < difference < 1e-2) if mixed else (difference < 1e-6), difference
 
 
 # ---------------------------------------------------------------------------------------------- what is left alone

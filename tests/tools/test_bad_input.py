@@ -9,14 +9,14 @@ from safetensors.torch import save_file
 from helpers import DATA
 from train import build_runner, merge_args
 
-FLAGS = dict(no_validate=False, launcher='none', amp=False, resume=None, auto_scale_lr=False, no_pin_memory=False,
+FLAGS = dict(no_validate=False, launcher='none', amp=None, resume=None, auto_scale_lr=False, no_pin_memory=False,
              no_persistent_workers=False)
 
 
-def train(job, work_dir=None, **options):
+def train(job, work_dir=None, amp=None, **options):
     """What tools/train.py does, in this process."""
     work_dir = str(work_dir or job.root / 'run')
-    args = argparse.Namespace(config=job.config, work_dir=work_dir, cfg_options=options, **FLAGS)
+    args = argparse.Namespace(config=job.config, work_dir=work_dir, cfg_options=options, **FLAGS | dict(amp=amp))
     cfg = merge_args(Config.fromfile(job.config), args)
     cfg.experiment_name = job.root.name  # MMEngine keeps runners by name
     build_runner(cfg).train()
@@ -135,6 +135,20 @@ def test_prompts_file_of_the_wrong_shape(job):
     with pytest.raises(ValueError, match=r'\(4, 5, 64\).*prompts\.safetensors.*\(12, 20, 768\)'):
         train(job, **{'custom_hooks.0.initializer': dict(type='mmspt.FileInit', path=path)})
     no_work_lost(job)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='a GPU computes it')
+def test_float16_without_a_gpu(job):
+    with pytest.raises(ValueError, match=r"on a CPU must be bfloat16, got float16: set .*--amp bfloat16"):
+        train(job, amp='float16')
+    no_work_lost(job)
+
+
+def test_mixed_precision_of_another_kind(job):
+    job.write(extra="\noptim_wrapper = dict(type='ApexOptimWrapper')\n")
+    with pytest.raises(ValueError, match=r'--amp needs optim_wrapper\.type OptimWrapper .* got ApexOptimWrapper:'):
+        train(job, amp='bfloat16')
+    assert not (job.root / 'run').exists()
 
 
 def test_work_directory_that_cannot_be_written(job):

@@ -5,14 +5,15 @@ import resource
 import sys
 import time
 from collections.abc import Generator, Iterable
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from typing import Any
 
 import torch
 from mmengine import dist
 from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
-from mmengine.runner import Runner
+from mmengine.optim import AmpOptimWrapper
+from mmengine.runner import Runner, autocast
 from rich.progress import track
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -47,12 +48,15 @@ class PromptInitHook(Hook):
         batch_size (int | None): Images a step; None takes the training loader's. Defaults to None.
         seed (int | None): Seed of images, augmentation, positions and initializer; None takes the run's.
             Defaults to None.
-        max_memory (float): Bound on the tokens that make the prompts, GiB of fp32 for all layers together; beyond it, a
-            seeded sample of positions from every image, and where that is less than one position each, of images
-            (with a warning). Defaults to 1.
+        max_memory (float | None): Bound on the tokens that make the prompts, GiB of fp32 for all layers together;
+            beyond it, a seeded sample of positions from every image, and where that is less than one position each, of
+            images (with a warning). None keeps all tokens, if the memory at hand holds them. Defaults to 1.
+        amp (bool | None): Whether the tokens are computed under autocast, with the dtype of the run's AmpOptimWrapper,
+            or torch's own (float16 on a GPU, bfloat16 on a CPU) if it has none; None is as the run trains. Tokens and
+            prompts are fp32 either way. Defaults to None.
 
     Raises:
-        ValueError: An option out of its range, or tokens that cannot make the prompts.
+        ValueError: An option out of its range, tokens that cannot make the prompts, or that do not fit into memory.
     """
     priority = 'NORMAL'
 
@@ -62,7 +66,8 @@ class PromptInitHook(Hook):
                  pipeline: list[dict] | None = None,
                  batch_size: int | None = None,
                  seed: int | None = None,
-                 max_memory: float = 1.) -> None:
+                 max_memory: float | None = 1.,
+                 amp: bool | None = None) -> None:
         if num_images not in (None, 'batch', 'all') and not _is_count(num_images):
             raise ValueError("num_images must be a whole number of at least 1, 'batch', 'all' or None, got "
                              f'{num_images!r}')
@@ -70,14 +75,17 @@ class PromptInitHook(Hook):
             raise ValueError(f'batch_size must be a whole number of at least 1 or None, got {batch_size!r}')
         if seed is not None and not _is_count(seed, least=0):
             raise ValueError(f'seed must be a whole number of at least 0 or None, got {seed!r}')
-        if not 0 < max_memory < float('inf'):
-            raise ValueError(f'max_memory must be positive and finite (GiB), got {max_memory!r}')
+        if max_memory is not None and not 0 < max_memory < float('inf'):
+            raise ValueError(f'max_memory must be positive and finite (GiB), or None for no bound, got {max_memory!r}')
+        if amp is not None and not isinstance(amp, bool):
+            raise ValueError(f'amp must be True, False or None, got {amp!r}: the dtype is that of optim_wrapper')
         self.initializer: PromptInitializer = TASK_UTILS.build(initializer or dict(type='mmspt.RandomSampleInit'))
         self.num_images = num_images
         self.pipeline = pipeline
         self.batch_size = batch_size
         self.seed = seed
-        self.max_bytes = max_memory * 2**30
+        self.max_bytes = None if max_memory is None else max_memory * 2**30
+        self.amp = amp
         self._reached = True
         self._watch: Any = None
 
@@ -147,7 +155,7 @@ class PromptInitHook(Hook):
                 shape = (len(backbone.prompts), backbone.num_prompts, backbone.embed_dims)
                 generator = torch.Generator().manual_seed(derive_seed(int(seed), 'initializer'))
                 with _progress(layers, f'{name}: layers', len(layers)) as progress:
-                    prompts.copy_(self.initializer.fill(progress, shape, backbone.patch_size, generator))
+                    prompts.copy_(self.initializer.fill(progress, shape, backbone.patch_size, generator, device=device))
                 path = osp.join(runner.work_dir, FILE_NAME)
                 save_prompts(prompts, path, initializer=name, seed=int(seed), images=num_images)
             except Exception as e:
@@ -189,15 +197,23 @@ class PromptInitHook(Hook):
         indices = mine or chosen[:1]  # a rank without a share looks at one image, to know the tokens' shape
         images = SeededImages(loader.dataset, indices, seed, self.pipeline)
         batches = iterate_images(images, model.data_preprocessor, batch_size, loader.num_workers)
-        steps = -(-len(indices) // batch_size)
+        steps, name = -(-len(indices) // batch_size), type(self.initializer).__name__
+        # the processes' shares, taken for those of one machine, and all of them again where rank 0 gathers
+        copies = 1 if dist.get_world_size() == 1 else 2 * dist.get_world_size()
         training = backbone.training
         backbone.eval()
         try:
-            with _progress(batches, f'{type(self.initializer).__name__}: tokens', steps) as progress:
-                tokens = collect_tokens(progress, backbone.patch_tokens, len(indices), num_layers, keep, seed)
+            with self._autocast(runner), _progress(batches, f'{name}: tokens', steps) as progress:
+                tokens = collect_tokens(progress, backbone.patch_tokens, len(indices), num_layers, keep, seed, copies)
         finally:
             backbone.train(training)
         return tokens[:, :len(mine)], count
+
+    def _autocast(self, runner: Runner) -> AbstractContextManager:
+        mixed = isinstance(runner.optim_wrapper, AmpOptimWrapper)
+        if not (mixed if self.amp is None else self.amp):
+            return nullcontext()
+        return autocast(dtype=runner.optim_wrapper.cast_dtype if mixed else None)
 
 
 def _is_count(value: Any, least: int = 1) -> bool:

@@ -1,0 +1,73 @@
+"""MMEngine's mixed precision, on a CPU too, with loss scaling where the format needs it."""
+import warnings
+from typing import Any
+
+import torch
+from mmengine.device import get_device
+from mmengine.optim import AmpOptimWrapper as MMEngineAmpOptimWrapper
+from mmengine.optim import OptimWrapper
+
+from mmspt.registry import OPTIM_WRAPPERS
+
+BFLOAT16 = ('bfloat16', torch.bfloat16)
+FLOAT16 = ('float16', torch.float16, None)  # None is autocast's own choice on a GPU
+
+
+@OPTIM_WRAPPERS.register_module()
+class AmpOptimWrapper(MMEngineAmpOptimWrapper):
+    """Run the forward pass under autocast; parameters, their gradients and the optimizer's state stay fp32.
+
+    It differs from the class of MMEngine whose name it takes in this: it works without an accelerator, in bfloat16; it
+    scales the loss of float16 alone, since bfloat16 has the range of fp32; and it resumes from a run in another
+    precision.
+
+    Args:
+        loss_scale (float | str | dict): As in MMEngine; read for float16 alone. Defaults to 'dynamic'.
+        dtype (str | torch.dtype | None): Of autocast; None is float16 on a GPU, bfloat16 on a CPU. Defaults to None.
+        use_fsdp (bool): As in MMEngine. Defaults to False.
+        **kwargs: Those of :class:`mmengine.optim.OptimWrapper`.
+
+    Attributes:
+        cast_dtype (torch.dtype | None): Of autocast; None on a GPU is float16.
+
+    Raises:
+        ValueError: A dtype that the device does not compute.
+    """
+
+    def __init__(self,
+                 loss_scale: float | str | dict = 'dynamic',
+                 dtype: str | torch.dtype | None = None,
+                 use_fsdp: bool = False,
+                 **kwargs: Any) -> None:
+        device = get_device()
+        if device == 'cpu' and dtype not in (None, *BFLOAT16):
+            raise ValueError(f'mixed precision on a CPU must be bfloat16, got {dtype}: set '
+                             "optim_wrapper.dtype='bfloat16' (--amp bfloat16), or train on a GPU")
+        if device == 'cuda' and dtype in BFLOAT16 and not _computes_bfloat16():
+            raise ValueError(f'bfloat16 needs a GPU that computes it, {torch.cuda.get_device_name()} does not: set '
+                             "optim_wrapper.dtype='float16' (--amp float16)")
+        with warnings.catch_warnings():
+            warnings.filterwarnings('ignore', '.*GradScaler', FutureWarning)  # MMEngine uses the scaler's old name
+            if device == 'cpu':
+                OptimWrapper.__init__(self, **kwargs)  # MMEngine's own demands an accelerator
+                self._scale_update_param = None
+                self.loss_scaler = torch.cuda.amp.GradScaler(enabled=False)
+                self.cast_dtype = torch.bfloat16
+            else:
+                super().__init__(loss_scale if dtype in FLOAT16 else dict(enabled=False), dtype, use_fsdp, **kwargs)
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Load the optimizer's state and, if the saved run scaled its loss, the scaler's; the scaler starts anew else.
+
+        Args:
+            state_dict (dict): Of this class, or of :class:`mmengine.optim.OptimWrapper`.
+        """
+        super().load_state_dict({key: value for key, value in state_dict.items() if key != 'loss_scaler' or value})
+
+
+def _computes_bfloat16() -> bool:
+    """Whether the GPU has bfloat16 itself: newer torch counts emulation too, which is slower than fp32."""
+    try:
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    except TypeError:  # torch < 2.4 counts none
+        return torch.cuda.is_bf16_supported()

@@ -1,0 +1,120 @@
+"""``--amp`` of the tools: the command line, the config that it makes, and whole runs on a CPU."""
+import sys
+from pathlib import Path
+
+import mmengine
+import mmpretrain
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.runner.checkpoint import CheckpointLoader
+from safetensors.torch import load_file
+
+import train
+from helpers import scalars, tool
+
+
+def load(path):
+    return CheckpointLoader.load_checkpoint(str(path), map_location='cpu')
+
+
+def losses(work_dir):
+    return [record['loss'] for record in scalars(work_dir) if 'loss' in record]
+
+
+@pytest.mark.parametrize(('argv', 'amp'), [
+    (['job.py'], None),
+    (['--amp', 'job.py'], 'bfloat16'),
+    (['job.py', '--amp'], 'bfloat16'),
+    (['job.py', '--amp', '--work-dir', 'run'], 'bfloat16'),
+    (['job.py', '--amp', 'float16'], 'float16'),
+    (['--amp', 'float16', 'job.py'], 'float16'),
+    (['--amp=float16', 'job.py'], 'float16'),
+    (['--amp', 'bfloat16', 'job.py'], 'bfloat16'),
+    (['--cfg-options', 'a=1', '--amp', 'job.py'], 'bfloat16'),
+], ids=str)
+def test_command_line(argv, amp, monkeypatch):
+    monkeypatch.setattr(sys, 'argv', ['tool', *argv])
+    args = train.parse_args()
+    assert (args.config, args.amp) == ('job.py', amp)
+
+
+@pytest.mark.parametrize('argv', [['job.py', '--amp=half'], ['job.py', '--amp', 'half']], ids=str)
+def test_a_type_that_is_none(argv, monkeypatch, capsys):
+    monkeypatch.setattr(sys, 'argv', ['train.py', *argv])
+    with pytest.raises(SystemExit):
+        train.parse_args()
+    error = capsys.readouterr().err
+    assert '[--amp [{bfloat16,float16}]]' in error and 'half' in error.splitlines()[-1]
+
+
+@pytest.mark.parametrize(('wrapper', 'dtype', 'expected'), [
+    ({}, 'bfloat16', dict(dtype='bfloat16')),
+    (dict(type='OptimWrapper'), 'float16', dict(dtype='float16', loss_scale='dynamic')),
+    (dict(type='AmpOptimWrapper', loss_scale=512.), 'float16', dict(dtype='float16', loss_scale=512.)),
+    (dict(type='mmspt.AmpOptimWrapper', dtype='float16'), 'bfloat16', dict(dtype='bfloat16')),
+], ids=str)
+def test_config(wrapper, dtype, expected):
+    cfg = Config(dict(optim_wrapper=wrapper))
+    train.use_amp(cfg, dtype)
+    assert cfg.optim_wrapper.to_dict() == dict(type='AmpOptimWrapper') | expected
+
+
+@pytest.fixture
+def _cpu(monkeypatch):
+    """For the tools too."""
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')
+
+
+@pytest.mark.usefixtures('_cpu')
+def test_train_stop_resume_test(job):
+    """bfloat16 on a CPU, bare --amp before the config; resumed it ends where an uninterrupted run ends, to the bit."""
+    whole, parts, plain = (job.root / name for name in ('whole', 'parts', 'plain'))
+    output = tool('train.py', '--amp', job.config, '--work-dir', whole)
+    assert 'FutureWarning' not in output and 'GradScaler' not in output
+    tool('train.py', job.config, '--amp', 'bfloat16', '--work-dir', parts, '--cfg-options', 'train_cfg.max_epochs=2')
+    tool('train.py', job.config, '--amp', '--work-dir', parts, '--resume')
+    tool('train.py', job.config, '--work-dir', plain)
+
+    assert Config.fromfile(whole / 'job.py').optim_wrapper.dtype == 'bfloat16'
+    ends = [load(folder / 'epoch_4.pth') for folder in (whole, parts)]
+    for key, value in ends[0]['state_dict'].items():
+        assert value.dtype == torch.float32 and torch.equal(value, ends[1]['state_dict'][key])
+    states = ends[0]['optimizer']['state']
+    assert {value.dtype for state in states.values() for value in state.values()} == {torch.float32}
+    tool('init_prompts.py', '--amp', job.config, '--work-dir', job.root / 'init')
+    started = [load_file(folder / 'initial_prompts.safetensors')['prompts']
+               for folder in (whole, plain, job.root / 'init')]
+    assert torch.equal(started[0], started[2]) and started[0].dtype == torch.float32
+    assert 1e-4 < (started[0] - started[1]).norm() / started[1].norm() < 1e-2
+    np.testing.assert_allclose(losses(whole), losses(plain), rtol=0.05)
+    assert losses(whole) != losses(plain) and np.mean(losses(whole)[-3:]) < np.mean(losses(whole)[:3])
+
+    for precision in ([], ['--amp']):
+        tool('test.py', job.config, whole / 'epoch_4.pth', '--work-dir', whole, '--out',
+             whole / f'scores{len(precision)}.pkl', *precision)
+    scores = [torch.stack([sample['pred_score'] for sample in mmengine.load(whole / f'scores{i}.pkl')]) for i in (0, 1)]
+    assert not torch.equal(*(score.float() for score in scores))
+    torch.testing.assert_close(*(score.float() for score in scores), atol=0.02, rtol=0)
+
+
+@pytest.mark.usefixtures('_cpu')
+def test_resume_in_another_precision(job):
+    """fp32, then bfloat16, then fp32: each goes on from the other's checkpoint."""
+    for epochs, precision in enumerate(([], ['--amp'], []), start=1):
+        output = tool('train.py', job.config, '--work-dir', job.root / 'run', '--resume', *precision, '--cfg-options',
+                      f'train_cfg.max_epochs={epochs}')
+        assert ('loss_scaler' in load(job.root / f'run/epoch_{epochs}.pth')['optimizer']) == bool(precision)
+    assert 'Resumed: prompts come from the checkpoint' in output
+
+
+@pytest.mark.usefixtures('_cpu')
+def test_mmpretrains_own_train_py(job):
+    """Its --amp names MMEngine's wrapper and gets ours; its loaders need workers."""
+    job.write(workers=1)
+    stock = Path(mmpretrain.__file__).parent / '.mim/tools/train.py'
+    tool(stock, job.config, '--amp', '--work-dir', job.root / 'stock', '--cfg-options', 'train_cfg.max_epochs=1')
+    tool('train.py', job.config, '--amp', '--work-dir', job.root / 'ours', '--cfg-options', 'train_cfg.max_epochs=1')
+    ends = [load(job.root / name / 'epoch_1.pth')['state_dict'] for name in ('stock', 'ours')]
+    assert all(torch.equal(value, ends[1][key]) for key, value in ends[0].items())

@@ -14,12 +14,12 @@ CASES = ['mae_deep', 'mae_shallow', 'mocov3_deep', 'mocov3_shallow']
 SCHEDULE = Config.fromfile(DATA.parents[1] / 'configs' / '_base_' / 'schedules' / 'spt_100e.py')
 
 
-def golden(case):
+def golden(case, **kwargs):
     """Arrays of a case, and the classifier that starts where it starts."""
     arrays = {key: torch.from_numpy(value) for key, value in np.load(DATA / f'{case}.npz').items()}
     model = MODELS.build(dict(
         type='ImageClassifier',
-        backbone=tiny_backbone(case),
+        backbone=tiny_backbone(case, **kwargs),
         head=dict(type='LinearClsHead', num_classes=7, in_channels=64)))
     model.init_weights()
     with torch.no_grad():
@@ -53,9 +53,14 @@ def test_layer_tokens(case):
 
 
 @pytest.mark.parametrize('case', CASES)
-def test_logits_loss_and_gradients(case):
-    arrays, model = golden(case)
+@pytest.mark.parametrize('concatenate', [False, True], ids=['keys and values', 'concatenation'])
+def test_logits_loss_and_gradients(case, concatenate):
+    arrays, model = golden(case, concatenate=concatenate)
     assert_close(model(arrays['x']), arrays['logits'], 1e-5)
+    with torch.no_grad():
+        for _ in range(2):  # computed, then kept
+            assert_close(model.eval()(arrays['x']), arrays['logits'], 1e-5)
+    model.train()
     loss = model(mode='loss', inputs=arrays['x'], data_samples=batch(arrays)['data_samples'])['loss']
     loss.backward()
     assert_close(loss.detach(), arrays['loss'], 1e-5)

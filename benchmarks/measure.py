@@ -1,0 +1,117 @@
+"""What both benchmarks share: alternate variants in one process, say on what machine, keep the numbers."""
+import argparse
+import ctypes
+import gc
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+PACKAGES = ('mmspt', 'torch', 'mmengine', 'mmpretrain', 'numpy', 'scikit-learn')
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """Describe the processor, the memory, the threads and the versions."""
+    cpu, units = platform.processor(), []
+    if os.path.exists('/proc/cpuinfo'):
+        with open('/proc/cpuinfo', encoding='utf-8') as file:
+            lines = dict(line.split(':', 1) for line in file if ':' in line)
+        facts = {key.strip(): value.strip() for key, value in lines.items()}
+        cpu = facts.get('model name', cpu)
+        units = [flag for flag in facts.get('flags', '').split()
+                 if flag in ('avx2', 'avx512f', 'avx512_bf16', 'avx512_fp16', 'amx_bf16')]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    return dict(
+        cpu=cpu, units=units, cores=cores, threads=torch.get_num_threads(),
+        gpu=torch.cuda.get_device_name(device) if device.type == 'cuda' else None, python=platform.python_version(),
+        versions={name: version(name) for name in PACKAGES}, date=time.strftime('%Y-%m-%d'))
+
+
+def settings(args: argparse.Namespace) -> dict[str, Any]:
+    """The command line, without this machine's paths."""
+    paths = ('data_root', 'checkpoint')
+    return {key: os.path.basename(value) if key in paths and value else value for key, value in vars(args).items()
+            if key != 'out'}
+
+
+def wait(device: torch.device) -> None:
+    """Wait for the device's work."""
+    if device.type == 'cuda':
+        torch.cuda.synchronize(device)
+
+
+def alternate(variants: Mapping[str, Callable[[], Any]], rounds: int, device: torch.device, calls: int = 1,
+              tick: Callable[[str], Any] = lambda name: None) -> dict[str, list[float]]:
+    """Time variants by turns: once each to warm up, then in every round, each round starting with another.
+
+    Args:
+        variants (Mapping[str, Callable]): Name -> work.
+        rounds (int): Measurements of each.
+        device (torch.device): Waited for before the clock is read.
+        calls (int): Calls in one measurement.
+        tick (Callable[[str], Any]): Called after each measurement.
+
+    Returns:
+        dict[str, list[float]]: Name -> seconds of one call, a number for each round.
+    """
+    names, seconds = list(variants), {name: [] for name in variants}  # type: tuple[list[str], dict[str, list[float]]]
+    for turn in range(-1, rounds):
+        shift = turn % len(names)
+        for name in names[shift:] + names[:shift]:
+            wait(device)
+            start = time.perf_counter()
+            for _ in range(calls):
+                variants[name]()
+            wait(device)
+            if turn >= 0:
+                seconds[name].append((time.perf_counter() - start) / calls)
+            tick(name)
+    return seconds
+
+
+def ratio(above: Sequence[float], below: Sequence[float]) -> float:
+    """Median of the rounds' ratios: what slows a whole round down cancels."""
+    return statistics.median(a / b for a, b in zip(above, below, strict=True))
+
+
+def _status(key: str) -> int:
+    with open('/proc/self/status', encoding='utf-8') as file:
+        return next(int(line.split()[1]) for line in file if line.startswith(key)) * 1024
+
+
+def peak_memory(call: Callable[[], Any], device: torch.device) -> int | None:
+    """Bytes that one call needs at its peak above what is held before: of the GPU, or of the process (Linux).
+
+    None where the system does not tell.
+    """
+    gc.collect()
+    if device.type == 'cuda':
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        call()
+        wait(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+        with open('/proc/self/clear_refs', 'w', encoding='ascii') as file:
+            file.write('5')  # sets VmHWM back to VmRSS
+        before = _status('VmRSS')
+    except (OSError, AttributeError):
+        return None
+    call()
+    return _status('VmHWM') - before
+
+
+def write_json(content: Any, path: str) -> None:
+    """Write beside ``path`` and rename."""
+    os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
+    with open(f'{path}.tmp', 'w', encoding='utf-8') as file:
+        json.dump(content, file, indent=1)
+        file.write('\n')
+    os.replace(f'{path}.tmp', path)

@@ -1,0 +1,209 @@
+#!/usr/bin/env python
+"""What initial prompts cost: seconds against the forward pass alone, memory, and how good a bounded sample is.
+
+    python benchmarks/prototypes.py --data-root data/flowers17 --ann-file train.txt --data-prefix images
+    python benchmarks/prototypes.py --sizes 6800 --inits kmeans ...     # more images than there are: they repeat
+    python benchmarks/prototypes.py                                     # without data: crops of two photographs
+
+Each initialization is that of PromptInitHook in a runner of MMEngine: reading, augmenting, forward pass, clustering.
+The forward pass alone runs before and after on as many images that lie in memory. With --exact, all tokens of the
+largest size are kept as well, Lloyd's iterations run on all of them from the same kind of seeding, and both sets of
+centres are judged by their inertia over all tokens.
+"""
+import argparse
+import os.path as osp
+import statistics
+import tempfile
+import time
+from collections.abc import Iterable
+from functools import partial
+from itertools import product
+from typing import Any
+
+import sklearn.datasets
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+from mmpretrain.registry import DATASETS
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch import Tensor
+
+from measure import machine, peak_memory, settings, wait, write_json
+from mmspt.engine.hooks import PromptInitHook
+from mmspt.models.backbones import PromptedViT
+from mmspt.prompts import KMeansInit
+from mmspt.registry import HOOKS, TASK_UTILS
+
+ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
+INITS = dict(random='mmspt.RandomSampleInit', mean='mmspt.MeanPoolInit', max='mmspt.MaxPoolInit',
+             kmeans='mmspt.KMeansInit')
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Time initial prompts',
+                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument('--data-root', help='folder of images; by default two photographs that come with scikit-learn')
+    parser.add_argument('--ann-file', default='', help='list of images in it, as of CustomDataset')
+    parser.add_argument('--data-prefix', default='', help='where the list begins')
+    parser.add_argument('--checkpoint', help='of the backbone; random weights without')
+    parser.add_argument('--arch', default='base', help="MMPretrain's name of the ViT")
+    parser.add_argument('--img-size', type=int, default=224, help='pixels')
+    parser.add_argument('--prompts', nargs='+', type=int, default=[20])
+    parser.add_argument('--sizes', nargs='+', type=int, default=[85, 170, 340, 680], help='numbers of images')
+    parser.add_argument('--inits', nargs='+', default=list(INITS), choices=list(INITS))
+    parser.add_argument('--batch-size', type=int, default=32)
+    parser.add_argument('--num-workers', type=int, default=2)
+    parser.add_argument('--max-memory', type=float, default=1., help='GiB of tokens')
+    parser.add_argument('--backend', default='auto', help='of K-means')
+    parser.add_argument('--amp', action='store_true', help='forward pass in bf16')
+    parser.add_argument('--exact', action='store_true', help='compare with Lloyd on all tokens, kept in memory')
+    parser.add_argument('--no-forward', action='store_true', help='leave out the forward pass alone')
+    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
+    parser.add_argument('--out', default='work_dirs/benchmarks/prototypes.json', help='for the numbers')
+    return parser.parse_args()
+
+
+@TASK_UTILS.register_module()
+class KeptTokensInit(KMeansInit):
+    """K-means that leaves the tokens behind."""
+    tokens: list[Tensor]
+
+    def fill(self, layers: Iterable[Tensor], *args: Any, **kwargs: Any) -> Tensor:
+        self.tokens = list(layers)
+        return super().fill(self.tokens, *args, **kwargs)
+
+
+@HOOKS.register_module()
+class TimedInitHook(PromptInitHook):
+    """PromptInitHook that knows how long it took, and how much memory."""
+    seconds: float
+    peak_bytes: int | None
+
+    def fill(self, *args: Any) -> None:
+        start = time.perf_counter()
+        self.peak_bytes = peak_memory(partial(super().fill, *args), args[-1].prompts.device)
+        self.seconds = time.perf_counter() - start
+
+
+def dataset_config(args: argparse.Namespace) -> dict:
+    """Images as the recipes augment them, repeated until there are enough."""
+    pipelines = Config.fromfile(osp.join(ROOT, 'configs', '_base_', 'datasets', 'pipelines_224.py'))
+    pipeline = [dict(step, scale=args.img_size) if 'scale' in step else step for step in pipelines.train_pipeline]
+    dataset = dict(type='CustomDataset', pipeline=pipeline, with_label=bool(args.ann_file), ann_file=args.ann_file,
+                   data_root=args.data_root or osp.join(osp.dirname(sklearn.datasets.__file__), 'images'),
+                   data_prefix=args.data_prefix)
+    at_hand = len(DATASETS.build(dataset))
+    return dict(type='RepeatDataset', dataset=dataset, times=-(-max(args.sizes) // at_hand))
+
+
+def build_runner(args: argparse.Namespace, dataset: dict, work_dir: str, num_prompts: int, **hook: Any) -> Runner:
+    """A runner of no iteration with the hook."""
+    init_cfg = dict(type='Pretrained', checkpoint=args.checkpoint) if args.checkpoint else None
+    backbone = dict(type='mmspt.PromptedViT', arch=args.arch, img_size=args.img_size, num_prompts=num_prompts,
+                    out_type='avg_featmap', final_norm=False, allow_random_backbone=True, init_cfg=init_cfg)
+    optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.))
+    if args.amp:
+        optim_wrapper |= dict(type='AmpOptimWrapper', dtype='bfloat16')
+    return Runner.from_cfg(Config(dict(
+        default_scope='mmpretrain', work_dir=work_dir, log_level='WARNING', randomness=dict(seed=0),
+        data_preprocessor=dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True),
+        model=dict(type='ImageClassifier', backbone=backbone),
+        train_dataloader=dict(batch_size=args.batch_size, num_workers=args.num_workers, dataset=dataset,
+                              sampler=dict(type='DefaultSampler', shuffle=True)),
+        train_cfg=dict(by_epoch=False, max_iters=0), optim_wrapper=optim_wrapper,
+        custom_hooks=[dict(dict(type='mmspt.TimedInitHook', max_memory=args.max_memory), **hook)])))
+
+
+def initialize(args: argparse.Namespace, dataset: dict, work_dir: str, init: str, size: int, num_prompts: int,
+               **hook: Any) -> tuple[dict[str, Any], TimedInitHook, Tensor]:
+    """Run PromptInitHook; return seconds and bytes, the hook, and the prompts (L, N_p, D)."""
+    num_images = size if init not in ('random', 'mean', 'max') else None  # these take one batch, however many there are
+    runner = build_runner(args, dataset, work_dir, num_prompts, num_images=num_images,
+                          **{'initializer': dict(type=INITS.get(init, f'mmspt.{init}'))} | hook)
+    timed = next(hook for hook in runner.hooks if isinstance(hook, TimedInitHook))
+    runner.train()
+    row = dict(init=init, images=size, prompts=num_prompts, seconds=timed.seconds, peak_bytes=timed.peak_bytes)
+    return row, timed, runner.model.backbone.prompts.detach().cpu()
+
+
+def forward_alone(args: argparse.Namespace, backbone: PromptedViT, size: int) -> float:
+    """Seconds of the same pass over as many images that lie in memory, whose tokens are dropped."""
+    images = torch.randn(args.batch_size, 3, args.img_size, args.img_size, device=args.device)
+    device = torch.device(args.device)
+
+    def run(count: int) -> None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=args.amp):
+            for _ in backbone.patch_tokens(images[:count], backbone.num_layers):
+                pass
+
+    run(args.batch_size)
+    wait(device)
+    start = time.perf_counter()
+    for done in track(range(0, size, args.batch_size), f'forward alone, {size} images', transient=True):
+        run(min(args.batch_size, size - done))
+    wait(device)
+    return time.perf_counter() - start
+
+
+def inertia(tokens: Tensor, centres: Tensor) -> float:
+    """Sum of the squared distances of tokens (N, D) to their nearest centre (K, D)."""
+    return sum(float(torch.cdist(part, centres.double()).min(dim=1).values.square().sum())
+               for part in (chunk.double() for chunk in tokens.split(8192)))
+
+
+def compare_exact(args: argparse.Namespace, dataset: dict, work_dir: str, num_prompts: int,
+                  centres: Tensor) -> dict[str, Any]:
+    """Judge centres of a bounded sample by those of all tokens of the largest size."""
+    row, hook, exact = initialize(args, dataset, work_dir, 'KeptTokensInit', max(args.sizes), num_prompts,
+                                  max_memory=None)
+    assert isinstance(hook.initializer, KeptTokensInit)
+    tokens = hook.initializer.tokens
+    ratios = [inertia(layer, bounded) / inertia(layer, best) for layer, bounded, best in
+              track(list(zip(tokens, centres, exact, strict=True)), 'inertia', transient=True)]
+    return dict(row, init='kmeans, all tokens', tokens=len(tokens[0]), ratios=ratios, mean=statistics.mean(ratios))
+
+
+def show(content: dict[str, Any], console: Console) -> None:
+    """Print the tables."""
+    table = Table(title='whole initialization')
+    for heading in ('initializer', 'prompts', 'images', 'seconds', '/ forward alone', 'peak MiB'):
+        table.add_column(heading, justify='left' if heading == 'initializer' else 'right')
+    for row in content['rows']:
+        over = row['seconds'] / row['forward'] if row.get('forward') else float('nan')
+        table.add_row(row['init'], str(row['prompts']), f'{row["images"]:,}', f'{row["seconds"]:.2f}', f'{over:.3f}',
+                      f'{row["peak_bytes"] / 2**20:,.0f}' if row['peak_bytes'] is not None else '?')
+    console.print(table)
+    for row in content['exact']:
+        console.print(f'{row["prompts"]} prompts: inertia of the bounded sample / of all {row["tokens"]:,} tokens a '
+                      f'layer: mean {row["mean"]:.4f}, worst layer {max(row["ratios"]):.4f}')
+
+
+def main() -> None:
+    args = parse_args()
+    init_default_scope('mmpretrain')
+    console, dataset = Console(), dataset_config(args)
+    content: dict[str, Any] = dict(machine=machine(torch.device(args.device)), settings=settings(args), rows=[],
+                                   exact=[])
+    with tempfile.TemporaryDirectory() as work_dir:
+        backbone = build_runner(args, dataset, work_dir, 1).model.backbone.eval()
+        for size in args.sizes:
+            before = None if args.no_forward else forward_alone(args, backbone, size)
+            for init, count in product(args.inits, args.prompts):
+                row, _, prompts = initialize(args, dataset, work_dir, init, size, count)
+                content['rows'].append(row)
+                if args.exact and init == 'kmeans' and size == max(args.sizes):
+                    content['exact'].append(compare_exact(args, dataset, work_dir, count, prompts))
+            if before is not None:
+                mean = (before + forward_alone(args, backbone, size)) / 2
+                for row in content['rows']:
+                    row.setdefault('forward', mean)
+            write_json(content, args.out)
+    show(content, console)
+    console.print(f'written to {args.out}')
+
+
+if __name__ == '__main__':
+    main()

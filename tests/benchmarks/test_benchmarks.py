@@ -1,0 +1,65 @@
+"""The benchmarks run, on tiny sizes, and their figures follow from their measurements. Nothing is judged by time."""
+import json
+import statistics
+import sys
+
+import pytest
+from PIL import Image
+
+from helpers import ROOT, command, make_images
+
+
+def benchmark(name, *args, **kwargs):
+    return command(sys.executable, ROOT / 'benchmarks' / name, *args, **kwargs)
+
+
+def plotted(numbers, tmp_path):
+    picture = tmp_path / 'picture.png'
+    benchmark('plot.py', numbers, picture)
+    with Image.open(picture) as image:
+        assert image.width > 500
+        assert len(image.convert('RGB').getcolors(2**24)) > 20
+
+
+def test_step(tmp_path):
+    numbers = tmp_path / 'step.json'
+    output = benchmark('step.py', '--arch', 'deit-tiny', '--img-size', 32, '--batch-size', 2, '--prompts', 3, 5,
+                       '--rounds', 3, '--dtypes', 'float32', '--out', numbers)
+    content = json.loads(numbers.read_text())
+    assert content['machine']['versions']['mmspt'] and content['settings']['rounds'] == 3
+    assert [(case['outputs'], case['kind']) for case in content['cases']] == [
+        ('mae', 'step'), ('mae', 'forward'), ('mocov3', 'step'), ('mocov3', 'forward')]
+    for case in content['cases']:
+        rows = case['variants']
+        assert 0 <= case['difference'] < 1e-5  # the same work
+        assert ('full fine-tuning' in rows) == (case['kind'] == 'step')
+        assert {f'{path}, {n}' for path in ('keys and values', 'concatenation', 'shallow') for n in (3, 5)} < set(rows)
+        for row in rows.values():
+            assert len(row['seconds']) == 3 and min(row['seconds']) > 0
+            assert row['median'] == statistics.median(row['seconds'])
+        none, slow, fast = (rows[name]['seconds'] for name in ('no prompts', 'concatenation, 5', 'keys and values, 5'))
+        assert rows['concatenation, 5']['over_none'] == statistics.median(
+            a / b for a, b in zip(slow, none, strict=True))
+        assert rows['concatenation, 5']['over_keys_values'] == statistics.median(
+            a / b for a, b in zip(slow, fast, strict=True))
+    assert str(numbers) in output.replace('\n', '') and str(tmp_path) not in numbers.read_text()
+    plotted(numbers, tmp_path)
+
+
+@pytest.mark.parametrize('own_images', [True, False])
+def test_prototypes(tmp_path, own_images):
+    items = make_images(tmp_path / 'images', 3)
+    (tmp_path / 'list.txt').write_text(''.join(f'{name} {label}\n' for name, label in items))
+    data = ['--data-root', tmp_path, '--ann-file', 'list.txt', '--data-prefix', 'images'] if own_images else []
+    numbers = tmp_path / 'prototypes.json'
+    benchmark('prototypes.py', '--arch', 'deit-tiny', '--img-size', 32, '--batch-size', 4, '--num-workers', 0,
+              '--prompts', 2, '--sizes', 6, 20, '--exact', '--max-memory', 0.0005, '--out', numbers, *data)
+    content = json.loads(numbers.read_text())
+    assert [(row['init'], row['images']) for row in content['rows']] == [
+        (init, size) for size in (6, 20) for init in ('random', 'mean', 'max', 'kmeans')]
+    assert all(row['seconds'] > 0 and row['forward'] > 0 for row in content['rows'])
+    exact, = content['exact']
+    assert exact['tokens'] == 20 * 4 and len(exact['ratios']) == 12
+    assert all(ratio > 0.9 for ratio in exact['ratios']) and any(ratio != 1 for ratio in exact['ratios'])
+    assert str(tmp_path) not in numbers.read_text()
+    plotted(numbers, tmp_path)

@@ -36,6 +36,7 @@ setup(
         'mim': mim,
         'lite': lite,
         'optional': requirements('optional'),
+        'gpu': requirements('gpu'),
         'dev': requirements('tests') + requirements('optional'),
     },
 )

@@ -1,33 +1,241 @@
-"""K-means of patch tokens, on the CPU by scikit-learn."""
+"""K-means of patch tokens, layer by layer on the CPU or all layers at once on a GPU."""
+import math
+import os
 import warnings
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from itertools import chain, islice
+from typing import Any, NamedTuple
 
 import torch
 from sklearn.cluster import KMeans, kmeans_plusplus
 from sklearn.exceptions import ConvergenceWarning
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from .lloyd import flash, import_flash, lloyd
+
+BACKENDS = ('auto', 'sklearn', 'flash', 'torch')
 # k-means++ on all tokens takes longer than Lloyd's iterations and gains about 1 % of inertia
 SEEDING_POINTS_PER_CENTRE = 256
 
 
-def kmeans(tokens: Tensor, num_centres: int, generator: torch.Generator, max_iter: int = 100) -> Tensor:
-    """Find the centres that minimize the inertia, by k-means++ on a subsample and Lloyd's iterations on all tokens.
+class Clusters(NamedTuple):
+    """What K-means found.
+
+    Attributes:
+        centres (Tensor): (L, K, D), fp32, on the CPU.
+        iterations (list[int]): Of each layer; max_iter where the stopping rule may not have been met.
+        inertia (list[float]): Of each layer, the sum of squared distances of its tokens to their centres.
+        backend (str): 'sklearn', 'flash' or 'torch'.
+    """
+    centres: Tensor
+    iterations: list[int]
+    inertia: list[float]
+    backend: str
+
+
+class _Layer(NamedTuple):
+    tokens: Tensor  # (N, D)
+    sample: Tensor  # indices of the tokens that k-means++ looks at
+    seed: int  # of k-means++
+
+
+_Fit = tuple[Tensor, int, float]  # centres (K, D), iterations, inertia
+
+
+def kmeans(layers: Iterable[Tensor],
+           num_centres: int,
+           generator: torch.Generator,
+           max_iter: int = 100,
+           tol: float = 1e-4,
+           backend: str = 'auto',
+           device: torch.device | str = 'cpu') -> Clusters:
+    """Find each layer's centres that minimize the inertia: k-means++ on a subsample, Lloyd's iterations on all tokens.
+
+    A layer is done when no token changes its centre, or when the squared shifts of all centres add up to at most
+    ``tol`` times the mean variance of the features (scikit-learn's rule). An empty cluster moves to the token
+    farthest from its centre. The starts are the same for every backend.
 
     Args:
-        tokens (Tensor): (N, D), finite.
+        layers (Iterable[Tensor]): L times the layer's tokens (N, D), finite, all of one shape. Taken as they are
+            worked on: by 'sklearn' one for each thread at most, on a GPU as many as fit its memory.
         num_centres (int): K, at most N.
-        generator (torch.Generator): Source of the seeding.
+        generator (torch.Generator): Source of the starts, on the CPU.
         max_iter (int): The most iterations of Lloyd. Defaults to 100.
+        tol (float): Tolerance of the stopping rule. Defaults to 1e-4.
+        backend (str): 'sklearn' works on the CPU, layers in parallel; 'torch' on any device; 'flash' (the package
+            flash-kmeans) on a CUDA device, its last iterations by 'torch'; 'auto' takes 'sklearn' on a CPU, else
+            'flash' if it is installed and the device CUDA, else 'torch'. Defaults to 'auto'.
+        device (torch.device | str): Where the work may be done; 'sklearn' stays on the CPU. Defaults to 'cpu'.
 
     Returns:
-        Tensor: (K, D), fp32.
+        Clusters: The same for the same seed; up to rounding with 'flash', and where one layer has several threads.
+
+    Raises:
+        ValueError: Tokens or options that are not as they must be, or centres that are not finite.
+        ImportError: 'flash' is not installed.
     """
-    points = tokens.detach().to('cpu', torch.float32)
-    seed = int(torch.randint(2**31, (), generator=generator))
-    sample = points[torch.randperm(len(points), generator=generator)[:SEEDING_POINTS_PER_CENTRE * num_centres]]
-    start, _ = kmeans_plusplus(sample.numpy(), num_centres, random_state=seed)
-    with warnings.catch_warnings():
-        # fewer distinct tokens than centres: duplicates are then all there is
-        warnings.simplefilter('ignore', ConvergenceWarning)
-        model = KMeans(num_centres, init=start, n_init=1, max_iter=max_iter).fit(points.numpy())
-    return torch.from_numpy(model.cluster_centers_).to(torch.float32)
+    device = torch.device(device)
+    name = choose_backend(backend, device)
+    drawn = _draw(layers, num_centres, generator)
+    if name == 'sklearn':
+        with warnings.catch_warnings():
+            # fewer distinct tokens than centres: duplicates are then all there is
+            warnings.simplefilter('ignore', ConvergenceWarning)
+            fits = _in_threads(lambda layer: _fit_sklearn(layer, num_centres, max_iter, tol), drawn, _num_threads())
+    else:
+        fits = _fit_on_device(drawn, num_centres, max_iter, tol, device, flash if name == 'flash' else lloyd)
+    if not fits:
+        raise ValueError('K-means needs the tokens of at least one layer, got none')
+    for index, (centres, _, inertia) in enumerate(fits):
+        if not (centres.isfinite().all() and math.isfinite(inertia)):
+            raise ValueError(f'centres must be finite, those of layer {index} are not: their tokens have squares '
+                             'beyond fp32; check the checkpoint, and the mean and std of the data preprocessor')
+    return Clusters(torch.stack([fit[0] for fit in fits]), [fit[1] for fit in fits], [fit[2] for fit in fits], name)
+
+
+def choose_backend(backend: str, device: torch.device) -> str:
+    """Say which backend works on a device: 'sklearn', 'flash' or 'torch'.
+
+    Raises:
+        ValueError: An unknown backend, or 'flash' without a CUDA device.
+        ImportError: 'flash' is not installed.
+    """
+    check_backend(backend)
+    if backend == 'auto':
+        if device.type == 'cpu':
+            return 'sklearn'
+        return 'flash' if device.type == 'cuda' and import_flash() else 'torch'
+    if backend == 'flash':
+        if device.type != 'cuda':
+            raise ValueError(f"backend='flash' needs a CUDA device, got '{device}': set backend='auto' or 'sklearn'")
+        if import_flash() is None:
+            raise ImportError("backend='flash' needs the package flash-kmeans: pip install 'mmspt[gpu]', or set "
+                              "backend='torch'")
+    return backend
+
+
+def check_backend(backend: str) -> None:
+    """Raise ValueError unless backend is one of BACKENDS."""
+    if backend not in BACKENDS:
+        raise ValueError(f'backend must be one of {BACKENDS}, got {backend!r}')
+
+
+def _num_threads() -> int:
+    """OMP_NUM_THREADS or torch.set_num_threads, within the cores that this process may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    return max(1, min(torch.get_num_threads(), cores))
+
+
+def _draw(layers: Iterable[Tensor], num_centres: int, generator: torch.Generator) -> Iterator[_Layer]:
+    """Check each layer as it is taken and draw its start: in order, so that threads and backends draw the same."""
+    shape = None
+    for index, tokens in enumerate(layers):
+        shape = tokens.shape if shape is None else shape
+        if tokens.ndim != 2 or tokens.shape != shape:
+            raise ValueError(f'all layers must have one shape (N, D), layer {index} has {tuple(tokens.shape)} and the '
+                             f'first {tuple(shape)}: flatten images and positions, keep as many tokens of each layer')
+        if not 1 <= num_centres <= len(tokens):
+            raise ValueError(f'the number of centres must lie between 1 and that of the tokens, got {num_centres} '
+                             f'centres for {len(tokens)} tokens: take more tokens or fewer centres')
+        if not tokens.isfinite().all():
+            raise ValueError(f'tokens must be finite, those of layer {index} hold NaN or infinity: check the '
+                             'checkpoint, and the mean and std of the data preprocessor')
+        seed = int(torch.randint(2**31, (), generator=generator))
+        sample = torch.randperm(len(tokens), generator=generator)[:SEEDING_POINTS_PER_CENTRE * num_centres]
+        yield _Layer(tokens.detach(), sample, seed)
+
+
+def _start(layer: _Layer, num_centres: int) -> Callable[[], Tensor]:
+    """Gather the sample at once; the call that is returned runs k-means++ on it and gives (K, D)."""
+    # in fp64, as scikit-learn casts fp32 to it for every centre anew: half the time (25,600 x 768, 100 centres)
+    sample = layer.tokens[layer.sample.to(layer.tokens.device)].cpu().double().numpy()
+    return lambda: torch.from_numpy(kmeans_plusplus(sample, num_centres, random_state=layer.seed)[0]).float()
+
+
+def _in_threads(function: Callable[[_Layer], Callable[[], Any]], layers: Iterator[_Layer], threads: int) -> list[Any]:
+    """Work on one layer a thread, each with one thread of OpenMP and BLAS; on a single layer with all of them.
+
+    ``function`` prepares a layer with torch and returns the work for scikit-learn. Layers in parallel took 5 s and 19 s
+    (20 and 100 centres) where one after the other with two threads inside took 5 s and 23 s, and half of it where other
+    work wanted the cores too (12 layers, 28,000 x 768, two Xeon cores). No more layers are taken than there are threads.
+    """
+    def single_threaded(layer: _Layer) -> Any:
+        work = function(layer)  # before the limit: torch sets OpenMP's number itself when a thread first uses it
+        with threadpool_limits(1, user_api='openmp'):  # holds for this thread
+            return work()
+
+    first = list(islice(layers, min(threads, 2)))
+    layers = chain(first, layers)
+    if len(first) < 2:
+        del first
+        return [function(layer)() for layer in layers]
+    del first
+
+    futures: list[Future] = []
+    busy: set[Future] = set()
+    # scikit-learn sets BLAS, whose limit is the process's, to 1 and back around each fit: without a limit outside,
+    # fits that overlap would leave it at 1
+    with threadpool_limits(1, user_api='blas'), ThreadPoolExecutor(threads) as pool:
+        while True:
+            if len(busy) == threads:
+                done, busy = wait(busy, return_when=FIRST_COMPLETED)
+                for future in done:
+                    future.result()  # an error ends the work now
+            layer = next(layers, None)
+            if layer is None:
+                return [future.result() for future in futures]
+            futures.append(pool.submit(single_threaded, layer))
+            busy.add(futures[-1])
+            del layer
+
+
+def _fit_sklearn(layer: _Layer, num_centres: int, max_iter: int, tol: float) -> Callable[[], _Fit]:
+    points = layer.tokens.to('cpu', torch.float32, copy=True, memory_format=torch.contiguous_format).numpy()
+    start = _start(layer, num_centres)
+
+    def work() -> _Fit:
+        model = KMeans(num_centres, init=start().numpy(), n_init=1, max_iter=max_iter, tol=tol, copy_x=False)
+        model.fit(points)
+        return torch.from_numpy(model.cluster_centers_).float(), int(model.n_iter_), float(model.inertia_)
+
+    return work
+
+
+def _fit_on_device(layers: Iterator[_Layer], num_centres: int, max_iter: int, tol: float, device: torch.device,
+                   method: Callable[[Tensor, Tensor, int, float], tuple[Tensor, Tensor, Tensor]]) -> list[_Fit]:
+    """Cluster as many layers at once as fit the device, in units of each layer's standard deviation about its mean.
+
+    So written, one tolerance holds for all layers, and distances keep their digits in low-precision products.
+    """
+    def load(layer: _Layer) -> Callable[[], tuple[Tensor, Tensor]]:
+        points = layer.tokens.to(device, torch.float32)
+        start = _start(layer, num_centres)
+        return lambda: (points, start())
+
+    device = torch.empty(0, device=device).device  # with its index: the current device is each thread's own
+    fits: list[_Fit] = []
+    for first in layers:
+        batch = chain([first], islice(layers, _room(first.tokens.numel() * 4, device) - 1))
+        loaded = _in_threads(load, batch, _num_threads())
+        points = torch.stack([pair[0] for pair in loaded])  # (B, N, D)
+        centres = torch.stack([pair[1] for pair in loaded]).to(device)  # (B, K, D)
+        del first, batch, loaded
+        mean = points.mean(dim=1, keepdim=True)  # (B, 1, D)
+        points -= mean
+        scale = torch.linalg.vector_norm(points, dim=(1, 2), keepdim=True) / math.sqrt(points[0].numel())
+        scale = torch.where(scale > 0, scale, 1.)  # (B, 1, 1)
+        points /= scale
+        centres, iterations, inertia = method(points, (centres - mean) / scale, max_iter, tol)
+        centres = (centres * scale + mean).cpu()
+        inertia = inertia.cpu().double() * scale.flatten().cpu().double()**2
+        fits += zip(centres, iterations.tolist(), inertia.tolist(), strict=True)
+    return fits
+
+
+def _room(layer_bytes: int, device: torch.device) -> int:
+    """How many layers to hold at once: tokens, their stack, and as much again for what works on them."""
+    if device.type != 'cuda':
+        return 1
+    return max(1, torch.cuda.mem_get_info(device)[0] // (3 * layer_bytes))

@@ -6,16 +6,17 @@ registered in TASK_UTILS that holds its options.
 import math
 import os.path as osp
 from abc import ABCMeta, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import ClassVar
 
 import torch
+from mmengine.logging import MMLogger
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor
 
 from mmspt.registry import TASK_UTILS
 
-from .clustering import kmeans
+from .clustering import Clusters, check_backend, kmeans
 
 
 def check_tokens(tokens: Tensor, num_prompts: int) -> None:
@@ -73,7 +74,7 @@ class PromptInitializer(metaclass=ABCMeta):
         """Map tokens (N, D) to prompts (num_prompts, D)."""
 
     def fill(self, layers: Iterable[Tensor], shape: tuple[int, int, int], patch_size: tuple[int, int],
-             generator: torch.Generator) -> Tensor:
+             generator: torch.Generator, device: torch.device | str = 'cpu') -> Tensor:
         """Make the prompts of all layers.
 
         Args:
@@ -81,6 +82,7 @@ class PromptInitializer(metaclass=ABCMeta):
             shape (tuple): (L, N_p, D).
             patch_size (tuple): Height and width of the backbone's patches, pixels.
             generator (torch.Generator): Source of randomness, on the CPU.
+            device (torch.device | str): Where the work may be done. Defaults to 'cpu'.
 
         Returns:
             Tensor: (L, N_p, D), fp32, finite.
@@ -137,14 +139,49 @@ class KMeansInit(PromptInitializer):
 
     Args:
         max_iter (int): The most iterations of Lloyd. Defaults to 100.
+        tol (float): A layer is done when the squared shifts of its centres add up to at most this share of the
+            features' mean variance. Defaults to 1e-4.
+        backend (str): 'auto', 'sklearn', 'flash' or 'torch'; 'auto' chooses by device. Defaults to 'auto'.
+
+    Raises:
+        ValueError: An option out of its range.
     """
     images = 'all'
 
-    def __init__(self, max_iter: int = 100) -> None:
+    def __init__(self, max_iter: int = 100, tol: float = 1e-4, backend: str = 'auto') -> None:
+        if not isinstance(max_iter, int) or isinstance(max_iter, bool) or max_iter < 1:
+            raise ValueError(f'max_iter must be a whole number of at least 1, got {max_iter!r}')
+        if not isinstance(tol, (int, float)) or not 0 <= tol < math.inf:
+            raise ValueError(f'tol must be a finite number of at least 0, got {tol!r}')
+        check_backend(backend)
         self.max_iter = max_iter
+        self.tol = tol
+        self.backend = backend
 
     def __call__(self, tokens: Tensor, num_prompts: int, generator: torch.Generator) -> Tensor:
-        return kmeans(tokens, num_prompts, generator, self.max_iter)
+        return self._cluster([tokens], num_prompts, generator, 'cpu').centres[0]
+
+    def fill(self, layers: Iterable[Tensor], shape: tuple[int, int, int], patch_size: tuple[int, int],
+             generator: torch.Generator, device: torch.device | str = 'cpu') -> Tensor:
+        clusters = self._cluster(layers, shape[1], generator, device)
+        return check_prompts(clusters.centres, shape, type(self).__name__)
+
+    def _cluster(self, layers: Iterable[Tensor], num_prompts: int, generator: torch.Generator,
+                 device: torch.device | str) -> Clusters:
+        def checked() -> Iterator[Tensor]:
+            for tokens in layers:
+                check_tokens(tokens, num_prompts)
+                yield tokens
+
+        clusters = kmeans(checked(), num_prompts, generator, self.max_iter, self.tol, self.backend, device)
+        logger = MMLogger.get_current_instance()
+        for layer, (iterations, inertia) in enumerate(zip(clusters.iterations, clusters.inertia, strict=True)):
+            logger.info(f'K-means ({clusters.backend}), layer {layer}: {iterations} iterations, inertia {inertia:.3e}')
+        stopped = [layer for layer, iterations in enumerate(clusters.iterations) if iterations >= self.max_iter]
+        if stopped:
+            logger.warning(f'K-means did not converge within max_iter={self.max_iter} iterations in layers {stopped}: '
+                           'raise max_iter or tol, or leave it, as the inertia then falls little')
+        return clusters
 
 
 @TASK_UTILS.register_module()
@@ -165,7 +202,7 @@ class UniformInit(PromptInitializer):
         return self._draw((num_prompts, tokens.shape[-1]), self.patch_size**2, generator)
 
     def fill(self, layers: Iterable[Tensor], shape: tuple[int, int, int], patch_size: tuple[int, int],
-             generator: torch.Generator) -> Tensor:
+             generator: torch.Generator, device: torch.device | str = 'cpu') -> Tensor:
         area = math.prod(patch_size) if self.patch_size is None else self.patch_size**2
         return self._draw(shape, area, generator)
 
@@ -210,7 +247,7 @@ class FileInit(PromptInitializer):
         raise ValueError('FileInit holds the prompts of all layers: call fill()')
 
     def fill(self, layers: Iterable[Tensor], shape: tuple[int, int, int], patch_size: tuple[int, int],
-             generator: torch.Generator) -> Tensor:
+             generator: torch.Generator, device: torch.device | str = 'cpu') -> Tensor:
         content = CheckpointLoader.load_checkpoint(self.path, map_location='cpu')
         content = content.get('state_dict', content) if isinstance(content, dict) else {}
         for key in ('prompts', 'backbone.prompts'):

@@ -1,4 +1,7 @@
-"""K-means against scikit-learn's own, and against blobs whose centres are known."""
+"""K-means against plain loops, scikit-learn's own, and blobs whose centres are known."""
+import sys
+import threading
+import types
 import warnings
 
 import numpy as np
@@ -6,9 +9,14 @@ import pytest
 import torch
 from sklearn.cluster import KMeans
 from sklearn.datasets import load_digits
+from threadpoolctl import threadpool_info
 
-from mmspt.prompts import KMeansInit
-from mmspt.prompts.clustering import SEEDING_POINTS_PER_CENTRE, kmeans
+from mmspt.prompts import clustering
+from mmspt.prompts import lloyd as lloyd_module
+from mmspt.prompts.clustering import SEEDING_POINTS_PER_CENTRE, choose_backend, kmeans
+from mmspt.prompts.lloyd import flash, lloyd
+
+ON_CPU = ['sklearn', 'torch', 'flash']
 
 
 def rng(seed=0):
@@ -29,70 +37,417 @@ def make_blobs(num_blobs=8, per_blob=40, dims=5):
     return torch.from_numpy(points), torch.from_numpy(blobs.astype(np.float64).mean(axis=1))
 
 
-@pytest.mark.parametrize('seed', range(5))
-def test_separated_blobs(seed):
+def make_layers(num_layers=3, num=400, dims=8):
+    """Layers far from the origin, each on another scale."""
+    return [(torch.randn(num, dims, generator=rng(i)) + 5) * 10**i for i in range(num_layers)]
+
+
+def digits():
+    return torch.from_numpy(load_digits().data.astype(np.float32))
+
+
+def standardize(points):
+    """In units of one standard deviation about the mean, in float64."""
+    points = points.double() - points.double().mean(dim=0)
+    return (points / points.square().mean().sqrt()).float()
+
+
+def loop_lloyd(points, centres, max_iter, tol):
+    """Lloyd's iterations in float64, a point and a centre at a time; no empty clusters."""
+    points, centres, labels = points.double().numpy(), centres.double().numpy().copy(), None
+    iterations = 0
+    while iterations < max_iter:
+        iterations += 1
+        distances = [[sum((x - centre)**2) for centre in centres] for x in points]
+        new = [row.index(min(row)) for row in distances]
+        means = [np.mean([x for x, label in zip(points, new, strict=True) if label == k], axis=0)
+                 for k in range(len(centres))]
+        shift = sum(sum((a - b)**2) for a, b in zip(means, centres, strict=True))
+        centres = np.array(means)
+        if new == labels or shift <= tol:
+            break
+        labels = new
+    return torch.from_numpy(centres), iterations
+
+
+def fake_flash(calls=None):
+    """flash_kmeans 0.3.1's function, its stopping rule and what it returns, on the CPU."""
+    def batch_kmeans_Euclid(x, n_clusters, max_iters=100, tol=0.0, init_centroids=None, verbose=False, *,
+                            use_heuristic=True):
+        if calls is not None:
+            calls.append(dict(shape=tuple(x.shape), max_iters=max_iters, tol=tol))
+        centroids = init_centroids.view(len(x), n_clusters, x.shape[2])
+        done = 0
+        while done < max_iters:
+            done += 1
+            cluster_ids = torch.cdist(x, centroids).argmin(dim=2).int()
+            new = centroids.clone()
+            for b in range(len(x)):
+                for k in range(n_clusters):
+                    if (cluster_ids[b] == k).any():  # an empty cluster stays
+                        new[b, k] = x[b][cluster_ids[b] == k].mean(dim=0)
+            shift = (new - centroids).norm(dim=-1).max()
+            if shift < tol:
+                break
+            centroids = new
+        return cluster_ids, centroids, done
+
+    module = types.ModuleType('flash_kmeans')
+    module.batch_kmeans_Euclid = batch_kmeans_Euclid
+    return module
+
+
+@pytest.fixture(autouse=True)
+def flash_on_cpu(monkeypatch):
+    """backend='flash' runs the stand-in, on the CPU."""
+    monkeypatch.setitem(sys.modules, 'flash_kmeans', fake_flash())
+    real = clustering.choose_backend
+    monkeypatch.setattr(clustering, 'choose_backend', lambda name, device: 'flash' if name == 'flash'
+                        else real(name, device))
+
+
+# ---------------------------------------------------------------------------------------------- what it finds
+
+
+@pytest.mark.parametrize('backend', ON_CPU)
+@pytest.mark.parametrize('seed', range(3))
+def test_separated_blobs(seed, backend):
     points, means = make_blobs()
-    centres = kmeans(points, len(means), rng(seed)).double()
-    centres, means = centres[centres[:, 0].argsort()], means[means[:, 0].argsort()]
-    torch.testing.assert_close(centres, means, rtol=0, atol=1e-4)
+    found = kmeans([points, 1000 * points + 7], len(means), rng(seed), backend=backend)
+    assert found.backend == backend and found.centres.dtype == torch.float32
+    means = means[means[:, 0].argsort()]
+    for centres, scale, shift in zip(found.centres.double(), (1, 1000), (0, 7), strict=True):
+        centres = (centres[centres[:, 0].argsort()] - shift) / scale
+        torch.testing.assert_close(centres, means, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize('backend', ON_CPU)
 @pytest.mark.parametrize('num_centres', [5, 20])
-def test_inertia_of_scikit_learn(num_centres):
-    points = torch.from_numpy(load_digits().data.astype(np.float32))
+def test_inertia_of_scikit_learn(num_centres, backend):
+    points = digits()
     expected = KMeans(num_centres, n_init=1, random_state=0).fit(points.numpy()).inertia_
-    centres = kmeans(points, num_centres, rng())
-    assert centres.shape == (num_centres, 64) and centres.dtype == torch.float32
-    assert inertia(points, centres) <= 1.02 * expected
+    found = kmeans([points], num_centres, rng(), backend=backend)
+    assert found.centres.shape == (1, num_centres, 64)
+    assert inertia(points, found.centres[0]) <= 1.02 * expected
 
 
-def test_seeding_on_a_subsample():
+@pytest.mark.parametrize('backend', ON_CPU)
+def test_inertia_is_that_of_the_centres(backend):
+    layers = make_layers()
+    found = kmeans(layers, 6, rng(), backend=backend)
+    expected = [inertia(points, centres) for points, centres in zip(layers, found.centres, strict=True)]
+    assert found.inertia == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize('max_iter, tol', [(3, 0.), (100, 1e-2), (100, 0.)])
+def test_torch_against_a_plain_loop(max_iter, tol):
+    points = standardize(torch.randn(150, 3, generator=rng(6)))
+    expected, iterations = loop_lloyd(points, points[:5], max_iter, tol)
+    centres, done, total = lloyd(points[None], points[None, :5], max_iter, tol)
+    torch.testing.assert_close(centres[0].double(), expected, rtol=0, atol=1e-5)
+    assert done.tolist() == [iterations]
+    assert float(total) == pytest.approx(inertia(points, expected), rel=1e-5)
+
+
+@pytest.mark.parametrize('max_iter, tol', [(4, 1e-4), (100, 1e-4), (100, 1e-2), (100, 0.)])
+def test_torch_takes_the_steps_of_scikit_learn(max_iter, tol):
+    points = digits() + 0.1 * torch.randn(1797, 64, generator=rng())  # without ties
+    layers = [points, 3 * points + points.roll(5, dims=1)]
+    theirs = kmeans(layers, 10, rng(), max_iter, tol, 'sklearn')
+    ours = kmeans(layers, 10, rng(), max_iter, tol, 'torch')
+    assert ours.iterations == theirs.iterations
+    assert ours.inertia == pytest.approx(theirs.inertia, rel=1e-5)
+    torch.testing.assert_close(ours.centres, theirs.centres, rtol=1e-4, atol=1e-3)
+
+
+def test_layers_together_as_alone():
+    """A layer that is done keeps its centres while others go on."""
+    points = torch.stack([standardize(make_blobs()[0]), standardize(torch.randn(320, 5, generator=rng(1)))])
+    starts = points[:, :8].clone()
+    centres, iterations, total = lloyd(points, starts, 100, 1e-4)
+    alone = [lloyd(points[i, None], starts[i, None], 100, 1e-4) for i in range(2)]
+    assert iterations.tolist() == [int(one[1]) for one in alone] and iterations[0] < iterations[1]
+    torch.testing.assert_close(centres, torch.cat([one[0] for one in alone]), rtol=0, atol=1e-6)
+    torch.testing.assert_close(total, torch.cat([one[2] for one in alone]))
+
+
+def test_chunks_do_not_matter(monkeypatch):
+    layers = make_layers()
+    expected = kmeans(layers, 6, rng(), backend='torch')
+    monkeypatch.setattr(lloyd_module, 'CHUNK_ELEMENTS', 50)
+    found = kmeans(layers, 6, rng(), backend='torch')
+    assert found.iterations == expected.iterations and found.inertia == pytest.approx(expected.inertia)
+    torch.testing.assert_close(found.centres, expected.centres)
+
+
+@pytest.mark.parametrize('backend', ON_CPU)
+def test_seeding_on_a_subsample(backend):
     """More tokens than the seeding looks at."""
     points = torch.randn(3 * SEEDING_POINTS_PER_CENTRE * 4, 4, generator=rng(1))
     expected = KMeans(4, n_init=3, random_state=0).fit(points.numpy()).inertia_
-    assert inertia(points, kmeans(points, 4, rng())) <= 1.02 * expected
+    assert inertia(points, kmeans([points], 4, rng(), backend=backend).centres[0]) <= 1.02 * expected
 
 
-def test_centres_are_a_fixed_point():
+@pytest.mark.parametrize('backend', ON_CPU)
+def test_centres_are_a_fixed_point(backend):
     """Each centre is the mean of the tokens nearest to it."""
     points = torch.randn(300, 3, generator=rng(2))
-    centres = kmeans(points, 6, rng(), max_iter=1000)
+    centres = kmeans([points], 6, rng(), 1000, 0., backend).centres[0]
     nearest = torch.cdist(points, centres).argmin(dim=1)
     means = torch.stack([points[nearest == k].mean(dim=0) for k in range(6)])
-    torch.testing.assert_close(centres, means, rtol=0, atol=0.02)
+    torch.testing.assert_close(centres, means, rtol=0, atol=1e-5)
 
 
-def test_more_iterations_do_not_hurt():
+@pytest.mark.parametrize('backend', ON_CPU)
+def test_more_iterations_do_not_hurt(backend):
     points = torch.randn(2000, 8, generator=rng(3))
-    one, many = (inertia(points, kmeans(points, 20, rng(), max_iter=n)) for n in (1, 100))
-    assert many < one
+    one, few, many = (kmeans([points], 20, rng(), n, backend=backend) for n in (1, 2, 100))
+    assert many.inertia < few.inertia < one.inertia
+    assert (one.iterations, few.iterations) == ([1], [2]) and 2 < many.iterations[0] < 100
 
 
-def test_seed_decides():
-    points = torch.randn(400, 8, generator=rng(4))
-    torch.testing.assert_close(kmeans(points, 10, rng(1)), kmeans(points, 10, rng(1)), rtol=0, atol=0)
-    assert not torch.allclose(kmeans(points, 10, rng(1)).sort(dim=0).values,
-                              kmeans(points, 10, rng(2)).sort(dim=0).values)
+# ---------------------------------------------------------------------------------------------- the same every time
 
 
-def test_as_many_centres_as_tokens():
+@pytest.mark.parametrize('backend', ON_CPU)
+def test_seed_decides(backend):
+    layers = make_layers()
+    first, again, other = (kmeans(layers, 10, rng(seed), backend=backend).centres for seed in (1, 1, 2))
+    torch.testing.assert_close(first, again, rtol=0, atol=0)
+    assert not torch.allclose(first.sort(dim=1).values, other.sort(dim=1).values)
+
+
+@pytest.mark.parametrize('backend', ON_CPU)
+def test_backends_and_layers_draw_in_turn(backend):
+    generator = rng()
+    kmeans(make_layers(), 10, generator, backend=backend)
+    expected = rng()
+    for _ in range(3):
+        torch.randint(2**31, (), generator=expected)
+        torch.randperm(400, generator=expected)
+    assert torch.equal(generator.get_state(), expected.get_state())
+
+
+@pytest.mark.parametrize('backend', ON_CPU)
+@pytest.mark.parametrize('threads', [2, 3, 8])
+def test_threads_do_not_matter(monkeypatch, threads, backend):
+    layers = make_layers(5)
+    monkeypatch.setattr(clustering, '_num_threads', lambda: 1)
+    expected = kmeans(layers, 6, rng(), backend=backend)
+    before = threadpool_info()
+    monkeypatch.setattr(clustering, '_num_threads', lambda: threads)
+    found = kmeans(layers, 6, rng(), backend=backend)
+    torch.testing.assert_close(found.centres, expected.centres, rtol=1e-6, atol=0)
+    assert found.iterations == expected.iterations
+    assert threadpool_info() == before
+
+
+def test_layers_are_worked_on_in_parallel(monkeypatch):
+    monkeypatch.setattr(clustering, '_num_threads', lambda: 2)
+    meeting = threading.Barrier(2, timeout=20)
+    done = clustering._in_threads(lambda layer: meeting.wait, iter(range(4)), 2)
+    assert sorted(done) == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize('threads', [1, 2, 3])
+def test_layers_are_taken_lazily(monkeypatch, threads):
+    """No more layers are taken than are done or at work."""
+    monkeypatch.setattr(clustering, '_num_threads', lambda: threads)
+    real, done, most = clustering._fit_sklearn, [], []
+
+    def fit(*args):
+        work = real(*args)
+        return lambda: (work(), done.append(1))[0]
+
+    def layers():
+        for taken, tokens in enumerate(make_layers(6), 1):
+            most.append(taken - len(done))
+            yield tokens
+
+    monkeypatch.setattr(clustering, '_fit_sklearn', fit)
+    assert len(kmeans(layers(), 4, rng()).centres) == 6
+    assert max(most) == threads
+
+
+def test_torch_takes_layers_lazily():
+    taken = []
+
+    def layers():
+        for tokens in make_layers(3):
+            taken.append(1)
+            yield tokens
+
+    drawn = clustering._draw(layers(), 4, rng())
+
+    def method(points, centres, max_iter, tol):
+        assert len(points) == 1 and len(taken) == method.calls + 1
+        method.calls += 1
+        return lloyd(points, centres, max_iter, tol)
+
+    method.calls = 0
+    assert len(clustering._fit_on_device(drawn, 4, 10, 1e-4, torch.device('cpu'), method)) == 3
+
+
+# ---------------------------------------------------------------------------------------------- odd tokens
+
+
+@pytest.mark.parametrize('backend', ON_CPU)
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16, torch.float64])
+def test_other_dtypes(dtype, backend):
+    layers = [torch.randn(400, 8, generator=rng(i)).to(dtype).requires_grad_() for i in range(2)]
+    found = kmeans(layers, 6, rng(), backend=backend)
+    expected = kmeans([layer.detach().float() for layer in layers], 6, rng(), backend=backend)
+    assert found.centres.dtype == torch.float32 and not found.centres.requires_grad
+    torch.testing.assert_close(found.centres, expected.centres, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize('backend', ON_CPU)
+def test_tokens_are_left_alone(backend):
+    layers = make_layers()
+    before = [layer.clone() for layer in layers]
+    kmeans(layers, 6, rng(), backend=backend)
+    assert all(torch.equal(a, b) for a, b in zip(layers, before, strict=True))
+
+
+@pytest.mark.parametrize('method', [lloyd, flash])
+def test_empty_clusters_move(method):
+    """Two of the starts are far away from all tokens: as scikit-learn, the farthest tokens take their place."""
+    points = standardize(torch.cat([make_blobs(4)[0], 50 * torch.ones(1, 5)]))
+    starts = torch.cat([points[:2], torch.full((2, 5), 1e3)])
+    expected = KMeans(4, init=starts.numpy(), n_init=1, max_iter=100).fit(points.numpy())
+    centres, iterations, total = method(points[None], starts[None], 100, 1e-4)
+    assert 1 < int(iterations) < 100 and centres.abs().max() < 10
+    assert float(total) == pytest.approx(inertia(points, centres[0]), rel=1e-5)
+    assert len(torch.cdist(points, centres[0]).argmin(dim=1).unique()) == 4
+    if method is lloyd:
+        torch.testing.assert_close(centres[0], torch.from_numpy(expected.cluster_centers_), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize('backend', ON_CPU)
+def test_as_many_centres_as_tokens(backend):
     points = torch.randn(7, 3, generator=rng(5))
-    centres = kmeans(points, 7, rng())
+    found = kmeans([points], 7, rng(), backend=backend)
+    centres = found.centres[0]
     torch.testing.assert_close(centres[centres[:, 0].argsort()], points[points[:, 0].argsort()])
+    assert found.inertia == pytest.approx([0], abs=1e-10)
 
 
-def test_duplicates_are_no_warning():
-    points = torch.eye(3).repeat(5, 1)
+@pytest.mark.parametrize('points', [torch.eye(3).repeat(5, 1), torch.full((15, 3), 0.1), torch.zeros(15, 3)])
+@pytest.mark.parametrize('threads', [1, 2])
+@pytest.mark.parametrize('backend', ON_CPU)
+def test_duplicates_are_no_warning(monkeypatch, threads, backend, points):
+    monkeypatch.setattr(clustering, '_num_threads', lambda: threads)
     with warnings.catch_warnings():
         warnings.simplefilter('error')
-        centres = kmeans(points, 6, rng())
-    assert centres.shape == (6, 3)
-    assert inertia(points, centres) == pytest.approx(0, abs=1e-6)
+        found = kmeans([points] * 2, 6, rng(), backend=backend)
+    assert found.centres.shape == (2, 6, 3)
+    assert found.inertia == pytest.approx([0, 0], abs=1e-6)
+    assert [inertia(points, centres) for centres in found.centres] == pytest.approx([0, 0], abs=1e-6)
 
 
-def test_initializer_runs_it_layer_by_layer():
-    points, means = make_blobs()
-    prompts = KMeansInit().fill([points, points + 1], (2, len(means), 5), (8, 8), rng()).double()
-    order = prompts[:, :, 0].argsort(dim=1)[..., None].expand_as(prompts)
-    expected = means[means[:, 0].argsort()]
-    torch.testing.assert_close(prompts.gather(1, order), torch.stack([expected, expected + 1]), rtol=0, atol=1e-4)
+@pytest.mark.parametrize('backend', ON_CPU)
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+def test_tokens_that_are_not_finite(value, backend):
+    layers = make_layers()
+    layers[1][3, 2] = value
+    with pytest.raises(ValueError, match='tokens must be finite, those of layer 1 hold NaN or infinity: check the'):
+        kmeans(layers, 4, rng(), backend=backend)
+
+
+@pytest.mark.filterwarnings('ignore:overflow:RuntimeWarning', 'ignore:invalid value:RuntimeWarning')
+@pytest.mark.parametrize('backend', ON_CPU)
+def test_squares_that_overflow(backend):
+    layers = make_layers(2)
+    layers[1] = layers[1] * 1e25
+    with pytest.raises(ValueError, match='finite, those of layer 1 are not: their'):
+        kmeans(layers, 4, rng(), backend=backend)
+
+
+@pytest.mark.parametrize('backend', ON_CPU)
+@pytest.mark.parametrize('layers, num_centres, message', [
+    ([torch.zeros(3, 2)], 4, 'got 4 centres for 3 tokens: take more tokens or fewer centres'),
+    ([torch.zeros(3, 2)], 0, 'must lie between 1 and that of the tokens, got 0 centres'),
+    ([torch.eye(3), torch.zeros(4, 3)], 2, r'layer 1 has \(4, 3\) and the first \(3, 3\)'),
+    ([torch.zeros(2, 3, 4)], 2, r'one shape \(N, D\), layer 0 has \(2, 3, 4\)'),
+    ([], 2, 'at least one layer, got none'),
+])
+def test_refuses(layers, num_centres, message, backend):
+    with pytest.raises(ValueError, match=message):
+        kmeans(layers, num_centres, rng(), backend=backend)
+
+
+# ---------------------------------------------------------------------------------------------- which backend
+
+
+@pytest.mark.parametrize('installed', [True, False])
+@pytest.mark.parametrize('backend, device, expected', [
+    ('auto', 'cpu', ('sklearn', 'sklearn')),
+    ('auto', 'cuda', ('flash', 'torch')),
+    ('auto', 'cuda:1', ('flash', 'torch')),
+    ('auto', 'mps', ('torch', 'torch')),
+    ('sklearn', 'cuda', ('sklearn', 'sklearn')),
+    ('torch', 'cpu', ('torch', 'torch')),
+    ('torch', 'cuda', ('torch', 'torch')),
+])
+def test_choice_by_device(monkeypatch, backend, device, expected, installed):
+    monkeypatch.setitem(sys.modules, 'flash_kmeans', fake_flash() if installed else None)
+    assert choose_backend(backend, torch.device(device)) == expected[not installed]
+
+
+def test_flash_on_a_cpu():
+    with pytest.raises(ValueError, match="'flash' needs a CUDA device, got 'cpu': set backend='auto' or 'sklearn'"):
+        choose_backend('flash', torch.device('cpu'))
+
+
+def test_flash_that_is_not_installed(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'flash_kmeans', None)
+    with pytest.raises(ImportError, match=r"pip install 'mmspt\[gpu\]', or set backend='torch'"):
+        choose_backend('flash', torch.device('cuda'))
+
+
+def test_unknown_backend():
+    with pytest.raises(ValueError, match=r"one of \('auto', 'sklearn', 'flash', 'torch'\), got 'gpu'"):
+        kmeans([torch.eye(3)], 2, rng(), backend='gpu')
+
+
+def test_threads_are_limited(monkeypatch):
+    monkeypatch.setattr(torch, 'get_num_threads', lambda: 3)
+    monkeypatch.setattr(clustering.os, 'sched_getaffinity', lambda pid: {0, 2, 5, 6}, raising=False)
+    assert clustering._num_threads() == 3
+    monkeypatch.setattr(clustering.os, 'sched_getaffinity', lambda pid: {4})
+    assert clustering._num_threads() == 1
+
+
+# ---------------------------------------------------------------------------------------------- flash-kmeans
+
+
+def test_flash_does_the_iterations(monkeypatch):
+    """All layers in one call, whose bound is so tight that one more iteration in full precision is enough."""
+    calls = []
+    monkeypatch.setitem(sys.modules, 'flash_kmeans', fake_flash(calls))
+    points = torch.stack([standardize(torch.randn(300, 4, generator=rng(i))) for i in range(3)])
+    _, iterations, total = flash(points, points[:, :5].clone(), 50, 1e-4)
+    assert calls == [dict(shape=(3, 300, 4), max_iters=49, tol=pytest.approx((1e-4 / 5)**0.5))]
+    expected = [KMeans(5, init=x[:5].numpy(), n_init=1).fit(x.numpy()).inertia_ for x in points]
+    assert total.tolist() == pytest.approx(expected, rel=0.01)
+    assert len(set(iterations.tolist())) == 1 and max(iterations) < 50
+
+
+def test_flash_stays_within_max_iter(monkeypatch):
+    calls = []
+    monkeypatch.setitem(sys.modules, 'flash_kmeans', fake_flash(calls))
+    points = standardize(torch.randn(500, 4, generator=rng()))[None]
+    assert flash(points, points[:, :20], 1, 0.)[1].tolist() == [1] and calls == []
+    assert flash(points, points[:, :20], 5, 0.)[1].tolist() == [5] and calls[0]['max_iters'] == 4
+    assert calls[0]['tol'] == 1e-6
+
+
+def test_flash_that_fails(monkeypatch):
+    def broken(*args, **kwargs):
+        raise AssertionError('out of resource: shared memory')
+
+    module = types.ModuleType('flash_kmeans')
+    module.batch_kmeans_Euclid = broken
+    monkeypatch.setitem(sys.modules, 'flash_kmeans', module)
+    with pytest.raises(RuntimeError, match=r"out of resource: shared memory.*set the initializer's backend='torch'"):
+        kmeans(make_layers(), 4, rng(), backend='flash')

@@ -1,9 +1,11 @@
 """Every prompt initializer against a plain loop, torch's pooling or a closed form."""
+import logging
 import math
 
 import pytest
 import torch
 import torch.nn.functional as F
+from mmengine.logging import MMLogger
 from safetensors.torch import save_file
 
 from mmspt.prompts import (
@@ -47,6 +49,8 @@ def test_registry_and_constructor_agree(cls):
 
 @pytest.mark.parametrize('kwargs, attribute', [
     (dict(type='mmspt.KMeansInit', max_iter=7), ('max_iter', 7)),
+    (dict(type='mmspt.KMeansInit', tol=0), ('tol', 0)),
+    (dict(type='mmspt.KMeansInit', backend='torch'), ('backend', 'torch')),
     (dict(type='mmspt.NormalInit', std=0.5), ('std', 0.5)),
     (dict(type='mmspt.UniformInit', patch_size=4), ('patch_size', 4)),
     (dict(type='mmspt.FileInit', path='a.safetensors'), ('path', 'a.safetensors')),
@@ -116,6 +120,75 @@ def test_pooling(cls, function, reduce, torch_pool, num_tokens, num_prompts):
     torch.testing.assert_close(pooled, loop)
     torch.testing.assert_close(pooled, torch_pool(tokens.T[None], width)[0].T[:num_prompts])
     torch.testing.assert_close(cls()(tokens, num_prompts, rng()), loop)
+
+
+# ---------------------------------------------------------------------------------------------- K-means
+
+
+@pytest.fixture
+def logged():
+    """(level, message) of what the current logger gets."""
+    lines, handler = [], logging.Handler()
+    handler.emit = lambda record: lines.append((record.levelname, record.getMessage()))
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel('INFO')
+    logger.addHandler(handler)
+    yield lines
+    logger.removeHandler(handler)
+    logger.setLevel(level)
+
+
+def make_corners(scale):
+    """Ten tokens around each of four corners, and the corners."""
+    corners = scale * torch.tensor([[0., 0., 0.], [0., 9., 0.], [9., 0., 0.], [9., 9., 9.]])
+    noise = torch.randn(5, 4, 3, generator=rng(3))
+    return (corners + torch.cat([noise, -noise])).flatten(0, 1), corners
+
+
+@pytest.mark.parametrize('backend, name', [('auto', 'sklearn'), ('sklearn', 'sklearn'), ('torch', 'torch')])
+def test_kmeans_finds_each_layer_s_corners(logged, backend, name):
+    layers, corners = zip(*(make_corners(scale) for scale in (2, 5)), strict=True)
+    prompts = KMeansInit(backend=backend).fill(iter(layers), (2, 4, 3), (8, 8), rng(), 'cpu')
+    for found, expected in zip(prompts, corners, strict=True):
+        torch.testing.assert_close(found[torch.cdist(expected, found).argmin(dim=1)], expected, rtol=0, atol=1e-4)
+    inertia = [float((layer - corner.repeat(10, 1)).square().sum())
+               for layer, corner in zip(layers, corners, strict=True)]
+    assert logged == [('INFO', f'K-means ({name}), layer {i}: 2 iterations, inertia {inertia[i]:.3e}')
+                      for i in range(2)]
+
+
+def test_kmeans_called_for_one_layer():
+    tokens = make_tokens()
+    torch.testing.assert_close(KMeansInit()(tokens, 4, rng()),
+                               KMeansInit().fill([tokens], (1, 4, 6), (8, 8), rng())[0], rtol=0, atol=0)
+
+
+def test_kmeans_tells_which_layers_stopped_early(logged):
+    layers = [make_tokens(400), make_corners(5)[0].repeat(10, 2), make_tokens(400, seed=2)]
+    KMeansInit(max_iter=3).fill(layers, (3, 4, 6), (8, 8), rng())
+    warned = [message for level, message in logged if level == 'WARNING']
+    assert len(warned) == 1 and 'within max_iter=3 iterations in layers [0, 2]: raise max_iter' in warned[0]
+
+
+@pytest.mark.parametrize('kwargs, message', [
+    (dict(max_iter=0), 'max_iter must be a whole number of at least 1, got 0'),
+    (dict(max_iter=1.5), 'max_iter must be a whole number of at least 1, got 1.5'),
+    (dict(max_iter=True), 'max_iter must be a whole number of at least 1, got True'),
+    (dict(tol=-1e-3), 'tol must be a finite number of at least 0, got -0.001'),
+    (dict(tol=float('nan')), 'tol must be a finite number of at least 0, got nan'),
+    (dict(tol='1e-4'), "tol must be a finite number of at least 0, got '1e-4'"),
+    (dict(backend='cuml'), r"backend must be one of \('auto', 'sklearn', 'flash', 'torch'\), got 'cuml'"),
+])
+def test_kmeans_refuses_options(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        KMeansInit(**kwargs)
+
+
+@pytest.mark.parametrize('cls', [*FROM_TOKENS, UniformInit, NormalInit])
+def test_device_is_only_where_work_may_be_done(cls):
+    args = make_layers(), (3, 4, 6), (8, 8)
+    torch.testing.assert_close(cls().fill(*args, rng(), torch.device('cpu')), cls().fill(*args, rng()), rtol=0, atol=0)
 
 
 # ---------------------------------------------------------------------------------------------- uniform, normal, file

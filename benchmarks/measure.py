@@ -7,12 +7,16 @@ import os
 import platform
 import statistics
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
+from itertools import accumulate
 from typing import Any
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 
+os.environ.setdefault('KINETO_LOG_LEVEL', '99')  # the profiler is chatty
 PACKAGES = ('mmspt', 'torch', 'mmengine', 'mmpretrain', 'numpy', 'scikit-learn')
 
 
@@ -85,11 +89,8 @@ def _status(key: str) -> int:
         return next(int(line.split()[1]) for line in file if line.startswith(key)) * 1024
 
 
-def peak_memory(call: Callable[[], Any], device: torch.device) -> int | None:
-    """Bytes that one call needs at its peak above what is held before: of the GPU, or of the process (Linux).
-
-    None where the system does not tell.
-    """
+def peak_of_tensors(call: Callable[[], Any], device: torch.device) -> int:
+    """Bytes that torch allocates for one call at its peak, beyond what is held before."""
     gc.collect()
     if device.type == 'cuda':
         torch.cuda.reset_peak_memory_stats(device)
@@ -97,12 +98,25 @@ def peak_memory(call: Callable[[], Any], device: torch.device) -> int | None:
         call()
         wait(device)
         return torch.cuda.max_memory_allocated(device) - before
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+            call()
+    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == '[memory]']
+    events.sort(key=lambda event: event.start_ns())
+    return max(accumulate(event.nbytes() for event in events), default=0)
+
+
+def peak_of_process(call: Callable[[], Any]) -> int | None:
+    """Bytes of main memory that the process needs at its peak beyond what it holds before; None where not on Linux."""
+    gc.collect()
     try:
         ctypes.CDLL(None).malloc_trim(0)
         with open('/proc/self/clear_refs', 'w', encoding='ascii') as file:
             file.write('5')  # sets VmHWM back to VmRSS
         before = _status('VmRSS')
     except (OSError, AttributeError):
+        call()
         return None
     call()
     return _status('VmHWM') - before

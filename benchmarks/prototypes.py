@@ -31,7 +31,7 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
-from measure import machine, peak_memory, settings, wait, write_json
+from measure import machine, peak_of_process, settings, wait, write_json
 from mmspt.engine.hooks import PromptInitHook
 from mmspt.models.backbones import PromptedViT
 from mmspt.prompts import KMeansInit
@@ -84,7 +84,7 @@ class TimedInitHook(PromptInitHook):
 
     def fill(self, *args: Any) -> None:
         start = time.perf_counter()
-        self.peak_bytes = peak_memory(partial(super().fill, *args), args[-1].prompts.device)
+        self.peak_bytes = peak_of_process(partial(super().fill, *args))
         self.seconds = time.perf_counter() - start
 
 

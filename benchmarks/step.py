@@ -18,6 +18,7 @@ from itertools import product
 from typing import Any
 
 import torch
+from mmcv.cnn.bricks import DropPath
 from mmengine.registry import init_default_scope
 from mmpretrain.models import ImageClassifier, VisionTransformer
 from mmpretrain.registry import MODELS
@@ -27,7 +28,7 @@ from rich.progress import Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from torch import Tensor, nn
 
-from measure import alternate, machine, peak_memory, ratio, settings, write_json
+from measure import alternate, machine, peak_of_tensors, ratio, settings, write_json
 
 OUTPUTS: dict[str, dict[str, Any]] = dict(
     mae=dict(out_type='avg_featmap', final_norm=False), mocov3=dict(out_type='cls_token'))
@@ -65,6 +66,12 @@ def build(args: argparse.Namespace, outputs: str, **kwargs: Any) -> ImageClassif
     backbone = dict(arch=args.arch, img_size=args.img_size, **OUTPUTS[outputs], **kwargs)
     model = MODELS.build(dict(type='ImageClassifier', backbone=backbone, head=head)).to(args.device)
     if args.compile:
+        for name in ('cache_size_limit', 'recompile_limit'):  # of dynamo: each variant is compiled on its own
+            if hasattr(torch._dynamo.config, name):
+                setattr(torch._dynamo.config, name, 1000)
+        for module in model.modules():
+            if isinstance(module, DropPath):
+                module.drop_prob = float(module.drop_prob)  # MMPretrain's NumPy scalar would break the stock graph
         model.backbone.forward = torch.compile(model.backbone.forward)
     return model
 
@@ -128,7 +135,7 @@ def measure(args: argparse.Namespace, outputs: str, dtype: str, kind: str, progr
         progress.advance(task)
     seconds = alternate(variants, args.rounds, device, calls, lambda name: progress.advance(task))
     for name, call in variants.items():
-        memory[name] = peak_memory(call, device)
+        memory[name] = peak_of_tensors(call, device)
         progress.advance(task)
     progress.remove_task(task)
     rows = {name: dict(median=statistics.median(times), seconds=times, over_none=ratio(times, seconds[NONE]),
@@ -149,7 +156,7 @@ def show(case: dict[str, Any], console: Console) -> None:
     for name, row in case['variants'].items():
         table.add_row(name, f'{row["median"] * 1e3:.1f}', f'{row["over_none"]:.3f}',
                       f'{row["over_keys_values"]:.3f}' if 'over_keys_values' in row else '',
-                      f'{row["peak_bytes"] / 2**20:.0f}' if row['peak_bytes'] is not None else '?')
+                      f'{row["peak_bytes"] / 2**20:,.0f}')
     console.print(table)
     if not math.isnan(case['difference']):
         console.print(f'keys and values against concatenation: outputs differ by {case["difference"]:.1e}, relative')

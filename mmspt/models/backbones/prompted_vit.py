@@ -1,6 +1,7 @@
 """A Vision Transformer with prompt tokens: VPT (https://arxiv.org/abs/2203.12119), SPT (https://arxiv.org/abs/2402.02382)."""
 import math
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 import torch
@@ -139,7 +140,7 @@ class PromptedViT(FrozenViT):
     def _kept_keys_values(self) -> dict[int, Tensor]:
         """Keys and values of all blocks that need no more of the prompts, by block; empty where none may be kept."""
         prompts = self.prompts
-        if prompts is None or self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        if prompts is None or self.prompt_drop.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return {}
         blocks = [i for i in range(len(prompts)) if not self._reads_prompts(i)]
         if not blocks or (prompts.is_cuda and torch.cuda.is_current_stream_capturing()):
@@ -165,9 +166,10 @@ class PromptedViT(FrozenViT):
         n, inside = self.num_extra_tokens, 0  # prompts among the tokens, behind CLS
         kept = self._kept_keys_values()
         last = min(max(self.out_indices), self.num_layers - 1)
-        shortened = bool(self.num_prompts) and not self.concatenate  # the last block puts out no more than is read
+        # the last block puts out no more than is read
+        shortened = bool(self.num_prompts) and not self.concatenate and last in self.out_indices
         outs = []
-        for i, layer in enumerate(self.layers[:last + 1]):
+        for i, layer in enumerate(islice(self.layers, last + 1)):
             prompts = None if i in kept else self._prompts_of(i, len(x))
             if prompts is not None or i in kept:
                 x, inside = without(x, n, inside), 0

@@ -122,10 +122,14 @@ def check_backend(backend: str) -> None:
         raise ValueError(f'backend must be one of {BACKENDS}, got {backend!r}')
 
 
+def _num_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
+
 def _num_threads() -> int:
     """OMP_NUM_THREADS or torch.set_num_threads, within the cores that this process may use."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-    return max(1, min(torch.get_num_threads(), cores))
+    return max(1, min(torch.get_num_threads(), _num_cores()))
 
 
 def _draw(layers: Iterable[Tensor], num_centres: int, generator: torch.Generator) -> Iterator[_Layer]:
@@ -158,8 +162,9 @@ def _in_threads(function: Callable[[_Layer], Callable[[], Any]], layers: Iterato
     """Work on one layer a thread, each with one thread of OpenMP and BLAS; on a single layer with all of them.
 
     ``function`` prepares a layer with torch and returns the work for scikit-learn. Layers in parallel took 5 s and 19 s
-    (20 and 100 centres) where one after the other with two threads inside took 5 s and 23 s, and half of it where other
-    work wanted the cores too (12 layers, 28,000 x 768, two Xeon cores). No more layers are taken than there are threads.
+    (20 and 100 centres) where one after the other with two threads inside took 5 s and 23 s, and half as long where
+    other work wanted the cores too (12 layers, 28,000 x 768, two Xeon cores). No more layers are taken than there are
+    threads.
     """
     def single_threaded(layer: _Layer) -> Any:
         work = function(layer)  # before the limit: torch sets OpenMP's number itself when a thread first uses it
@@ -218,7 +223,8 @@ def _fit_on_device(layers: Iterator[_Layer], num_centres: int, max_iter: int, to
     fits: list[_Fit] = []
     for first in layers:
         batch = chain([first], islice(layers, _room(first.tokens.numel() * 4, device) - 1))
-        loaded = _in_threads(load, batch, _num_threads())
+        # torchrun sets OMP_NUM_THREADS=1, which would leave a GPU waiting for k-means++ layer by layer
+        loaded = _in_threads(load, batch, _num_cores())
         points = torch.stack([pair[0] for pair in loaded])  # (B, N, D)
         centres = torch.stack([pair[1] for pair in loaded]).to(device)  # (B, K, D)
         del first, batch, loaded

@@ -228,14 +228,19 @@ def test_backends_and_layers_draw_in_turn(backend):
     assert torch.equal(generator.get_state(), expected.get_state())
 
 
+def set_threads(monkeypatch, threads):
+    for name in ('_num_threads', '_num_cores'):
+        monkeypatch.setattr(clustering, name, lambda: threads)
+
+
 @pytest.mark.parametrize('backend', ON_CPU)
 @pytest.mark.parametrize('threads', [2, 3, 8])
 def test_threads_do_not_matter(monkeypatch, threads, backend):
     layers = make_layers(5)
-    monkeypatch.setattr(clustering, '_num_threads', lambda: 1)
+    set_threads(monkeypatch, 1)
     expected = kmeans(layers, 6, rng(), backend=backend)
     before = threadpool_info()
-    monkeypatch.setattr(clustering, '_num_threads', lambda: threads)
+    set_threads(monkeypatch, threads)
     found = kmeans(layers, 6, rng(), backend=backend)
     torch.testing.assert_close(found.centres, expected.centres, rtol=1e-6, atol=0)
     assert found.iterations == expected.iterations

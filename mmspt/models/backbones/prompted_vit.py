@@ -13,6 +13,9 @@ from ..layers import PromptCache, PromptedBlock
 from ..layers.prompted_block import prompt_keys_values
 from .frozen_vit import FrozenViT
 
+# torch 2.1 has it under another name
+is_compiling = getattr(torch.compiler, 'is_compiling', None) or torch._dynamo.is_compiling
+
 PROMPT_TYPES = ('deep', 'shallow')
 
 
@@ -137,18 +140,23 @@ class PromptedViT(FrozenViT):
         return self.prompt_type == 'shallow' or self.concatenate or (
             block in self.out_indices and self.out_type == 'avg_featmap' and self.pool_prompts)
 
-    def _kept_keys_values(self) -> dict[int, Tensor]:
-        """Keys and values of all blocks that need no more of the prompts, by block; empty where none may be kept."""
+    def _kept_keys_values(self) -> list[Tensor | None]:
+        """For each block the keys and values of its prompts, where it reads no more of them and they may be kept."""
+        kept: list[Tensor | None] = [None] * self.num_layers
         prompts = self.prompts
-        if prompts is None or self.prompt_drop.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return {}
+        if prompts is None or self.prompt_drop.training or torch.is_grad_enabled() or is_compiling() or (
+                prompts.is_cuda and torch.cuda.is_current_stream_capturing()):
+            return kept
         blocks = [i for i in range(len(prompts)) if not self._reads_prompts(i)]
-        if not blocks or (prompts.is_cuda and torch.cuda.is_current_stream_capturing()):
-            return {}
-        weights = [p for i in blocks for part in (self.layers[i].ln1, self.layers[i].attn.qkv)
-                   for p in part.parameters()]
-        return dict(zip(blocks, self._cache.get(
-            prompts, weights, lambda: [prompt_keys_values(self.layers[i], prompts[i]) for i in blocks]), strict=True))
+        if not blocks:
+            return kept
+        weights = [weight for i in blocks for part in (self.layers[i].ln1, self.layers[i].attn.qkv)
+                   for weight in part.parameters()]
+        values = self._cache.get(
+            prompts, weights, lambda: [prompt_keys_values(self.layers[i], prompts[i]) for i in blocks])
+        for i, value in zip(blocks, values, strict=True):
+            kept[i] = value
+        return kept
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Compute features.
@@ -170,20 +178,21 @@ class PromptedViT(FrozenViT):
         shortened = bool(self.num_prompts) and not self.concatenate and last in self.out_indices
         outs = []
         for i, layer in enumerate(islice(self.layers, last + 1)):
-            prompts = None if i in kept else self._prompts_of(i, len(x))
-            if prompts is not None or i in kept:
+            keys_values = kept[i]
+            prompts = self._prompts_of(i, len(x)) if keys_values is None else None
+            if prompts is not None or keys_values is not None:
                 x, inside = without(x, n, inside), 0
             if prompts is not None and self._reads_prompts(i):
                 x = torch.cat((x[:, :n], prompts.expand(len(x), -1, -1).to(x.dtype), x[:, n:]), dim=1)
                 prompts, inside = None, self.num_prompts
             if i == last and shortened and self.out_type == 'cls_token':
-                x, inside = layer(x, prompts, 1, kept.get(i)), 0
+                x, inside = layer(x, prompts, 1, keys_values), 0
             elif i == last and shortened and self.out_type == 'avg_featmap' and not self._normalizes(i):
                 first = n if self.pool_prompts else n + inside
-                outs.append(self.ln2(layer(x, prompts, None, kept.get(i), first)))
+                outs.append(self.ln2(layer(x, prompts, None, keys_values, first)))
                 break
             else:
-                x = layer(x, prompts, None, kept.get(i))
+                x = layer(x, prompts, None, keys_values)
             if self._normalizes(i):
                 x = self.ln1(x)
             if i in self.out_indices:

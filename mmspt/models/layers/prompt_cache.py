@@ -1,6 +1,5 @@
 """The prompts' keys and values, kept from one image to the next."""
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +11,14 @@ def _state(tensor: Tensor) -> tuple:
     return tensor.data_ptr(), version, tensor.dtype, tensor.device
 
 
+def _autocast_dtype(device_type: str) -> torch.dtype | None:
+    if hasattr(torch, 'get_autocast_dtype'):
+        return torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else None
+    if device_type == 'cpu':  # torch < 2.4
+        return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else None
+    return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else None
+
+
 class PromptCache:
     """Holds what was computed from prompts and frozen weights until one of them changes.
 
@@ -20,13 +27,13 @@ class PromptCache:
     """
 
     def __init__(self) -> None:
-        self._prompts: Tensor | None = None
-        self._key: tuple = ()
-        self._values: list[Tensor] = []
+        self.clear()
 
     def clear(self) -> None:
         """Forget."""
-        self.__init__()  # type: ignore[misc]
+        self._prompts: Tensor | None = None
+        self._key: tuple = ()
+        self._values: list[Tensor] = []
 
     def get(self, prompts: Tensor, weights: Sequence[Tensor], compute: Callable[[], list[Tensor]]) -> list[Tensor]:
         """Return ``compute()``, or what it returned for the same prompts and weights under the same autocast.
@@ -36,12 +43,7 @@ class PromptCache:
             weights (Sequence[Tensor]): Whatever else ``compute`` reads.
             compute (Callable): Called without gradient.
         """
-        device = prompts.device.type
-        # torch 2.1 knows these by device under other names
-        autocast: Any = None
-        if torch.is_autocast_enabled() or (device == 'cpu' and torch.is_autocast_cpu_enabled()):
-            autocast = torch.get_autocast_cpu_dtype() if device == 'cpu' else torch.get_autocast_gpu_dtype()
-        key = (autocast, prompts.dtype, prompts.device, *map(_state, weights))
+        key = (_autocast_dtype(prompts.device.type), prompts.dtype, prompts.device, *map(_state, weights))
         if self._prompts is None or key != self._key or not torch.equal(self._prompts, prompts):
             with torch.no_grad():
                 self._values = compute()

@@ -58,11 +58,14 @@ def attend(attn: MultiheadAttention, x: Tensor, keys_values: Tensor | None, num_
         query, own = project(attn, x, 0, 3).split((1, 2), dim=2)  # one copy in the backward pass, indexing takes three
     else:
         query, own = project(attn, x[:, :num_queries], 0, 1), project(attn, x, 1, 3)
+    query = query.squeeze(2).transpose(1, 2)  # (B, H, queries, d)
     if keys_values is not None:
+        if torch.is_grad_enabled():
+            query = query.contiguous()  # a view would keep the whole projection, beside its copy with the prompts
         own = torch.cat((keys_values.to(own.dtype).expand(len(x), *keys_values.shape[-4:]), own), dim=1)
-    q, k, v = (part.transpose(1, 2) for part in (query.squeeze(2), *own.unbind(2)))  # (B, H, tokens, d)
+    keys, values = own.unbind(2)  # (B, N_p + N, H, d)
     dropout = attn.attn_drop if attn.training else 0.
-    out = attn.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
+    out = attn.scaled_dot_product_attention(query, keys.transpose(1, 2), values.transpose(1, 2), dropout_p=dropout)
     out = attn.proj(out.transpose(1, 2).flatten(2))
     return attn.out_drop(attn.gamma1(attn.proj_drop(out)))
 

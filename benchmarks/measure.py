@@ -8,15 +8,16 @@ import platform
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from importlib.metadata import version
 from itertools import accumulate
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
 os.environ.setdefault('KINETO_LOG_LEVEL', '99')  # the profiler is chatty
+Key = TypeVar('Key', bound=Hashable)
 PACKAGES = ('mmspt', 'torch', 'mmengine', 'mmpretrain', 'numpy', 'scikit-learn')
 
 
@@ -50,21 +51,22 @@ def wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def alternate(variants: Mapping[str, Callable[[], Any]], rounds: int, device: torch.device, calls: int = 1,
-              tick: Callable[[str], Any] = lambda name: None) -> dict[str, list[float]]:
+def alternate(variants: Mapping[Key, Callable[[], Any]], rounds: int, device: torch.device, calls: int = 1,
+              tick: Callable[[Key], Any] = lambda name: None) -> dict[Key, list[float]]:
     """Time variants by turns: once each to warm up, then in every round, each round starting with another.
 
     Args:
-        variants (Mapping[str, Callable]): Name -> work.
+        variants (Mapping[Key, Callable]): Name -> work.
         rounds (int): Measurements of each.
         device (torch.device): Waited for before the clock is read.
         calls (int): Calls in one measurement.
-        tick (Callable[[str], Any]): Called after each measurement.
+        tick (Callable[[Key], Any]): Called after each measurement.
 
     Returns:
-        dict[str, list[float]]: Name -> seconds of one call, a number for each round.
+        dict[Key, list[float]]: Name -> seconds of one call, a number for each round.
     """
-    names, seconds = list(variants), {name: [] for name in variants}  # type: tuple[list[str], dict[str, list[float]]]
+    names = list(variants)
+    seconds: dict[Key, list[float]] = {name: [] for name in variants}
     for turn in range(-1, rounds):
         shift = turn % len(names)
         for name in names[shift:] + names[:shift]:

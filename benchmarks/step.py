@@ -5,8 +5,9 @@
     python benchmarks/step.py --prompts 20 100 --dtypes float32      # the targets
     python benchmarks/step.py --device cuda --batch-size 128 --dtypes bfloat16 --compile
 
-Variants run by turns in one process; a ratio is the median of the rounds' ratios. 'no prompts' is MMPretrain's own
-frozen ViT with a trained head, the gradient carried back to the input of block 1, as deep prompts need it.
+Variants and precisions run by turns in one process; a ratio is the median of the rounds' ratios. 'no prompts' is
+MMPretrain's own frozen ViT with a trained head, the gradient carried back to the input of block 1, as deep prompts need
+it; 'no prompts (short end)' is the same with a last block that computes no more than is read, as ours does.
 """
 import argparse
 import math
@@ -26,14 +27,15 @@ from mmpretrain.structures import DataSample
 from rich.console import Console
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
-from torch import Tensor, nn
+from torch import Tensor
 
 from measure import alternate, machine, peak_of_tensors, ratio, settings, write_json
 
 OUTPUTS: dict[str, dict[str, Any]] = dict(
     mae=dict(out_type='avg_featmap', final_norm=False), mocov3=dict(out_type='cls_token'))
 CLASSES = 200
-NONE, FULL = 'no prompts', 'full fine-tuning'
+NONE, SHORT, FULL = 'no prompts', 'no prompts (short end)', 'full fine-tuning'
+TOLERANCE = dict(float32=1e-4, bfloat16=0.1, float16=0.05)  # of outputs and gradients, relative to the largest
 PATHS = dict(deep=('keys and values', 'concatenation'), shallow=('shallow', ))
 
 
@@ -76,12 +78,15 @@ def build(args: argparse.Namespace, outputs: str, **kwargs: Any) -> ImageClassif
     return model
 
 
-def build_variants(args: argparse.Namespace, outputs: str, training: bool) -> Iterator[tuple[str, nn.Module]]:
+def build_variants(args: argparse.Namespace, outputs: str, training: bool) -> Iterator[tuple[str, ImageClassifier]]:
     """Yield names and models."""
-    model = build(args, outputs, type='VisionTransformer')
-    model.backbone.requires_grad_(False)
-    model.get_parameter('backbone.pos_embed').requires_grad_(True)  # added to the input of block 1
-    yield NONE, model
+    for name in (NONE, SHORT):
+        own = {} if name == NONE else dict(num_prompts=0, allow_random_backbone=True)
+        model = build(args, outputs, type='mmspt.PromptedViT' if own else 'VisionTransformer', **own)
+        model.backbone.requires_grad_(False)
+        model.get_parameter('backbone.pos_embed').requires_grad_(True)  # added to the input of block 1
+        model.backbone.shortened = name == SHORT
+        yield name, model
     if training:
         yield FULL, build(args, outputs, type='VisionTransformer')
     for prompt_type in args.types:
@@ -91,75 +96,100 @@ def build_variants(args: argparse.Namespace, outputs: str, training: bool) -> It
                 concatenate=path == 'concatenation', allow_random_backbone=True)
 
 
-def work(model: nn.Module, training: bool, images: Tensor, samples: list[DataSample],
-         precision: Callable[[], AbstractContextManager]) -> Tensor:
-    """One step or one forward pass; returns the loss or the scores."""
+def work(model: ImageClassifier, training: bool, images: Tensor, samples: list[DataSample],
+         precision: Callable[[], AbstractContextManager]) -> None:
+    """One step, or one forward pass."""
     if training:
         model.zero_grad(set_to_none=True)
         with precision():
             loss = model(images, samples, mode='loss')['loss']
         loss.backward()
-        return loss.detach()
-    with torch.no_grad(), precision():
-        return model(images)
+    else:
+        with torch.no_grad(), precision():
+            model(images)
 
 
-def check_same_work(results: dict[str, Tensor], prompts: list[int]) -> float:
-    """Return the largest relative difference between keys and values and concatenation: they must agree."""
-    worst = 0.
-    for count in prompts:
-        a, b = (results.get(f'{path}, {count}') for path in PATHS['deep'])
-        if a is not None and b is not None:
-            worst = max(worst, float((a - b).abs().max() / b.abs().max()))
-    return worst
+def largest_difference(models: dict[str, ImageClassifier], images: Tensor, samples: list[DataSample],
+                       precision: Callable[[], AbstractContextManager], counts: list[int]) -> float:
+    """Of keys and values from concatenation: scores and prompts' gradients, relative; NaN without such a pair."""
+    differences = []
+    for count in counts:
+        pair = [models.get(f'{path}, {count}') for path in PATHS['deep']]
+        found = []
+        for model in pair:
+            if model is None:
+                return math.nan
+            with precision():
+                scores = model(images)
+                loss = model(images, samples, mode='loss')['loss']
+            prompts = model.get_parameter('backbone.prompts')
+            found.append((scores.detach().float(), torch.autograd.grad(loss, prompts)[0]))
+        differences += [float((a - b).abs().max() / b.abs().max()) for a, b in zip(*found, strict=True)]
+    return max(differences, key=lambda value: math.inf if math.isnan(value) else value, default=math.nan)
 
 
-def measure(args: argparse.Namespace, outputs: str, dtype: str, kind: str, progress: Progress) -> dict[str, Any]:
-    """Time all variants of one case."""
+def measure(args: argparse.Namespace, outputs: str, kind: str, progress: Progress) -> list[dict[str, Any]]:
+    """Time all variants in all precisions; one case for each precision."""
     device, training = torch.device(args.device), kind == 'step'
     torch.manual_seed(1)
     images = torch.randn(args.batch_size, 3, args.img_size, args.img_size, device=device)
     samples = [DataSample().set_gt_label(int(label)).to(device)
                for label in torch.randint(CLASSES, (args.batch_size, ))]
-    precision: Callable[[], AbstractContextManager] = nullcontext if dtype == 'float32' else partial(
-        torch.autocast, device.type, getattr(torch, dtype))
-    variants, results, memory = {}, {}, {}
+    models = {}
     for name, model in build_variants(args, outputs, training):
         model.train(training)
-        variants[name] = partial(work, model, training, images, samples, precision)
+        models[name] = model
+    precisions: dict[str, Callable[[], AbstractContextManager]] = {
+        dtype: nullcontext if dtype == 'float32' else partial(torch.autocast, device.type, getattr(torch, dtype))
+        for dtype in args.dtypes}
+    variants = {(dtype, name): partial(work, model, training, images, samples, precision)
+                for dtype, precision in precisions.items() for name, model in models.items()}
+    task = progress.add_task(f'{outputs}, {kind}', total=len(variants) * (args.rounds + 2))
     calls = args.calls or (20 if device.type == 'cuda' else 1)
-    task = progress.add_task(f'{outputs}, {dtype}, {kind}', total=len(variants) * (args.rounds + 3))
-    for name, call in variants.items():
-        torch.manual_seed(2)
-        results[name] = call().float()
-        progress.advance(task)
     seconds = alternate(variants, args.rounds, device, calls, lambda name: progress.advance(task))
-    for name, call in variants.items():
-        memory[name] = peak_of_tensors(call, device)
+    memory = {}
+    for key, call in variants.items():
+        models[key[1]].zero_grad(set_to_none=True)
+        memory[key] = peak_of_tensors(call, device)
+        models[key[1]].zero_grad(set_to_none=True)
         progress.advance(task)
     progress.remove_task(task)
-    rows = {name: dict(median=statistics.median(times), seconds=times, over_none=ratio(times, seconds[NONE]),
-                       peak_bytes=memory[name]) for name, times in seconds.items()}
-    for count in args.prompts:
-        fast, slow = (f'{path}, {count}' for path in PATHS['deep'])
-        if slow in rows:
-            rows[slow]['over_keys_values'] = ratio(seconds[slow], seconds[fast])
-    return dict(outputs=outputs, dtype=dtype, kind=kind, variants=rows,
-                difference=check_same_work(results, args.prompts))
+
+    cases = []
+    for dtype, precision in precisions.items():
+        difference = largest_difference(models, images, samples, precision, args.prompts)
+        if difference > TOLERANCE[dtype]:
+            raise RuntimeError(f'both paths must do the same work, but differ by {difference:.1e} in {dtype}: the '
+                               'times mean nothing')
+        rows: dict[str, Any] = {}
+        for name in models:
+            times = seconds[dtype, name]
+            rows[name] = dict(median=statistics.median(times), seconds=times, peak_bytes=memory[dtype, name],
+                              over_none=ratio(times, seconds[dtype, NONE]))
+            path, _, count = name.partition(', ')
+            if path == 'concatenation':
+                rows[name]['over_keys_values'] = ratio(times, seconds[dtype, f'keys and values, {count}'])
+            if dtype != 'float32' and 'float32' in precisions:
+                rows[name]['over_float32'] = ratio(times, seconds['float32', name])
+        cases.append(dict(outputs=outputs, dtype=dtype, kind=kind, variants=rows,
+                          difference=None if math.isnan(difference) else difference))
+    return cases
 
 
 def show(case: dict[str, Any], console: Console) -> None:
     """Print one case as a table."""
+    columns = dict(over_none='/ no prompts', over_keys_values='/ keys and values', over_float32='/ fp32')
+    columns = {key: text for key, text in columns.items() if any(key in row for row in case['variants'].values())}
     table = Table(title=f'{case["outputs"]}, {case["dtype"]}, {case["kind"]}')
-    for heading in ('variant', 'ms', '/ no prompts', '/ keys and values', 'peak MiB'):
+    for heading in ('variant', 'ms', *columns.values(), 'peak MiB'):
         table.add_column(heading, justify='left' if heading == 'variant' else 'right')
     for name, row in case['variants'].items():
-        table.add_row(name, f'{row["median"] * 1e3:.1f}', f'{row["over_none"]:.3f}',
-                      f'{row["over_keys_values"]:.3f}' if 'over_keys_values' in row else '',
+        table.add_row(name, f'{row["median"] * 1e3:.1f}', *(f'{row[key]:.3f}' if key in row else '' for key in columns),
                       f'{row["peak_bytes"] / 2**20:,.0f}')
     console.print(table)
-    if not math.isnan(case['difference']):
-        console.print(f'keys and values against concatenation: outputs differ by {case["difference"]:.1e}, relative')
+    if case['difference'] is not None:
+        console.print('keys and values against concatenation: scores and gradients of the prompts differ by '
+                      f'{case["difference"]:.1e}, relative')
 
 
 def main() -> None:
@@ -168,10 +198,10 @@ def main() -> None:
     console, cases = Console(), []
     with Progress(*Progress.get_default_columns(), TimeElapsedColumn(), TextColumn('elapsed'), console=console,
                   transient=True) as progress:
-        for outputs, kind, dtype in product(args.outputs, args.passes, args.dtypes):
-            case = measure(args, outputs, dtype, kind, progress)
-            cases.append(case)
-            show(case, console)
+        for outputs, kind in product(args.outputs, args.passes):
+            for case in measure(args, outputs, kind, progress):
+                cases.append(case)
+                show(case, console)
             write_json(dict(machine=machine(torch.device(args.device)), settings=settings(args), cases=cases), args.out)
     console.print(f'written to {args.out}')
 

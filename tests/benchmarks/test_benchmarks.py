@@ -24,14 +24,16 @@ def plotted(numbers, tmp_path):
 def test_step(tmp_path):
     numbers = tmp_path / 'step.json'
     output = benchmark('step.py', '--arch', 'deit-tiny', '--img-size', 32, '--batch-size', 2, '--prompts', 3, 5,
-                       '--rounds', 3, '--dtypes', 'float32', '--out', numbers)
+                       '--rounds', 3, '--out', numbers)
     content = json.loads(numbers.read_text())
     assert content['machine']['versions']['mmspt'] and content['settings']['rounds'] == 3
-    assert [(case['outputs'], case['kind']) for case in content['cases']] == [
-        ('mae', 'step'), ('mae', 'forward'), ('mocov3', 'step'), ('mocov3', 'forward')]
+    assert [(case['outputs'], case['kind'], case['dtype']) for case in content['cases']] == [
+        (outputs, kind, dtype) for outputs in ('mae', 'mocov3') for kind in ('step', 'forward')
+        for dtype in ('float32', 'bfloat16')]
     for case in content['cases']:
         rows = case['variants']
-        assert 0 <= case['difference'] < 1e-5  # the same work
+        assert 0 < case['difference'] < dict(float32=1e-5, bfloat16=0.1)[case['dtype']]  # the same work
+        assert ('over_float32' in rows['no prompts (short end)']) == (case['dtype'] == 'bfloat16')
         assert ('full fine-tuning' in rows) == (case['kind'] == 'step')
         assert {f'{path}, {n}' for path in ('keys and values', 'concatenation', 'shallow') for n in (3, 5)} < set(rows)
         for row in rows.values():
@@ -44,6 +46,14 @@ def test_step(tmp_path):
             a / b for a, b in zip(slow, fast, strict=True))
     assert str(numbers) in output.replace('\n', '') and str(tmp_path) not in numbers.read_text()
     plotted(numbers, tmp_path)
+
+
+def test_step_without_a_pair_to_compare(tmp_path):
+    numbers = tmp_path / 'step.json'
+    output = benchmark('step.py', '--arch', 'deit-tiny', '--img-size', 32, '--batch-size', 2, '--prompts', 3,
+                       '--rounds', 1, '--dtypes', 'float32', '--types', 'shallow', '--outputs', 'mae', '--out', numbers)
+    assert [case['difference'] for case in json.loads(numbers.read_text())['cases']] == [None, None]
+    assert 'differ' not in output
 
 
 @pytest.mark.parametrize('own_images', [True, False])

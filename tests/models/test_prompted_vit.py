@@ -291,6 +291,9 @@ PATH_CASES = [
 ]
 
 
+READERS = [dict(out_type='cls_token'), dict(out_type='avg_featmap', final_norm=False)]
+
+
 def both_paths(**kwargs):
     """The same network with prompts as keys and values, and with prompts as tokens, in training mode."""
     torch.manual_seed(0)
@@ -361,7 +364,7 @@ def test_prompts_are_tokens_only_where_their_outputs_are_read(kwargs, expected, 
 @pytest.mark.parametrize('kwargs', PATH_CASES, ids=str)
 def test_activation_checkpointing_of_the_blocks(kwargs):
     nets = both_paths(**kwargs)
-    nets[1].concatenate = False
+    nets[1].concatenate, nets[1].shortened = False, True
     turn_on_activation_checkpointing(nets[1], [f'layers.{i}' for i in range(3)])
     images = torch.randn(2, 3, 32, 32)
     (actual, gradients), (expected, their_gradients) = (outputs_and_gradients(net, images) for net in nets)
@@ -372,7 +375,7 @@ def test_activation_checkpointing_of_the_blocks(kwargs):
 @pytest.mark.parametrize('kwargs', PATH_CASES, ids=str)
 def test_compiles_without_a_break(kwargs):
     nets = both_paths(**kwargs)
-    nets[1].concatenate = False
+    nets[1].concatenate, nets[1].shortened = False, True
     images = torch.randn(2, 3, 32, 32)
     nets[0](images)  # warns of random weights, once
     nets[1](images)
@@ -393,7 +396,7 @@ def test_compiles_without_a_break(kwargs):
 @pytest.mark.parametrize('concatenate', [False, True])
 def test_bf16_autocast_keeps_prompts_and_their_gradient_in_fp32(concatenate):
     net, other = both_paths(out_type='cls_token')
-    net.concatenate = concatenate
+    net.concatenate, net.shortened = concatenate, not concatenate
     images = torch.randn(2, 3, 32, 32)
     with torch.autocast('cpu', torch.bfloat16):
         outs, (gradient, ) = outputs_and_gradients(net, images)
@@ -461,3 +464,63 @@ def test_what_is_kept_follows_to_another_dtype_and_stays_out_of_copies():
         copied.prompts.zero_()
         assert not torch.equal(copied(images)[0], expected)
         assert torch.equal(net(images)[0], expected)
+
+
+@pytest.mark.parametrize('kwargs', READERS, ids=str)
+@pytest.mark.parametrize('evaluated', [False, True])
+def test_a_trace_follows_its_prompts(kwargs, evaluated):
+    net, _ = both_paths(**kwargs)
+    net.eval()
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        if evaluated:
+            net(images)
+        traced = torch.jit.trace(net, images)
+        net.prompts.mul_(-1.)
+        torch.testing.assert_close(traced(images)[0], net(images)[0])
+
+
+def test_shapes_on_the_meta_device():
+    net, _ = both_paths(out_type='cls_token')
+    with torch.no_grad():
+        assert net.eval().to('meta')(torch.empty(2, 3, 32, 32, device='meta'))[0].shape == (2, 32)
+
+
+@pytest.mark.skipif(digit_version(torch.__version__) < digit_version('2.4'), reason='vmap lacks attention there')
+def test_many_prompts_at_once_by_vmap():
+    net, _ = both_paths(out_type='cls_token')
+    images, many = torch.randn(2, 3, 32, 32), torch.randn(3, 3, 4, 32)
+    net.eval()
+    with torch.no_grad():
+        found = torch.func.vmap(lambda prompts: torch.func.functional_call(net, {'prompts': prompts}, images)[0])(many)
+        for prompts, actual in zip(many, found, strict=True):
+            net.prompts.copy_(prompts)
+            torch.testing.assert_close(actual, net(images)[0], rtol=1e-4, atol=1e-5)
+
+
+class LowRank(torch.nn.Module):
+    """A projection that is not nn.Linear: it has neither weight nor bias of its own."""
+
+    def __init__(self, linear):
+        super().__init__()
+        self.linear, self.down = linear, torch.nn.Parameter(torch.randn(2, linear.in_features))
+        self.up = torch.nn.Parameter(torch.randn(linear.out_features, 2) / 10)
+
+    def forward(self, x):
+        return self.linear(x) + x @ self.down.T @ self.up.T
+
+
+@pytest.mark.parametrize('kwargs', READERS, ids=str)
+def test_projections_that_were_replaced(kwargs):
+    nets = both_paths(**kwargs)
+    for blocks in zip(*(net.layers for net in nets), strict=True):
+        low_rank = LowRank(blocks[0].attn.qkv)
+        for block in blocks:
+            block.attn.qkv = low_rank
+    images = torch.randn(2, 3, 32, 32)
+    for mode in (True, False):
+        torch.testing.assert_close(nets[0].train(mode)(images), nets[1].train(mode)(images), rtol=1e-4, atol=1e-5)
+    with torch.no_grad():
+        for _ in range(2):
+            torch.testing.assert_close(nets[0](images), nets[1](images), rtol=1e-4, atol=1e-5)
+            low_rank.up.mul_(2.)

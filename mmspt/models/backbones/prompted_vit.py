@@ -35,6 +35,13 @@ def without(x: Tensor, first: int, count: int) -> Tensor:
     return torch.cat((x[:, :first], x[:, first + count:]), dim=1) if count else x
 
 
+def can_keep(tensor: Tensor) -> bool:
+    """Whether a forward pass may keep what it computes from a tensor: it has values, and no graph is being recorded."""
+    return not (is_compiling() or torch.jit.is_tracing() or tensor.is_meta or
+                torch._C._functorch.is_functorch_wrapped_tensor(tensor) or
+                (tensor.is_cuda and torch.cuda.is_current_stream_capturing()))
+
+
 @MODELS.register_module()
 class PromptedViT(FrozenViT):
     r"""MMPretrain's ViT, frozen, with learnable prompt tokens between CLS and the patches.
@@ -97,6 +104,7 @@ class PromptedViT(FrozenViT):
         self.prompt_type = prompt_type
         self.pool_prompts = pool_prompts
         self.concatenate = concatenate
+        self.shortened = num_prompts > 0 and not concatenate  # the last block puts out no more than is read
         self.prompt_drop = nn.Dropout(prompt_drop_rate)
         if num_prompts:
             layers = self.num_layers if prompt_type == 'deep' else 1
@@ -144,8 +152,7 @@ class PromptedViT(FrozenViT):
         """For each block the keys and values of its prompts, where it reads no more of them and they may be kept."""
         kept: list[Tensor | None] = [None] * self.num_layers
         prompts = self.prompts
-        if prompts is None or self.prompt_drop.training or torch.is_grad_enabled() or is_compiling() or (
-                prompts.is_cuda and torch.cuda.is_current_stream_capturing()):
+        if prompts is None or self.prompt_drop.training or torch.is_grad_enabled() or not can_keep(prompts):
             return kept
         blocks = [i for i in range(len(prompts)) if not self._reads_prompts(i)]
         if not blocks:
@@ -174,8 +181,7 @@ class PromptedViT(FrozenViT):
         n, inside = self.num_extra_tokens, 0  # prompts among the tokens, behind CLS
         kept = self._kept_keys_values()
         last = min(max(self.out_indices), self.num_layers - 1)
-        # the last block puts out no more than is read
-        shortened = bool(self.num_prompts) and not self.concatenate and last in self.out_indices
+        shortened = self.shortened and last in self.out_indices
         outs = []
         for i, layer in enumerate(islice(self.layers, last + 1)):
             keys_values = kept[i]

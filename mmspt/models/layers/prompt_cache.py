@@ -7,8 +7,7 @@ from torch import Tensor
 
 def _state(tensor: Tensor) -> tuple:
     """What changes when a tensor is replaced, or written in place."""
-    version = None if tensor.is_inference() else tensor._version
-    return tensor.data_ptr(), version, tensor.dtype, tensor.device
+    return id(tensor), tensor.data_ptr(), None if tensor.is_inference() else tensor._version, tensor.dtype
 
 
 def _autocast_dtype(device_type: str) -> torch.dtype | None:
@@ -31,9 +30,9 @@ class PromptCache:
 
     def clear(self) -> None:
         """Forget."""
-        self._prompts: Tensor | None = None
-        self._key: tuple = ()
-        self._values: list[Tensor] = []
+        # one tuple, put in place at once: threads may share a model. It holds the weights, so that no new one can
+        # come to lie at their address
+        self._kept: tuple[Tensor, Sequence[Tensor], tuple, list[Tensor]] | None = None
 
     def get(self, prompts: Tensor, weights: Sequence[Tensor], compute: Callable[[], list[Tensor]]) -> list[Tensor]:
         """Return ``compute()``, or what it returned for the same prompts and weights under the same autocast.
@@ -44,12 +43,12 @@ class PromptCache:
             compute (Callable): Called without gradient.
         """
         key = (_autocast_dtype(prompts.device.type), prompts.dtype, prompts.device, *map(_state, weights))
-        if self._prompts is None or key != self._key or not torch.equal(self._prompts, prompts):
+        kept = self._kept
+        if kept is None or key != kept[2] or not torch.equal(kept[0], prompts):
             with torch.no_grad():
-                self._values = compute()
-                self._prompts = prompts.detach().clone()
-            self._key = key
-        return self._values
+                kept = prompts.detach().clone(), weights, key, compute()
+            self._kept = kept
+        return kept[3]
 
     def __deepcopy__(self, memo: dict) -> 'PromptCache':
         return type(self)()

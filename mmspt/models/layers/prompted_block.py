@@ -24,9 +24,12 @@ def project(attn: MultiheadAttention, x: Tensor, first: int, last: int) -> Tenso
     Returns:
         Tensor: (..., N, last - first, H, d).
     """
-    rows = slice(first * attn.embed_dims, last * attn.embed_dims)
-    bias = None if attn.qkv.bias is None else attn.qkv.bias[rows]
-    return F.linear(x, attn.qkv.weight[rows], bias).unflatten(-1, (last - first, attn.num_heads, attn.head_dims))
+    if type(attn.qkv) is nn.Linear and (first, last) != (0, 3):
+        rows = slice(first * attn.embed_dims, last * attn.embed_dims)
+        projected = F.linear(x, attn.qkv.weight[rows], None if attn.qkv.bias is None else attn.qkv.bias[rows])
+    else:  # LoRA, quantized and the like know all three parts or nothing
+        projected = attn.qkv(x)[..., first * attn.embed_dims:last * attn.embed_dims]
+    return projected.unflatten(-1, (last - first, attn.num_heads, attn.head_dims))
 
 
 def prompt_keys_values(block: TransformerEncoderLayer, prompts: Tensor) -> Tensor:

@@ -15,8 +15,9 @@ from matplotlib.figure import Figure
 
 STYLES = {
     'keys and values': ('#0072B2', 'o'), 'concatenation': ('#D55E00', 's'), 'shallow': ('#009E73', '^'),
-    'full fine-tuning': ('#555555', ''), 'no prompts (short end)': ('#56B4E9', ''), 'kmeans': ('#0072B2', 'o'), 'random': ('#D55E00', 's'),
-    'mean': ('#009E73', '^'), 'max': ('#CC79A7', 'D'), 'forward pass alone': ('#555555', 'v'),
+    'full fine-tuning': ('#555555', ''), 'no prompts (short end)': ('#56B4E9', ''),
+    'kmeans': ('#0072B2', 'o'), 'random': ('#D55E00', 's'), 'mean': ('#009E73', '^'), 'max': ('#CC79A7', 'D'),
+    'forward pass alone': ('#555555', 'v'),
 }
 OUTPUTS = dict(mae='mean of all tokens (MAE)', mocov3='CLS (MoCo-v3)')
 KINDS = dict(step='forward and backward', forward='forward, eval mode')
@@ -42,15 +43,18 @@ def draw_step(case: Mapping[str, Any], axes: Axes) -> None:
 
 def draw_prototypes(rows: list[Mapping[str, Any]], axes: Axes) -> None:
     """Seconds by number of images."""
-    lines: dict[str, dict[int, float]] = {}
+    counts = sorted({row['prompts'] for row in rows})
+    lines: dict[tuple[str, int], dict[int, float]] = {}
     for row in rows:
-        lines.setdefault(row['init'], {})[row['images']] = row['seconds']
+        lines.setdefault((row['init'], row['prompts']), {})[row['images']] = row['seconds']
         if row.get('forward'):
-            lines.setdefault('forward pass alone', {})[row['images']] = row['forward']
-    for name, line in lines.items():
+            lines.setdefault(('forward pass alone', counts[0]), {})[row['images']] = row['forward']
+    for (name, count), line in lines.items():
         colour, marker = STYLES[name]
-        axes.plot(list(line), list(line.values()), color=colour, marker=marker, markersize=5, linewidth=2, label=name)
-    axes.set_xlabel('training images')
+        label = f'{name}, {count} prompts' if len(counts) > 1 and name in ('kmeans', 'random', 'mean', 'max') else name
+        axes.plot(list(line), list(line.values()), color=colour, marker=marker, markersize=5, linewidth=2, label=label,
+                  linestyle=('-', '--', ':')[counts.index(count) % 3])
+    axes.set_xlabel('training images at hand')
     axes.set_ylabel('seconds')
     axes.set_title('initial prompts, whole initialization', fontsize=9)
 

@@ -6,9 +6,10 @@
     python benchmarks/prototypes.py                                     # without data: crops of two photographs
 
 Each initialization is that of PromptInitHook in a runner of MMEngine: reading, augmenting, forward pass, clustering.
-The forward pass alone runs before and after on as many images that lie in memory. With --exact, all tokens of the
-largest size are kept as well, Lloyd's iterations run on all of them from the same kind of seeding, and both sets of
-centres are judged by their inertia over all tokens.
+Random sample, mean and max read one batch, however many images there are. The forward pass alone runs before and after
+on as many images that lie in memory. With --exact, all tokens of the largest size are kept as well, Lloyd's iterations
+run on all of them, seeded by k-means++ in the same way (on another draw: there are more tokens to draw from), and both
+sets of centres are judged by their inertia over all tokens.
 """
 import argparse
 import os.path as osp
@@ -23,6 +24,7 @@ from typing import Any
 import sklearn.datasets
 import torch
 from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmpretrain.registry import DATASETS
@@ -61,7 +63,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--amp', action='store_true', help='forward pass in bf16')
     parser.add_argument('--exact', action='store_true', help='compare with Lloyd on all tokens, kept in memory')
     parser.add_argument('--no-forward', action='store_true', help='leave out the forward pass alone')
-    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument('--out', default='work_dirs/benchmarks/prototypes.json', help='for the numbers')
     return parser.parse_args()
 
@@ -125,14 +126,15 @@ def initialize(args: argparse.Namespace, dataset: dict, work_dir: str, init: str
                           **{'initializer': dict(type=INITS.get(init, f'mmspt.{init}'))} | hook)
     timed = next(hook for hook in runner.hooks if isinstance(hook, TimedInitHook))
     runner.train()
-    row = dict(init=init, images=size, prompts=num_prompts, seconds=timed.seconds, peak_bytes=timed.peak_bytes)
+    row = dict(init=init, images=size, read=num_images or min(size, args.batch_size), prompts=num_prompts,
+               seconds=timed.seconds, peak_bytes=timed.peak_bytes)
     return row, timed, runner.model.backbone.prompts.detach().cpu()
 
 
 def forward_alone(args: argparse.Namespace, backbone: PromptedViT, size: int) -> float:
     """Seconds of the same pass over as many images that lie in memory, whose tokens are dropped."""
-    images = torch.randn(args.batch_size, 3, args.img_size, args.img_size, device=args.device)
-    device = torch.device(args.device)
+    images = torch.randn(args.batch_size, 3, args.img_size, args.img_size, device=get_device())
+    device = torch.device(get_device())
 
     def run(count: int) -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=args.amp):
@@ -169,11 +171,12 @@ def compare_exact(args: argparse.Namespace, dataset: dict, work_dir: str, num_pr
 def show(content: dict[str, Any], console: Console) -> None:
     """Print the tables."""
     table = Table(title='whole initialization')
-    for heading in ('initializer', 'prompts', 'images', 'seconds', '/ forward alone', 'peak MiB'):
+    for heading in ('initializer', 'prompts', 'images', 'read', 'seconds', '/ forward alone', 'peak MiB'):
         table.add_column(heading, justify='left' if heading == 'initializer' else 'right')
     for row in content['rows']:
-        over = row['seconds'] / row['forward'] if row.get('forward') else float('nan')
-        table.add_row(row['init'], str(row['prompts']), f'{row["images"]:,}', f'{row["seconds"]:.2f}', f'{over:.3f}',
+        over = f'{row["seconds"] / row["forward"]:.3f}' if row.get('forward') and row['read'] == row['images'] else ''
+        table.add_row(row['init'], str(row['prompts']), f'{row["images"]:,}', f'{row["read"]:,}',
+                      f'{row["seconds"]:.2f}', over,
                       f'{row["peak_bytes"] / 2**20:,.0f}' if row['peak_bytes'] is not None else '?')
     console.print(table)
     for row in content['exact']:
@@ -185,7 +188,7 @@ def main() -> None:
     args = parse_args()
     init_default_scope('mmpretrain')
     console, dataset = Console(), dataset_config(args)
-    content: dict[str, Any] = dict(machine=machine(torch.device(args.device)), settings=settings(args), rows=[],
+    content: dict[str, Any] = dict(machine=machine(torch.device(get_device())), settings=settings(args), rows=[],
                                    exact=[])
     with tempfile.TemporaryDirectory() as work_dir:
         backbone = build_runner(args, dataset, work_dir, 1).model.backbone.eval()

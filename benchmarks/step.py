@@ -182,7 +182,7 @@ def show(case: dict[str, Any], console: Console) -> None:
     columns = {key: text for key, text in columns.items() if any(key in row for row in case['variants'].values())}
     table = Table(title=f'{case["outputs"]}, {case["dtype"]}, {case["kind"]}')
     for heading in ('variant', 'ms', *columns.values(), 'peak MiB'):
-        table.add_column(heading, justify='left' if heading == 'variant' else 'right')
+        table.add_column(heading, justify='left' if heading == 'variant' else 'right', no_wrap=heading == 'variant')
     for name, row in case['variants'].items():
         table.add_row(name, f'{row["median"] * 1e3:.1f}', *(f'{row[key]:.3f}' if key in row else '' for key in columns),
                       f'{row["peak_bytes"] / 2**20:,.0f}')

@@ -29,6 +29,7 @@ import torch
 import torch.distributed
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
+from mmengine.optim import AmpOptimWrapper as MMEngineAmpOptimWrapper
 from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 from mmengine.registry import OPTIM_WRAPPERS
 from mmengine.runner.checkpoint import CheckpointLoader
@@ -260,4 +261,5 @@ def apply() -> None:
     warnings.filterwarnings('ignore', message='Fail to import ``MultiScaleDeformableAttention``', category=UserWarning)
     CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)
     CheckpointLoader.register_scheme(prefixes=('http://', 'https://'), loader=load_from_http, force=True)
-    OPTIM_WRAPPERS.register_module(name='AmpOptimWrapper', module=AmpOptimWrapper, force=True)
+    if OPTIM_WRAPPERS.get('AmpOptimWrapper') is MMEngineAmpOptimWrapper:  # and not another plug-in's
+        OPTIM_WRAPPERS.register_module(name='AmpOptimWrapper', module=AmpOptimWrapper, force=True)

@@ -19,6 +19,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from safetensors.torch import save_file
 
 from helpers import ROOT
+from mmspt import repairs
 from mmspt.engine.optimizers import AmpOptimWrapper
 from mmspt.repairs import init_cpu_distributed
 
@@ -277,6 +278,15 @@ def test_mixed_precision_is_ours_by_its_name(name):
     assert OPTIM_WRAPPERS.get(name) is AmpOptimWrapper
     wrapper = OPTIM_WRAPPERS.build(dict(type=name, optimizer=torch.optim.SGD([torch.zeros(1)], lr=1.)))
     assert type(wrapper) is AmpOptimWrapper
+
+
+def test_another_plug_ins_mixed_precision_stays(monkeypatch):
+    class Theirs(AmpOptimWrapper):
+        pass
+
+    monkeypatch.setitem(OPTIM_WRAPPERS._module_dict, 'AmpOptimWrapper', Theirs)
+    repairs.apply()
+    assert OPTIM_WRAPPERS.get('AmpOptimWrapper') is Theirs
 
 
 def test_repairs_bring_in_no_models():

@@ -1,23 +1,24 @@
 """K-means of patch tokens, layer by layer on the CPU or all layers at once on a GPU."""
 import math
-import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import chain, islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from sklearn.cluster import KMeans, kmeans_plusplus
 from sklearn.exceptions import ConvergenceWarning
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from .lloyd import flash, import_flash, lloyd
+from .threads import in_threads, num_cores, num_threads
 
 BACKENDS = ('auto', 'sklearn', 'flash', 'torch')
 # k-means++ on all tokens takes longer than Lloyd's iterations and gains about 1 % of inertia
 SEEDING_POINTS_PER_CENTRE = 256
+# copies of tokens on the CPU beside the tokens themselves
+WORKING_BYTES = 384 * 2**20
 
 
 class Clusters(NamedTuple):
@@ -42,6 +43,7 @@ class _Layer(NamedTuple):
 
 
 _Fit = tuple[Tensor, int, float]  # centres (K, D), iterations, inertia
+_Method = Callable[[Tensor, Tensor, int, float], tuple[Tensor, Tensor, Tensor]]  # as lloyd
 
 
 def kmeans(layers: Iterable[Tensor],
@@ -80,10 +82,7 @@ def kmeans(layers: Iterable[Tensor],
     name = choose_backend(backend, device)
     drawn = _draw(layers, num_centres, generator)
     if name == 'sklearn':
-        with warnings.catch_warnings():
-            # fewer distinct tokens than centres: duplicates are then all there is
-            warnings.simplefilter('ignore', ConvergenceWarning)
-            fits = _in_threads(lambda layer: _fit_sklearn(layer, num_centres, max_iter, tol), drawn, _num_threads())
+        fits = _fit_sklearn(drawn, num_centres, max_iter, tol)
     else:
         fits = _fit_on_device(drawn, num_centres, max_iter, tol, device, flash if name == 'flash' else lloyd)
     if not fits:
@@ -122,16 +121,6 @@ def check_backend(backend: str) -> None:
         raise ValueError(f'backend must be one of {BACKENDS}, got {backend!r}')
 
 
-def _num_cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-
-
-def _num_threads() -> int:
-    """OMP_NUM_THREADS or torch.set_num_threads, within the cores that this process may use."""
-    return max(1, min(torch.get_num_threads(), _num_cores()))
-
-
 def _draw(layers: Iterable[Tensor], num_centres: int, generator: torch.Generator) -> Iterator[_Layer]:
     """Check each layer as it is taken and draw its start: in order, so that threads and backends draw the same."""
     shape = None
@@ -143,7 +132,7 @@ def _draw(layers: Iterable[Tensor], num_centres: int, generator: torch.Generator
         if not 1 <= num_centres <= len(tokens):
             raise ValueError(f'the number of centres must lie between 1 and that of the tokens, got {num_centres} '
                              f'centres for {len(tokens)} tokens: take more tokens or fewer centres')
-        if not tokens.isfinite().all():
+        if not torch.stack(tokens.aminmax()).isfinite().all():  # NaN counts; no copy is made
             raise ValueError(f'tokens must be finite, those of layer {index} hold NaN or infinity: check the '
                              'checkpoint, and the mean and std of the data preprocessor')
         seed = int(torch.randint(2**31, (), generator=generator))
@@ -151,97 +140,79 @@ def _draw(layers: Iterable[Tensor], num_centres: int, generator: torch.Generator
         yield _Layer(tokens.detach(), sample, seed)
 
 
-def _start(layer: _Layer, num_centres: int) -> Callable[[], Tensor]:
-    """Gather the sample at once; the call that is returned runs k-means++ on it and gives (K, D)."""
-    # in fp64, as scikit-learn casts fp32 to it for every centre anew: half the time (25,600 x 768, 100 centres)
-    sample = layer.tokens[layer.sample.to(layer.tokens.device)].cpu().double().numpy()
-    return lambda: torch.from_numpy(kmeans_plusplus(sample, num_centres, random_state=layer.seed)[0]).float()
+def _plus_plus(sample: np.ndarray, num_centres: int, seed: int) -> np.ndarray:
+    """k-means++ on a sample (n, D), in fp64: scikit-learn would cast fp32 anew for every centre."""
+    return kmeans_plusplus(sample.astype(np.float64), num_centres, random_state=seed)[0].astype(np.float32)
 
 
-def _in_threads(function: Callable[[_Layer], Callable[[], Any]], layers: Iterator[_Layer], threads: int) -> list[Any]:
-    """Work on one layer a thread, each with one thread of OpenMP and BLAS; on a single layer with all of them.
+def _fit_sklearn(layers: Iterator[_Layer], num_centres: int, max_iter: int, tol: float) -> list[_Fit]:
+    """Cluster several layers at once, as many as there are threads and WORKING_BYTES for their copies."""
+    def prepare(layer: _Layer) -> Callable[[], _Fit]:
+        points = layer.tokens.to('cpu', torch.float32, copy=True, memory_format=torch.contiguous_format).numpy()
+        return lambda: _fit_layer(points, layer, num_centres, max_iter, tol)
 
-    ``function`` prepares a layer with torch and returns the work for scikit-learn. Layers in parallel took 5 s and 19 s
-    (20 and 100 centres) where one after the other with two threads inside took 5 s and 23 s, and half as long where
-    other work wanted the cores too (12 layers, 28,000 x 768, two Xeon cores). No more layers are taken than there are
-    threads.
-    """
-    def single_threaded(layer: _Layer) -> Any:
-        work = function(layer)  # before the limit: torch sets OpenMP's number itself when a thread first uses it
-        with threadpool_limits(1, user_api='openmp'):  # holds for this thread
-            return work()
-
-    first = list(islice(layers, min(threads, 2)))
-    layers = chain(first, layers)
-    if len(first) < 2:
-        del first
-        return [function(layer)() for layer in layers]
+    first = next(layers, None)
+    if first is None:
+        return []
+    copy = 4 * first.tokens.numel()
+    sample = 12 * first.tokens.shape[1] * len(first.sample)  # in fp32 and in fp64
+    at_once = max(1, min(num_threads(), WORKING_BYTES // (copy + max(copy, sample))))  # scikit-learn's variance copies
+    layers = chain([first], layers)
     del first
-
-    futures: list[Future] = []
-    busy: set[Future] = set()
-    # scikit-learn sets BLAS, whose limit is the process's, to 1 and back around each fit: without a limit outside,
-    # fits that overlap would leave it at 1
-    with threadpool_limits(1, user_api='blas'), ThreadPoolExecutor(threads) as pool:
-        while True:
-            if len(busy) == threads:
-                done, busy = wait(busy, return_when=FIRST_COMPLETED)
-                for future in done:
-                    future.result()  # an error ends the work now
-            layer = next(layers, None)
-            if layer is None:
-                return [future.result() for future in futures]
-            futures.append(pool.submit(single_threaded, layer))
-            busy.add(futures[-1])
-            del layer
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', ConvergenceWarning)  # of empty clusters, seen to in _fit_layer
+        return in_threads(prepare, layers, at_once, num_threads() // at_once)
 
 
-def _fit_sklearn(layer: _Layer, num_centres: int, max_iter: int, tol: float) -> Callable[[], _Fit]:
-    points = layer.tokens.to('cpu', torch.float32, copy=True, memory_format=torch.contiguous_format).numpy()
-    start = _start(layer, num_centres)
-
-    def work() -> _Fit:
-        model = KMeans(num_centres, init=start().numpy(), n_init=1, max_iter=max_iter, tol=tol, copy_x=False)
-        model.fit(points)
-        return torch.from_numpy(model.cluster_centers_).float(), int(model.n_iter_), float(model.inertia_)
-
-    return work
+def _fit_layer(points: np.ndarray, layer: _Layer, num_centres: int, max_iter: int, tol: float) -> _Fit:
+    start = _plus_plus(points[layer.sample.numpy()], num_centres, layer.seed)
+    model = KMeans(num_centres, init=start, n_init=1, max_iter=max_iter, tol=tol, copy_x=False).fit(points)
+    if len(np.unique(model.labels_)) < num_centres:
+        # with more empty clusters than a cluster has points, scikit-learn's centres and inertia are wrong
+        return _fit_batch(torch.from_numpy(points)[None], torch.from_numpy(start)[None], max_iter, tol, lloyd)[0]
+    return torch.from_numpy(model.cluster_centers_).float(), int(model.n_iter_), float(model.inertia_)
 
 
 def _fit_on_device(layers: Iterator[_Layer], num_centres: int, max_iter: int, tol: float, device: torch.device,
-                   method: Callable[[Tensor, Tensor, int, float], tuple[Tensor, Tensor, Tensor]]) -> list[_Fit]:
-    """Cluster as many layers at once as fit the device, in units of each layer's standard deviation about its mean.
-
-    So written, one tolerance holds for all layers, and distances keep their digits in low-precision products.
-    """
+                   method: _Method) -> list[_Fit]:
+    """Cluster as many layers at once as fit the device."""
     def load(layer: _Layer) -> Callable[[], tuple[Tensor, Tensor]]:
         points = layer.tokens.to(device, torch.float32)
-        start = _start(layer, num_centres)
-        return lambda: (points, start())
+        sample = layer.tokens[layer.sample.to(layer.tokens.device)].to('cpu', torch.float32).numpy()
+        return lambda: (points, torch.from_numpy(_plus_plus(sample, num_centres, layer.seed)))
 
     device = torch.empty(0, device=device).device  # with its index: the current device is each thread's own
     fits: list[_Fit] = []
     for first in layers:
         batch = chain([first], islice(layers, _room(first.tokens.numel() * 4, device) - 1))
         # torchrun sets OMP_NUM_THREADS=1, which would leave a GPU waiting for k-means++ layer by layer
-        loaded = _in_threads(load, batch, _num_cores())
+        loaded = in_threads(load, batch, num_cores())
         points = torch.stack([pair[0] for pair in loaded])  # (B, N, D)
         centres = torch.stack([pair[1] for pair in loaded]).to(device)  # (B, K, D)
         del first, batch, loaded
-        mean = points.mean(dim=1, keepdim=True)  # (B, 1, D)
-        points -= mean
-        scale = torch.linalg.vector_norm(points, dim=(1, 2), keepdim=True) / math.sqrt(points[0].numel())
-        scale = torch.where(scale > 0, scale, 1.)  # (B, 1, 1)
-        points /= scale
-        centres, iterations, inertia = method(points, (centres - mean) / scale, max_iter, tol)
-        centres = (centres * scale + mean).cpu()
-        inertia = inertia.cpu().double() * scale.flatten().cpu().double()**2
-        fits += zip(centres, iterations.tolist(), inertia.tolist(), strict=True)
+        fits += _fit_batch(points, centres, max_iter, tol, method)
     return fits
+
+
+def _fit_batch(points: Tensor, centres: Tensor, max_iter: int, tol: float, method: _Method) -> list[_Fit]:
+    """Cluster points (B, N, D), which are written over, in units of each layer's standard deviation about its mean.
+
+    So written, one tolerance holds for all layers, and distances keep their digits in low-precision products.
+    """
+    mean = points.mean(dim=1, keepdim=True)  # (B, 1, D)
+    points -= mean
+    scale = torch.linalg.vector_norm(points, dim=(1, 2), keepdim=True) / math.sqrt(points[0].numel())
+    scale = torch.where(scale > 0, scale, 1.)  # (B, 1, 1)
+    points /= scale
+    centres, iterations, inertia = method(points, (centres - mean) / scale, max_iter, tol)
+    centres = (centres * scale + mean).cpu()
+    inertia = inertia.cpu().double() * scale.flatten().cpu().double()**2
+    return list(zip(centres, iterations.tolist(), inertia.tolist(), strict=True))
 
 
 def _room(layer_bytes: int, device: torch.device) -> int:
     """How many layers to hold at once: tokens, their stack, and as much again for what works on them."""
     if device.type != 'cuda':
         return 1
+    torch.cuda.empty_cache()  # what the forward pass left
     return max(1, torch.cuda.mem_get_info(device)[0] // (3 * layer_bytes))

@@ -71,8 +71,9 @@ def available_memory() -> float:
 
 
 def check_memory(num_bytes: float) -> None:
-    """Raise ValueError if the tokens need more memory than there is."""
+    """Raise ValueError if the tokens, and a quarter more for what works on them, need more memory than there is."""
     available = available_memory()
+    num_bytes *= 1.25  # K-means copies a layer of twelve or more, and scikit-learn a second time
     if num_bytes > available:
         raise ValueError(f'max_memory=None keeps all tokens, which must fit into memory: they need '
                          f'{num_bytes / 2**30:.2f} GiB, {available / 2**30:.2f} GiB are available. Set max_memory '

@@ -247,8 +247,8 @@ def test_no_memory_bound(tmp_path):
 
 @pytest.mark.parametrize('spare', [-1, 0])
 def test_memory_of_the_machine(tmp_path, monkeypatch, spare):
-    """``spare``: bytes more than 320 tokens of both layers take."""
-    monkeypatch.setattr(tokens_module, 'available_memory', lambda: 320. * 256 + spare)
+    """``spare``: bytes more than 320 tokens of both layers take, and a quarter for the work."""
+    monkeypatch.setattr(tokens_module, 'available_memory', lambda: 1.25 * 320 * 256 + spare)
     runner = build_runner(tmp_path, dict(num_images='all', max_memory=None))
     if spare < 0:
         with pytest.raises(ValueError, match=r'must fit into memory: they need 0\.00 GiB, 0\.00 GiB are available\. '

@@ -1,4 +1,5 @@
 """K-means against plain loops, scikit-learn's own, and blobs whose centres are known."""
+import os
 import sys
 import threading
 import types
@@ -15,6 +16,7 @@ from mmspt.prompts import clustering
 from mmspt.prompts import lloyd as lloyd_module
 from mmspt.prompts.clustering import SEEDING_POINTS_PER_CENTRE, choose_backend, kmeans
 from mmspt.prompts.lloyd import flash, lloyd
+from mmspt.prompts.threads import in_threads, num_threads
 
 ON_CPU = ['sklearn', 'torch', 'flash']
 
@@ -229,7 +231,7 @@ def test_backends_and_layers_draw_in_turn(backend):
 
 
 def set_threads(monkeypatch, threads):
-    for name in ('_num_threads', '_num_cores'):
+    for name in ('num_threads', 'num_cores'):
         monkeypatch.setattr(clustering, name, lambda: threads)
 
 
@@ -248,30 +250,49 @@ def test_threads_do_not_matter(monkeypatch, threads, backend):
 
 
 def test_layers_are_worked_on_in_parallel(monkeypatch):
-    monkeypatch.setattr(clustering, '_num_threads', lambda: 2)
+    monkeypatch.setattr(clustering, 'num_threads', lambda: 2)
     meeting = threading.Barrier(2, timeout=20)
-    done = clustering._in_threads(lambda layer: meeting.wait, iter(range(4)), 2)
+    done = in_threads(lambda layer: meeting.wait, iter(range(4)), 2)
     assert sorted(done) == [0, 0, 1, 1]
 
 
 @pytest.mark.parametrize('threads', [1, 2, 3])
 def test_layers_are_taken_lazily(monkeypatch, threads):
     """No more layers are taken than are done or at work."""
-    monkeypatch.setattr(clustering, '_num_threads', lambda: threads)
-    real, done, most = clustering._fit_sklearn, [], []
+    monkeypatch.setattr(clustering, 'num_threads', lambda: threads)
+    real, done, most = clustering._fit_layer, [], []
 
     def fit(*args):
-        work = real(*args)
-        return lambda: (work(), done.append(1))[0]
+        result = real(*args)
+        done.append(1)
+        return result
 
     def layers():
         for taken, tokens in enumerate(make_layers(6), 1):
             most.append(taken - len(done))
             yield tokens
 
-    monkeypatch.setattr(clustering, '_fit_sklearn', fit)
+    monkeypatch.setattr(clustering, '_fit_layer', fit)
     assert len(kmeans(layers(), 4, rng()).centres) == 6
     assert max(most) == threads
+
+
+@pytest.mark.parametrize(('working', 'at_once', 'inner'), [(2**30, 8, 1), (3 * 400 * 8 * 8, 3, 2), (1, 1, 8)])
+def test_copies_are_bounded(monkeypatch, working, at_once, inner):
+    """A layer of 400 x 8 takes a copy and as much again; the threads that are left work inside the layers."""
+    monkeypatch.setattr(clustering, 'num_threads', lambda: 8)
+    monkeypatch.setattr(clustering, 'WORKING_BYTES', working)
+    monkeypatch.setattr(clustering, 'SEEDING_POINTS_PER_CENTRE', 10)
+    given = []
+
+    def record(prepare, layers, *numbers):
+        given.append(numbers)
+        return [prepare(layer)() for layer in layers]
+
+    monkeypatch.setattr(clustering, 'in_threads', record)
+    layers = [torch.randn(400, 8, generator=rng(i)) for i in range(3)]
+    assert len(kmeans(layers, 4, rng()).centres) == 3
+    assert given == [(at_once, inner)]
 
 
 def test_torch_takes_layers_lazily():
@@ -337,11 +358,23 @@ def test_as_many_centres_as_tokens(backend):
     assert found.inertia == pytest.approx([0], abs=1e-10)
 
 
+@pytest.mark.parametrize('backend', ON_CPU)
+def test_more_empty_clusters_than_a_cluster_has_tokens(backend):
+    """5 places of 20 tokens each and 30 centres: scikit-learn alone puts centres far outside."""
+    tokens = torch.randn(5, 8, generator=rng(1)).repeat(20, 1)
+    for seed in range(20):
+        found = kmeans([tokens], 30, rng(seed), backend=backend)
+        assert found.inertia[0] == pytest.approx(0, abs=1e-6)
+        assert inertia(tokens, found.centres[0]) == pytest.approx(0, abs=1e-6)
+        distances = torch.cdist(found.centres[0], tokens, compute_mode='donot_use_mm_for_euclid_dist')
+        assert distances.amin(dim=1).max() < 1e-3
+
+
 @pytest.mark.parametrize('points', [torch.eye(3).repeat(5, 1), torch.full((15, 3), 0.1), torch.zeros(15, 3)])
 @pytest.mark.parametrize('threads', [1, 2])
 @pytest.mark.parametrize('backend', ON_CPU)
 def test_duplicates_are_no_warning(monkeypatch, threads, backend, points):
-    monkeypatch.setattr(clustering, '_num_threads', lambda: threads)
+    monkeypatch.setattr(clustering, 'num_threads', lambda: threads)
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         found = kmeans([points] * 2, 6, rng(), backend=backend)
@@ -417,10 +450,10 @@ def test_unknown_backend():
 
 def test_threads_are_limited(monkeypatch):
     monkeypatch.setattr(torch, 'get_num_threads', lambda: 3)
-    monkeypatch.setattr(clustering.os, 'sched_getaffinity', lambda pid: {0, 2, 5, 6}, raising=False)
-    assert clustering._num_threads() == 3
-    monkeypatch.setattr(clustering.os, 'sched_getaffinity', lambda pid: {4})
-    assert clustering._num_threads() == 1
+    monkeypatch.setattr(os, 'sched_getaffinity', lambda pid: {0, 2, 5, 6}, raising=False)
+    assert num_threads() == 3
+    monkeypatch.setattr(os, 'sched_getaffinity', lambda pid: {4})
+    assert num_threads() == 1
 
 
 # ---------------------------------------------------------------------------------------------- flash-kmeans

@@ -118,3 +118,19 @@ def test_mmpretrains_own_train_py(job):
     tool('train.py', job.config, '--amp', '--work-dir', job.root / 'ours', '--cfg-options', 'train_cfg.max_epochs=1')
     ends = [load(job.root / name / 'epoch_1.pth')['state_dict'] for name in ('stock', 'ours')]
     assert all(torch.equal(value, ends[1][key]) for key, value in ends[0].items())
+
+
+@pytest.mark.parametrize('amp', [[], ['--amp']], ids=['fp32', 'bf16'])
+def test_compiled_runs_are_the_others(job, tmp_path, amp):
+    """MMEngine's cfg.compile and cfg.activation_checkpointing, alone and together."""
+    extras = dict(plain='', compiled="compile = dict(backend='aot_eager')\n",
+                  checkpointed="activation_checkpointing = [f'backbone.layers.{i}' for i in range(4)]\n")
+    extras['both'] = extras['compiled'] + extras['checkpointed']
+    found = {}
+    for name, extra in extras.items():
+        job.write(extra=extra + "train_cfg = dict(max_epochs=1)\n")
+        tool('train.py', job.config, '--no-validate', '--work-dir', tmp_path / name, *amp)
+        found[name] = losses(tmp_path / name)
+    assert len(found['plain']) == 3
+    for name in extras:
+        np.testing.assert_allclose(found[name], found['plain'], rtol=2e-2 if amp else 1e-5)

@@ -1,11 +1,14 @@
 """MMEngine's mixed precision, on a CPU too, with loss scaling where the format needs it."""
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from mmengine.device import get_device
 from mmengine.optim import AmpOptimWrapper as MMEngineAmpOptimWrapper
 from mmengine.optim import OptimWrapper
+from torch import nn
 
 from mmspt.registry import OPTIM_WRAPPERS
 
@@ -49,12 +52,28 @@ class AmpOptimWrapper(MMEngineAmpOptimWrapper):
         with warnings.catch_warnings():
             warnings.filterwarnings('ignore', '.*GradScaler', FutureWarning)  # MMEngine uses the scaler's old name
             if device == 'cpu':
+                if loss_scale != 'dynamic' and not isinstance(loss_scale, (float, dict)):
+                    raise TypeError(f"loss_scale must be a float, a dict or 'dynamic', got {loss_scale!r}")
                 OptimWrapper.__init__(self, **kwargs)  # MMEngine's own demands an accelerator
                 self._scale_update_param = None
                 self.loss_scaler = torch.cuda.amp.GradScaler(enabled=False)
                 self.cast_dtype = torch.bfloat16
             else:
                 super().__init__(loss_scale if dtype in FLOAT16 else dict(enabled=False), dtype, use_fsdp, **kwargs)
+
+    @contextmanager
+    def optim_context(self, model: nn.Module) -> Iterator[None]:
+        """Autocast, and no synchronization of gradients where they accumulate.
+
+        torch.compile cannot trace MMEngine's own context, which wraps autocast in a generator.
+
+        Args:
+            model (nn.Module): The model that trains.
+        """
+        device = get_device()
+        dtype = self.cast_dtype or (torch.bfloat16 if device == 'cpu' else torch.float16)
+        with OptimWrapper.optim_context(self, model), torch.autocast(device, dtype=dtype):
+            yield
 
     def load_state_dict(self, state_dict: dict) -> None:
         """Load the optimizer's state and, if the saved run scaled its loss, the scaler's; the scaler starts anew else.

@@ -1,0 +1,66 @@
+"""Layers side by side on the cores of a CPU."""
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from itertools import chain, islice
+from typing import Any
+
+import torch
+from threadpoolctl import threadpool_limits
+
+
+def num_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
+
+def num_threads() -> int:
+    """OMP_NUM_THREADS or torch.set_num_threads, within the cores that this process may use."""
+    return max(1, min(torch.get_num_threads(), num_cores()))
+
+
+def in_threads(function: Callable[[Any], Callable[[], Any]], items: Iterator[Any], threads: int,
+               inner: int = 1) -> list[Any]:
+    """Work on one item a thread; on a single item, or with one thread, in the calling thread with no limit inside.
+
+    Layers in parallel took 5 s and 19 s (K-means of 20 and 100 centres) where one after the other with two threads
+    inside took 5 s and 23 s, and half as long where other work wanted the cores too (12 layers, 28,000 x 768, two Xeon
+    cores).
+
+    Args:
+        function (Callable): Prepares an item with torch; the call that it returns does the work of scikit-learn.
+        items (Iterator): No more of them are taken than are worked on.
+        threads (int): Items worked on at once.
+        inner (int): Threads of OpenMP in each. Defaults to 1.
+
+    Returns:
+        list: What the calls returned, in the order of items.
+    """
+    def limited(item: Any) -> Any:
+        work = function(item)  # before the limit: torch sets OpenMP's number itself when a thread first uses it
+        with threadpool_limits(inner, user_api='openmp'):  # holds for this thread
+            return work()
+
+    first = list(islice(items, min(threads, 2)))
+    items = chain(first, items)
+    if len(first) < 2:
+        del first
+        return [function(item)() for item in items]
+    del first
+
+    futures: list[Future] = []
+    busy: set[Future] = set()
+    # scikit-learn sets BLAS, whose limit is the process's, to 1 and back around each fit: without a limit outside,
+    # fits that overlap would leave it at 1
+    with threadpool_limits(1, user_api='blas'), ThreadPoolExecutor(threads) as pool:
+        while True:
+            if len(busy) == threads:
+                done, busy = wait(busy, return_when=FIRST_COMPLETED)
+                for future in done:
+                    future.result()  # an error ends the work now
+            item = next(items, None)
+            if item is None:
+                return [future.result() for future in futures]
+            futures.append(pool.submit(limited, item))
+            busy.add(futures[-1])
+            del item

@@ -58,7 +58,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--inits', nargs='+', default=list(INITS), choices=list(INITS))
     parser.add_argument('--batch-size', type=int, default=32)
     parser.add_argument('--num-workers', type=int, default=2)
-    parser.add_argument('--max-memory', type=float, default=1., help='GiB of tokens')
+    parser.add_argument('--max-memory', type=float, default=0.75, help='GiB of tokens')
     parser.add_argument('--backend', default='auto', help='of K-means')
     parser.add_argument('--amp', action='store_true', help='forward pass in bf16')
     parser.add_argument('--exact', action='store_true', help='compare with Lloyd on all tokens, kept in memory')

@@ -1,5 +1,5 @@
 # tools/dist_train.sh configs/spt/vit-b_mae_cub_kmeans.py 1
-# prompts start as K-means centres of tokens of all training images (under max_memory=1 GiB, 4 of each image's 196),
+# prompts start as K-means centres of tokens of all training images (under max_memory=0.75 GiB, 3 of each image's 196),
 # the paper's best start; not yet run here
 _base_ = './vit-b_mae_cub.py'
 

@@ -105,11 +105,11 @@ def collect_tokens(batches: Iterable[tuple[list[int], Tensor]],
     Raises:
         ValueError: Images of different numbers of patches, or more tokens than memory.
     """
-    sample, done, expected = None, 0, None
+    sample, done, expected = torch.empty(0), 0, None
     for indices, images in batches:
         kept: list[Tensor] = []
-        for tokens in patch_tokens(images, num_layers):
-            if not kept:
+        for layer, tokens in enumerate(patch_tokens(images, num_layers)):
+            if layer == 0:
                 num_tokens, embed_dims = tokens.shape[1:]
                 if keep is None and expected is None:
                     check_memory(4. * num_layers * num_images * num_tokens * embed_dims * copies)
@@ -120,12 +120,16 @@ def collect_tokens(batches: Iterable[tuple[list[int], Tensor]],
                 positions = [choose_positions(seed, i, num_tokens, keep or num_tokens) for i in indices]
                 columns = torch.stack(positions).to(tokens.device)  # (B, kept)
                 rows = torch.arange(len(indices))[:, None].to(tokens.device)
-            kept.append(tokens[rows, columns].float())
-        batch = torch.stack(kept).cpu()  # (L, B, kept, D), one transfer
-        if sample is None:
-            sample = torch.empty(num_layers, num_images, *batch.shape[2:])
-        sample[:, done:done + len(indices)] = batch
+                if not done:
+                    sample = torch.empty(num_layers, num_images, columns.shape[1], embed_dims)
+            chosen = tokens[rows, columns].float()  # (B, kept, D)
+            if chosen.is_cpu:
+                sample[layer, done:done + len(indices)] = chosen
+            else:
+                kept.append(chosen)
+        if kept:
+            sample[:, done:done + len(indices)] = torch.stack(kept).cpu()  # one transfer
         done += len(indices)
-    if sample is None:
+    if not done:
         raise ValueError('there must be at least one image to take tokens from: check the data folder')
     return sample[:, :done]

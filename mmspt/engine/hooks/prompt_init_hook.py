@@ -50,7 +50,7 @@ class PromptInitHook(Hook):
             Defaults to None.
         max_memory (float | None): Bound on the tokens that make the prompts, GiB of fp32 for all layers together;
             beyond it, a seeded sample of positions from every image, and where that is less than one position each, of
-            images (with a warning). None keeps all tokens, if the memory at hand holds them. Defaults to 1.
+            images (with a warning). None keeps all tokens, if the memory at hand holds them. Defaults to 0.75.
         amp (bool | None): Whether the tokens are computed under autocast, with the dtype of the run's AmpOptimWrapper,
             or torch's own (float16 on a GPU, bfloat16 on a CPU) if it has none; None is as the run trains. Tokens and
             prompts are fp32 either way. Defaults to None.
@@ -66,7 +66,7 @@ class PromptInitHook(Hook):
                  pipeline: list[dict] | None = None,
                  batch_size: int | None = None,
                  seed: int | None = None,
-                 max_memory: float | None = 1.,
+                 max_memory: float | None = 0.75,
                  amp: bool | None = None) -> None:
         if num_images not in (None, 'batch', 'all') and not _is_count(num_images):
             raise ValueError("num_images must be a whole number of at least 1, 'batch', 'all' or None, got "

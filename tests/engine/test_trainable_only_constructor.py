@@ -102,3 +102,9 @@ def test_wrapped_model():
     wrapped.module = model
     constructor = TrainableOnlyOptimWrapperConstructor(*schedule())
     assert groups(constructor(wrapped), model) == groups(constructor(model), model)
+
+
+def test_groups_are_plain_dicts():
+    """torch.compile of MMEngine's train_step looks into them."""
+    wrapper = build_optim_wrapper(Model(), Config.fromfile(SCHEDULE).optim_wrapper)
+    assert {type(group) for group in wrapper.optimizer.param_groups} == {dict}

@@ -11,6 +11,7 @@ from PIL import Image
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / 'tests' / 'data'
 TINY = dict(embed_dims=64, num_layers=4, num_heads=4, feedforward_channels=256)
+SMALL = dict(arch=dict(embed_dims=32, num_layers=3, num_heads=2, feedforward_channels=64), img_size=32, patch_size=8)
 
 
 def golden_checkpoint(case: str) -> str:

@@ -18,7 +18,7 @@ from mmengine.runner import checkpoint as stock
 from mmengine.runner.checkpoint import CheckpointLoader
 from safetensors.torch import save_file
 
-from helpers import ROOT
+from helpers import ROOT, command
 from mmspt import repairs
 from mmspt.engine.optimizers import AmpOptimWrapper
 from mmspt.repairs import init_cpu_distributed
@@ -291,5 +291,8 @@ def test_another_plug_ins_mixed_precision_stays(monkeypatch):
 
 def test_repairs_bring_in_no_models():
     """``import mmspt`` stays as light as MMEngine."""
-    code = "import sys, mmspt; sys.exit(any(name.startswith(('mmpretrain', 'mmspt.models')) for name in sys.modules))"
-    stderr_of(code)
+    code = ("import sys, mmspt; print([name for name in sys.modules "
+            "if name.startswith(('mmspt.', 'mmpretrain'))])")
+    loaded = command(sys.executable, '-W', 'ignore', '-c', code)
+    assert "'mmspt.repairs'" in loaded
+    assert 'mmpretrain' not in loaded and 'mmspt.models' not in loaded

@@ -1,4 +1,9 @@
+from .birds import CUB, NABirds
 from .digits import Digits
+from .flowers102 import Flowers102
+from .stanford_cars import StanfordCars
+from .stanford_dogs import StanfordDogs
 from .transforms import LoadImageFromFile
+from .vtab import VTAB1k
 
-__all__ = ['Digits', 'LoadImageFromFile']
+__all__ = ['CUB', 'Digits', 'Flowers102', 'LoadImageFromFile', 'NABirds', 'StanfordCars', 'StanfordDogs', 'VTAB1k']

@@ -1,0 +1,63 @@
+"""CUB-200-2011 and NABirds, whose lists are of one kind."""
+from mmpretrain.datasets.categories import CUB_CATEGORIES
+
+from mmspt.registry import DATASETS
+
+from .fine_grained import FineGrained
+from .lists import Item, read_pairs
+
+
+class _Birds(FineGrained):
+    VPT_FOLDERS = ('images', '')
+
+    def read_official(self) -> dict[str, list[Item]]:
+        """Read images.txt, image_class_labels.txt and train_test_split.txt, all of them `<image id> <value>`."""
+        images, classes, trains = (read_pairs(self.join(f'{name}.txt'), self.remedy)
+                                   for name in ('images', 'image_class_labels', 'train_test_split'))
+        for other, name in ((classes, 'image_class_labels'), (trains, 'train_test_split')):
+            if images.keys() != other.keys():
+                odd = sorted(images.keys() ^ other.keys())[0]
+                raise ValueError(f"images.txt and {name}.txt of '{self.data_root}' must list the same images, but "
+                                 f"'{odd}' is in one of them alone: {self.remedy}")
+        labels = self.number_classes(classes)
+        splits: dict[str, list[Item]] = dict(train=[], test=[])
+        for image, path in images.items():
+            if trains[image] not in ('0', '1'):
+                raise ValueError(f"train_test_split.txt of '{self.data_root}' must say 0 or 1, but '{image}' has "
+                                 f"'{trains[image]}': {self.remedy}")
+            splits['train' if trains[image] == '1' else 'test'].append((f'images/{path}', labels[classes[image]]))
+        return splits
+
+    def number_classes(self, classes: dict[str, str]) -> dict[str, int]:
+        """Class ids -> labels; ids count from 1."""
+        if not all(i.isascii() and i.isdigit() for i in classes.values()):
+            raise ValueError(f"class ids must be whole numbers, but image_class_labels.txt of '{self.data_root}' has "
+                             f'others: {self.remedy}')
+        return {i: int(i) - 1 for i in classes.values()}
+
+
+@DATASETS.register_module()
+class CUB(_Birds):
+    """CUB-200-2011: 200 species (Wah et al. 2011), the official archive; see :class:`FineGrained` for the arguments.
+
+    MMPretrain's class of the same name knows 'train' (all 5,994 images) and 'test' alone.
+    """
+    KEY = 'cub'
+    METAINFO = dict(classes=CUB_CATEGORIES)
+
+
+@DATASETS.register_module()
+class NABirds(_Birds):
+    """NABirds: 555 visual categories (Van Horn et al. 2015), the official archive; arguments as :class:`FineGrained`'s.
+
+    Labels are the places of the class ids that images have, in ascending order: of the 1,011 classes in the official
+    hierarchy 555 have images.
+    """
+    KEY = 'nabirds'
+
+    def number_classes(self, classes: dict[str, str]) -> dict[str, int]:
+        """Class ids -> places among the ids that occur; the names go into ``metainfo``."""
+        ids = sorted(super().number_classes(classes), key=int)
+        names = read_pairs(self.join('classes.txt'), self.remedy)
+        self._metainfo['classes'] = tuple(names.get(i, i) for i in ids)
+        return {i: label for label, i in enumerate(ids)}

@@ -1,0 +1,81 @@
+"""What the five fine-grained data sets (FGVC) have in common: splits, and VPT's own lists."""
+import os.path as osp
+from abc import abstractmethod
+from typing import Any
+
+from .benchmark import BenchmarkTask
+from .hold_out import hold_out
+from .lists import Item, read_json
+
+VPT_LISTS = ('train.json', 'val.json', 'test.json')
+
+
+class FineGrained(BenchmarkTask):
+    """A fine-grained data set in its official folder, with four splits.
+
+    'train' and 'val' make up 'trainval', the official training images. Where the data set has no validation split,
+    10 % are held out, by the images' names alone (:func:`mmspt.datasets.hold_out.hold_out`). VPT's own lists
+    (`train.json`, `val.json`, `test.json`: {image: class}, https://github.com/KMnP/vpt at 7f3942e) are read instead
+    where all three lie in ``data_root``.
+
+    Args:
+        data_root (str): The data set's folder.
+        split (str): 'train', 'val', 'trainval' or 'test'. Defaults to 'train'.
+        lists (str): 'official', 'vpt', or 'auto': VPT's if they are there. Defaults to 'auto'.
+        **kwargs: Those of :class:`mmpretrain.datasets.BaseDataset`.
+
+    Raises:
+        FileNotFoundError: A list or an image is missing.
+        ValueError: Another split or kind of lists, a list that cannot be read, a label out of range.
+    """
+    KEY = ''
+    """Key of :data:`mmspt.datasets.tasks.TASKS`."""
+    VPT_FOLDERS: tuple[str, ...] = ('', )
+    """Folders that the paths in VPT's lists may start from."""
+
+    def __init__(self, data_root: str, split: str = 'train', lists: str = 'auto', **kwargs: Any) -> None:
+        if lists not in ('auto', 'official', 'vpt'):
+            raise ValueError(f"lists must be 'auto', 'official' or 'vpt', got {lists!r}")
+        self.lists = lists
+        super().__init__(self.KEY, data_root, split, **kwargs)
+
+    @abstractmethod
+    def read_official(self) -> dict[str, list[Item]]:
+        """Read the official lists: 'train' and 'test', or 'train', 'val' and 'test'; paths below ``data_root``."""
+
+    def read_split(self) -> list[Item]:
+        """Read all lists; hold out a validation split where there is none."""
+        splits = self._read_vpt() if self._reads_vpt() else self.read_official()
+        if self.split == 'trainval':
+            return splits['train'] + splits.get('val', [])
+        if self.split == 'test' or 'val' in splits:
+            return splits[self.split]
+        held_out = hold_out([path for path, _ in splits['train']], [label for _, label in splits['train']])
+        return [item for item, held in zip(splits['train'], held_out, strict=True) if held == (self.split == 'val')]
+
+    def _reads_vpt(self) -> bool:
+        there = [name for name in VPT_LISTS if self.exists(self.join(name))]
+        if self.lists == 'vpt' or (self.lists == 'auto' and len(there) == len(VPT_LISTS)):
+            return True
+        if there and self.lists == 'auto':
+            missing = ', '.join(name for name in VPT_LISTS if name not in there)
+            raise FileNotFoundError(f"VPT's lists must be there together, but '{self.data_root}' has "
+                                    f"{', '.join(there)} without {missing}: add it, or set lists='official'")
+        return False
+
+    def _read_vpt(self) -> dict[str, list[Item]]:
+        content = {name.split('.')[0]: read_json(self.join(name), self.remedy) for name in VPT_LISTS}
+        ids = list(content['train'].values())
+        if not all(isinstance(i, type(ids[0])) and isinstance(i, int | str) for i in ids):
+            raise ValueError('classes must be all whole numbers or all names, but '
+                             f"'{self.join('train.json')}' has others: {self.remedy}")
+        labels = {key: label for label, key in enumerate(sorted(set(ids)))}
+        for split, images in content.items():
+            for path, key in images.items():
+                if not isinstance(key, int | str) or key not in labels:
+                    raise ValueError(f"a class must occur in train.json, but '{path}' in {split}.json of "
+                                     f"'{self.data_root}' has {key!r}: {self.remedy}")
+        first = next(iter(content['train']))
+        folder = next((f for f in self.VPT_FOLDERS if self.exists(self.join(f, first))), self.VPT_FOLDERS[0])
+        return {split: [(osp.join(folder, path), labels[key]) for path, key in images.items()]
+                for split, images in content.items()}

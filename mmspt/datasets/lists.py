@@ -1,0 +1,115 @@
+"""Reading the lists that data sets come with, with errors that name file, line and remedy."""
+import json
+import os
+import os.path as osp
+from collections.abc import Sequence
+from typing import Any
+
+from mmengine.fileio import get_file_backend
+
+Item = tuple[str, int]
+"""Path of an image and its class, counted from 0."""
+
+
+def read_text(path: str, remedy: str) -> str:
+    """Read a text file.
+
+    Raises:
+        FileNotFoundError: It does not exist.
+        ValueError: It is empty, or no text.
+    """
+    backend = get_file_backend(path)
+    if not backend.isfile(path):
+        raise FileNotFoundError(f"a data set must come with all its lists, but '{path}' does not exist: {remedy}")
+    try:
+        text = backend.get_text(path)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"a list must be text, but '{path}' is not ({error}): {remedy}") from error
+    if not text.strip():
+        raise ValueError(f"a list must name something, but '{path}' is empty: {remedy}")
+    return text
+
+
+def read_pairs(path: str, remedy: str) -> dict[str, str]:
+    """Read lines of `<key> <value>`, in their order, as CUB and NABirds have them; a value may hold spaces.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: A line without a value, or a key that comes twice.
+    """
+    pairs: dict[str, str] = {}
+    for number, line in enumerate(read_text(path, remedy).splitlines(), 1):
+        if not line.strip():
+            continue
+        key, *value = line.strip().split(maxsplit=1)
+        if not value:
+            raise ValueError(f"a line must be '<key> <value>', but line {number} of '{path}' is {line!r}: {remedy}")
+        if key in pairs:
+            raise ValueError(f"a key must come once, but '{key}' in line {number} of '{path}' came before: {remedy}")
+        pairs[key] = value[0]
+    return pairs
+
+
+def read_items(path: str, remedy: str) -> list[Item]:
+    """Read lines of `<image path> <label>`, as VTAB-1k has them.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: A line with another number of fields, a label that is no whole number.
+    """
+    items = []
+    for number, line in enumerate(read_text(path, remedy).splitlines(), 1):
+        fields = line.split()
+        if not fields:
+            continue
+        if len(fields) != 2:
+            raise ValueError(f"a line must be '<image path> <label>', two fields without spaces in them, but line "
+                             f"{number} of '{path}' has {len(fields)}, {line[:200]!r}: {remedy}")
+        if not fields[1].isascii() or not fields[1].removeprefix('-').isdigit():
+            raise ValueError(f"a label must be a whole number, but line {number} of '{path}' has '{fields[1]}': "
+                             f'{remedy}')
+        items.append((fields[0], int(fields[1])))
+    return items
+
+
+def read_json(path: str, remedy: str) -> dict[str, Any]:
+    """Read a JSON object that is not empty.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: It is not JSON, or no object.
+    """
+    try:
+        content = json.loads(read_text(path, remedy))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"a list must be valid JSON, but '{path}' is not ({error}): {remedy}") from error
+    if not isinstance(content, dict) or not content:
+        raise ValueError(f"a list must be a JSON object {{image: class}}, but '{path}' is not: {remedy}")
+    return content
+
+
+def find_missing(paths: Sequence[str]) -> list[str]:
+    """Say which files do not exist, with one listing for each folder; remote files count as there."""
+    listings: dict[str, set[str]] = {}
+    missing = []
+    for path in paths:
+        if '://' in path:
+            continue
+        folder, name = osp.split(path)
+        if folder not in listings:
+            listings[folder] = set(os.listdir(folder)) if osp.isdir(folder) else set()
+        if name not in listings[folder]:
+            missing.append(path)
+    return missing
+
+
+def check_images(paths: Sequence[str], remedy: str) -> None:
+    """Make sure that the images of a list exist.
+
+    Raises:
+        FileNotFoundError: Some do not; the message gives their number and the first of them.
+    """
+    missing = find_missing(paths)
+    if missing:
+        raise FileNotFoundError(f'every listed image must exist, but {len(missing):,} of {len(paths):,} do not, '
+                                f"'{missing[0]}' first: {remedy}")

@@ -2,7 +2,7 @@
 import json
 import os
 import os.path as osp
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from glob import escape, glob
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -22,16 +22,21 @@ def read_scalars(work_dir: str, key: str) -> dict[int, float]:
     Returns:
         dict[int, float]: Epoch -> value, in the order of epochs; empty before the first validation.
     """
-    values: dict[int, float] = {}
+    values = {int(record['step']): float(record[key]) for record in _records(work_dir) if key in record}
+    return dict(sorted(values.items()))
+
+
+def read_epoch(work_dir: str) -> int:
+    """Read the last epoch that a run's log knows of; 0 before the first record."""
+    return max((int(record['epoch']) for record in _records(work_dir) if 'epoch' in record), default=0)
+
+
+def _records(work_dir: str) -> Iterator[dict]:
     for path in sorted(glob(osp.join(escape(work_dir), '*', 'vis_data', 'scalars.json'))):
         with open(path, encoding='utf-8') as file:
             for line in file:
-                if not line.endswith('\n'):
-                    continue  # still being written
-                record = json.loads(line)
-                if key in record:
-                    values[int(record['step'])] = float(record[key])
-    return dict(sorted(values.items()))
+                if line.endswith('\n'):  # else it is still being written
+                    yield json.loads(line)
 
 
 def plot_accuracy(runs: Mapping[str, Mapping[int, float]], path: str, title: str) -> None:

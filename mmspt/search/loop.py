@@ -1,0 +1,126 @@
+"""The search's loop: ask for settings, train, report each validation, prune, tell."""
+import hashlib
+import json
+import os.path as osp
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import optuna
+
+from mmspt.visualization import read_scalars
+
+from .processes import TrainProcess
+from .space import Parameter
+from .study import COMPLETE, FAILED, PRUNED, RUNNING, count
+
+Launch = Callable[[dict[str, Any], str, dict[str, str]], TrainProcess]
+"""(settings, work directory, environment) -> run."""
+MAX_REPEATS = 50
+"""So many settings drawn that were tried before end a search: there are no others."""
+MAX_FAILURES = 3
+"""So many failed trials in a row end a search: what is wrong is not the settings."""
+
+
+def name_settings(settings: dict[str, Any]) -> str:
+    """A folder's name for settings: the same for the same."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:10]
+
+
+class RunningTrial:
+    """A trial and its run."""
+
+    def __init__(self, trial: optuna.Trial, settings: dict[str, Any], work_dir: str, process: TrainProcess) -> None:
+        self.trial, self.settings, self.work_dir, self.process = trial, settings, work_dir, process
+        self.values: dict[int, float] = {}
+
+    def report(self, metric: str) -> None:
+        """Tell Optuna of each validation once."""
+        values = read_scalars(self.work_dir, metric)
+        for epoch in sorted(values.keys() - self.values.keys()):
+            self.trial.report(values[epoch], epoch)
+        self.values = values
+
+
+def search(study: optuna.Study, space: list[Parameter], launch: Launch, folder: str,
+           environments: Sequence[dict[str, str]], num_trials: int, metric: str,
+           on_change: Callable[[list[RunningTrial]], None], on_end: Callable[[RunningTrial, str], None]) -> None:
+    """Run trials until ``num_trials`` are done, those of earlier searches counted, or no new setting is found.
+
+    Args:
+        study (optuna.Study): Of :func:`mmspt.search.study.open_study`.
+        space (list[Parameter]): What varies.
+        launch (Launch): Starts a run.
+        folder (str): Where the trials' work directories go.
+        environments (Sequence[dict]): One for each worker.
+        num_trials (int): Trials to have in the end, finished and pruned together.
+        metric (str): Validated quantity; a trial's value is its last.
+        on_change (Callable): Called about twice a second with the running trials.
+        on_end (Callable): Called with a trial and how it ended.
+
+    Raises:
+        RuntimeError: Trials fail one after the other (the message ends with the last one's output), or one ends without
+            having logged ``metric``.
+    """
+    running: list[RunningTrial | None] = [None] * len(environments)
+    failures = 0
+    try:
+        while True:
+            for worker, current in enumerate(running):
+                if current is not None:
+                    ended = _look_after(study, current, metric)
+                    if ended is None:
+                        continue
+                    running[worker] = None
+                    failures = failures + 1 if ended == 'failed' else 0
+                    on_end(current, ended)
+                    if failures >= MAX_FAILURES:
+                        raise RuntimeError(f'{failures} trials failed one after the other; see {current.process.log}, '
+                                           f'which ends with\n{current.process.tail()}')
+                if count(study) + sum(r is not None for r in running) < num_trials:
+                    running[worker] = _begin(study, space, launch, folder, environments[worker])
+            active = [r for r in running if r is not None]
+            if not active:
+                return
+            on_change(active)
+            time.sleep(0.5)
+    finally:
+        for current in running:
+            if current is not None:
+                current.process.stop()
+
+
+def _begin(study: optuna.Study, space: list[Parameter], launch: Launch, folder: str,
+           environment: dict[str, str]) -> RunningTrial | None:
+    for _ in range(MAX_REPEATS):
+        trial = study.ask()
+        settings = {parameter.key: parameter.suggest(trial) for parameter in space}
+        others = study.get_trials(deepcopy=False, states=(COMPLETE, PRUNED, RUNNING))
+        if any(other.params == trial.params and other.number != trial.number for other in others):
+            study.tell(trial, state=FAILED)  # a list's value drawn again: nothing to learn
+            continue
+        work_dir = osp.join(folder, name_settings(settings))
+        trial.set_user_attr('work_dir', osp.basename(work_dir))
+        return RunningTrial(trial, settings, work_dir, launch(settings, work_dir, environment))
+    return None
+
+
+def _look_after(study: optuna.Study, current: RunningTrial, metric: str) -> str | None:
+    """Report, prune or end a trial; say how it ended, None while it runs."""
+    status = current.process.poll()  # before the values: what is there after the end is all
+    current.report(metric)
+    if status is None:
+        if not current.values or not current.trial.should_prune():
+            return None
+        current.process.stop()
+        study.tell(current.trial, state=PRUNED)
+        return 'pruned'
+    current.process.stop()
+    if status != 0 or not current.values:
+        study.tell(current.trial, state=FAILED)
+        if status == 0:
+            raise RuntimeError(f"a trial must validate and log '{metric}', but the finished one in {current.work_dir} "
+                               'did not: see its scalars.json for what it logs, and give --metric')
+        return 'failed'
+    study.tell(current.trial, current.values[max(current.values)], state=COMPLETE)
+    return 'finished'

@@ -1,0 +1,74 @@
+"""Runs of tools/train.py side by side, one on each worker; none outlives the search."""
+import ctypes
+import os
+import os.path as osp
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import IO
+
+
+class TrainProcess:
+    """One run of tools/train.py, resumed if it was begun before.
+
+    Args:
+        command (Sequence[str]): Interpreter, script and arguments.
+        log (str): File to which its output is appended.
+        env (dict[str, str]): What the environment has besides ours.
+    """
+
+    def __init__(self, command: Sequence[str], log: str, env: dict[str, str]) -> None:
+        self.command, self.log = list(command), log
+        os.makedirs(osp.dirname(log), exist_ok=True)
+        self._output: IO[bytes] = open(log, 'ab')  # noqa: SIM115 (open as long as the run)
+        self._process = subprocess.Popen(
+            self.command, stdout=self._output, stderr=subprocess.STDOUT, env=os.environ | env, stdin=subprocess.DEVNULL,
+            start_new_session=True, preexec_fn=_die_with_parent if sys.platform == 'linux' else None)
+
+    def poll(self) -> int | None:
+        """Exit status, None while it runs."""
+        return self._process.poll()
+
+    def stop(self, patience: float = 10.) -> None:
+        """End it and its data loader's workers: ask, and after ``patience`` seconds insist."""
+        for sign in (signal.SIGTERM, signal.SIGKILL):
+            if self._process.poll() is not None:
+                break
+            try:
+                os.killpg(self._process.pid, sign)
+                self._process.wait(patience)
+            except (ProcessLookupError, subprocess.TimeoutExpired):
+                continue
+        self._output.close()
+
+    def tail(self, lines: int = 12) -> str:
+        """The last lines of its output."""
+        with open(self.log, encoding='utf-8', errors='replace') as file:
+            return ''.join(file.readlines()[-lines:]).strip()
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: a killed search leaves no run behind
+
+
+def worker_environments(workers: int | None) -> list[dict[str, str]]:
+    """Environment of each worker: a GPU of its own as long as there are any, threads shared otherwise.
+
+    Args:
+        workers (int | None): How many; None takes one a GPU, or one.
+
+    Raises:
+        ValueError: Fewer than one.
+    """
+    import torch
+    if workers is not None and workers < 1:
+        raise ValueError(f'--workers must be at least 1, got {workers}')
+    gpus = torch.cuda.device_count()
+    count = workers or max(gpus, 1)
+    if gpus:
+        visible = os.environ.get('CUDA_VISIBLE_DEVICES')
+        names = visible.split(',')[:gpus] if visible else [str(i) for i in range(gpus)]
+        return [dict(CUDA_VISIBLE_DEVICES=names[i % gpus]) for i in range(count)]
+    threads = str(max(1, (os.cpu_count() or 1) // count))
+    return [dict(OMP_NUM_THREADS=os.environ.get('OMP_NUM_THREADS', threads)) for _ in range(count)]

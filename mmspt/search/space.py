@@ -1,0 +1,113 @@
+"""What a search varies: keys of `--cfg-options`, each with a range or a list of values."""
+import ast
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from mmengine.config import Config
+
+SHORT = {
+    'lr': 'optim_wrapper.optimizer.lr',
+    'prompt_decay': 'optim_wrapper.optimizer.weight_decay',
+    'head_decay': 'optim_wrapper.paramwise_cfg.head_decay',
+}
+CONSTRUCTOR = 'mmspt.TrainableOnlyOptimWrapperConstructor'
+DEFAULT = ('lr=1e-3:1e-1:log', 'prompt_decay=1e-4:1e-1:log', 'head_decay=1e-3:5:log')
+FORM = ('KEY=LOW:HIGH, KEY=LOW:HIGH:log or KEY=A,B,C, where KEY is lr, prompt_decay, head_decay or any key of '
+        '--cfg-options')
+
+
+class Parameter(NamedTuple):
+    """One varied setting: ``choices``, or a range from ``low`` to ``high``, of whole numbers if both are."""
+    key: str
+    """Key of `--cfg-options`."""
+    choices: tuple | None = None
+    low: float = 0.
+    high: float = 0.
+    log: bool = False
+
+    @property
+    def name(self) -> str:
+        """The short name, where there is one."""
+        return next((short for short, key in SHORT.items() if key == self.key), self.key)
+
+    def suggest(self, trial: Any) -> Any:
+        """Ask an Optuna trial for a value."""
+        if self.choices is not None:
+            return trial.suggest_categorical(self.key, self.choices)
+        if isinstance(self.low, int) and isinstance(self.high, int):
+            return trial.suggest_int(self.key, self.low, self.high, log=self.log)
+        return trial.suggest_float(self.key, self.low, self.high, log=self.log)
+
+
+def parse_space(specs: Sequence[str]) -> list[Parameter]:
+    """Read specifications such as 'lr=1e-4:1e-1:log' or 'model.backbone.num_prompts=10,20,50'.
+
+    Raises:
+        ValueError: Another form, an empty or wrong range, a key given twice.
+    """
+    space: list[Parameter] = []
+    for spec in specs:
+        key, equals, values = spec.partition('=')
+        key = SHORT.get(key.strip(), key.strip())
+        if not key or not equals or not values.strip():
+            raise ValueError(f'a search setting must be {FORM}, got {spec!r}')
+        if any(parameter.key == key for parameter in space):
+            raise ValueError(f"a setting must be given once, but '{key}' comes twice: merge them")
+        space.append(_parse_range(key, spec, values) if ':' in values else Parameter(
+            key, tuple(_literal(value) for value in values.split(','))))
+    return space
+
+
+def _parse_range(key: str, spec: str, values: str) -> Parameter:
+    parts = [part.strip() for part in values.split(':')]
+    low, high = (_literal(part) for part in [*parts, ''][:2])
+    log = parts[2:] == ['log']
+    if (len(parts) > 2 + log) or not all(_is_number(value) for value in (low, high)):
+        raise ValueError(f'a search setting must be {FORM}, got {spec!r}')
+    if not low < high or (log and low <= 0):
+        raise ValueError(f'a range must rise{", from above 0" if log else ""}, got {spec!r}')
+    return Parameter(key, None, low, high, log)
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError):
+        return text.strip()
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def check_keys(cfg: Config, space: Sequence[Parameter]) -> None:
+    """Make sure that the config has a place for every varied setting; `--cfg-options` would make one that nobody reads.
+
+    Raises:
+        ValueError: A key's parent is not in the config, or the head's decay is set for a constructor that has none.
+    """
+    for parameter in space:
+        *parents, _ = parameter.key.split('.')
+        place: Any = cfg
+        for depth, part in enumerate(parents, 1):
+            try:
+                place = place[int(part) if isinstance(place, list | tuple) else part]
+            except (KeyError, IndexError, TypeError, ValueError) as error:
+                raise ValueError(f"a varied setting must be one of the config's, but {cfg.filename} has no "
+                                 f"'{'.'.join(parents[:depth])}', where '{parameter.key}' would be") from error
+        if parameter.name == 'head_decay' and cfg.optim_wrapper.get('constructor') != CONSTRUCTOR:
+            raise ValueError(f"head_decay is read by constructor='{CONSTRUCTOR}' alone, but {cfg.filename} has "
+                             f"{cfg.optim_wrapper.get('constructor')!r}: leave it out of --search, or take that one")
+
+
+def as_options(settings: dict[str, Any]) -> list[str]:
+    """Write settings as arguments of `--cfg-options`, exactly."""
+    return [f'{key}={value!r}' if not isinstance(value, str) else f'{key}={value}' for key, value in settings.items()]
+
+
+def describe(settings: dict[str, Any], form: Callable[[float], str] = '{:.3g}'.format) -> str:
+    """Write settings for people, with short names and three digits."""
+    short = {key: name for name, key in SHORT.items()}
+    return ', '.join(f'{short.get(key, key)} {form(value) if isinstance(value, float) else value}'
+                     for key, value in settings.items())

@@ -1,0 +1,106 @@
+"""The search's memory: an Optuna study in a SQLite file, which a killed search takes up again."""
+import itertools
+import os.path as osp
+import random
+from typing import Any
+
+import optuna
+from mmengine.config import Config
+from optuna import Study
+
+from .space import Parameter
+
+FILE = 'study.db'
+RUNNING, FAILED = optuna.trial.TrialState.RUNNING, optuna.trial.TrialState.FAIL
+COMPLETE, PRUNED, WAITING = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED,
+                             optuna.trial.TrialState.WAITING)
+
+
+def identify(cfg: Config, space: list[Parameter], metric: str) -> dict[str, Any]:
+    """Say what makes two searches the same: config, space and metric, flat and as text, without work directories."""
+    flat = {f'config.{key}': value for key, value in _flatten(cfg.to_dict())
+            if not key.startswith(('work_dir', 'resume', 'load_from', 'launcher', 'filename'))}
+    flat |= {f'space.{p.key}': repr(tuple(p)[1:]) for p in space}
+    return flat | dict(metric=metric)
+
+
+def _flatten(value: Any, prefix: str = '') -> list[tuple[str, str]]:
+    if isinstance(value, dict) and value:
+        return [pair for key, inner in value.items() for pair in _flatten(inner, f'{prefix}.{key}' if prefix else key)]
+    return [(prefix, repr(value))]
+
+
+def open_study(folder: str, identity: dict[str, Any], space: list[Parameter], seed: int, startup_trials: int,
+               warmup_epochs: int) -> Study:
+    """Create the study in ``folder``, or load it if it is one of the same search.
+
+    If every setting has a list of values, all combinations are tried, in a random order; else Optuna's TPE chooses.
+
+    Args:
+        folder (str): Work directory of the search.
+        identity (dict): Of :func:`identify`.
+        space (list[Parameter]): What varies.
+        seed (int): Seed of the sampler.
+        startup_trials (int): Trials before any is pruned.
+        warmup_epochs (int): Epochs of a trial before it may be pruned.
+
+    Raises:
+        ValueError: The study in ``folder`` is of another search.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    path = osp.join(osp.abspath(folder), FILE)
+    try:
+        storage = optuna.storages.RDBStorage(f'sqlite:///{path}', engine_kwargs=dict(connect_args=dict(timeout=60)))
+        names = optuna.study.get_all_study_names(storage)
+    except Exception as error:  # SQLAlchemy's, or Optuna's about a file of another version
+        raise ValueError(f"a search must find its own database, but '{path}' cannot be read "
+                         f'({str(error).strip().splitlines()[0]}): choose another --work-dir') from error
+    if names and names != ['sweep']:
+        raise ValueError(f"a search must find its own database, but '{path}' holds {', '.join(names)}: choose another "
+                         '--work-dir')
+    study = optuna.create_study(storage=storage, study_name='sweep', direction='maximize', load_if_exists=True)
+    begun = study.user_attrs.get('identity')
+    if begun is None:
+        for settings in grid(space, seed):
+            study.enqueue_trial(settings)
+        study.set_user_attr('identity', identity)
+    elif begun != identity:
+        differing = sorted(key for key in begun.keys() | identity.keys() if begun.get(key) != identity.get(key))
+        shown = '; '.join(f'{key} was {begun.get(key, "absent")}, is {identity.get(key, "absent")}'
+                          for key in differing[:3])
+        raise ValueError(f"a search must go on with what it began with, but for '{folder}' {len(differing)} settings "
+                         f'differ ({shown}): take the old config and settings, or another --work-dir')
+    # the sampler's state is not stored: as many trials later, another stream
+    study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.get_trials(deepcopy=False)))
+    study.pruner = optuna.pruners.MedianPruner(n_startup_trials=startup_trials, n_warmup_steps=warmup_epochs)
+    return study
+
+
+def grid(space: list[Parameter], seed: int) -> list[dict[str, Any]]:
+    """All combinations of listed values, shuffled; empty if a setting has a range."""
+    if any(parameter.choices is None for parameter in space):
+        return []
+    combinations = [dict(zip((p.key for p in space), values, strict=True))
+                    for values in itertools.product(*(p.choices or () for p in space))]
+    random.Random(seed).shuffle(combinations)
+    return combinations
+
+
+def take_up(study: Study) -> int:
+    """Queue again the trials that a killed search left running, with the same settings; return how many."""
+    left = study.get_trials(states=(RUNNING, ))
+    for trial in left:
+        study.tell(trial.number, state=FAILED)
+        if trial.params:
+            study.enqueue_trial(trial.params, user_attrs=dict(continues=trial.number))
+    return len(left)
+
+
+def count(study: Study) -> int:
+    """Count the trials that are done, by a value or by pruning."""
+    return len(study.get_trials(deepcopy=False, states=(COMPLETE, PRUNED)))
+
+
+def best(study: Study) -> optuna.trial.FrozenTrial | None:
+    """The best trial that ran to its end, None before there is one."""
+    return study.best_trial if study.get_trials(deepcopy=False, states=(COMPLETE, )) else None

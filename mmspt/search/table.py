@@ -1,0 +1,64 @@
+"""What a search found, as Markdown and JSON."""
+import json
+import os
+from typing import Any
+
+import optuna
+
+from .finals import spread
+from .space import Parameter, describe
+from .study import COMPLETE, PRUNED, best
+
+
+def summarize(study: optuna.Study, space: list[Parameter], metric: str,
+              finals: dict[int, dict[str, Any]]) -> dict[str, Any]:
+    """Gather trials, the best setting and its tests.
+
+    Args:
+        study (optuna.Study): The search.
+        space (list[Parameter]): What it varied.
+        metric (str): Quantity that was validated and is tested.
+        finals (dict[int, dict]): Seed -> test metrics; empty before the last runs.
+    """
+    chosen = best(study)
+    tests = {seed: metrics[metric] for seed, metrics in finals.items()}
+    mean, deviation = spread(list(tests.values())) if tests else (None, None)
+    trials = [dict(number=t.number, state=t.state.name.lower(), settings={p.key: t.params[p.key] for p in space},
+                   value=t.value if t.state == COMPLETE else None, validations=t.intermediate_values,
+                   work_dir=t.user_attrs.get('work_dir'))
+              for t in study.get_trials(deepcopy=False, states=(COMPLETE, PRUNED))]
+    return dict(metric=metric, best=None if chosen is None else dict(
+        number=chosen.number, settings=chosen.params, validation=chosen.value),
+        test=dict(by_seed=tests, mean=mean, std=deviation), trials=trials)
+
+
+def to_markdown(summary: dict[str, Any], title: str) -> str:
+    """Write a summary as a page: the test, then every trial, the best first."""
+    metric, test, chosen = summary['metric'], summary['test'], summary['best']
+    lines = [f'# {title}', '']
+    if chosen is not None:
+        lines += [f'Best of {len(summary["trials"])} trials on the validation split: {describe(chosen["settings"])} '
+                  f'({metric} {chosen["validation"]:.2f}).', '']
+    if test['by_seed']:
+        lines += ['Trained on train + val with this setting, the last epoch tested once a seed:', '',
+                  f'| seed | test {metric} |', '| --- | ---: |']
+        lines += [f'| {seed} | {value:.2f} |' for seed, value in test['by_seed'].items()]
+        spread_text = f'{test["mean"]:.2f}' + (f' ± {test["std"]:.2f}' if test['std'] is not None else '')
+        lines += [f'| mean ± standard deviation | **{spread_text}** |', '']
+    lines += [f'| trial | settings | state | validation {metric} | epochs |', '| ---: | --- | --- | ---: | ---: |']
+    for trial in sorted(summary['trials'], key=lambda t: -(t['value'] if t['value'] is not None else -1)):
+        values = trial['validations']
+        last = f'{values[max(values)]:.2f}' if values else ''
+        lines.append(f'| {trial["number"]} | {describe(trial["settings"])} | {trial["state"]} | {last} | '
+                     f'{max(values, default="")} |')
+    return '\n'.join(lines) + '\n'
+
+
+def write(summary: dict[str, Any], folder: str, title: str) -> None:
+    """Write results.json and results.md, each beside and renamed."""
+    for name, text in (('results.json', json.dumps(summary, indent=2) + '\n'),
+                       ('results.md', to_markdown(summary, title))):
+        path = os.path.join(folder, name)
+        with open(f'{path}.tmp', 'w', encoding='utf-8') as file:
+            file.write(text)
+        os.replace(f'{path}.tmp', path)

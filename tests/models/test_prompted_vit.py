@@ -229,6 +229,15 @@ def test_a_checkpoint_that_fills_only_a_part_names_what_is_missing():
         net(torch.randn(1, 3, 32, 32))
 
 
+def test_full_fine_tuning_starts_from_a_whole_checkpoint_or_from_none():
+    net = MODELS.build(tiny_backbone(init_cfg=None, frozen=False, num_prompts=0)).train()
+    net(torch.randn(1, 3, 32, 32))  # from scratch
+    state = {k: v for k, v in net.state_dict().items() if 'layers.2.attn' not in k}
+    net.load_state_dict(state, strict=False)
+    with pytest.raises(RuntimeError, match=r'4 of them are random: layers\.2\.attn\.qkv\.weight'):
+        net(torch.randn(1, 3, 32, 32))
+
+
 def test_mean_with_two_norms_says_final_norm_false():
     net = MODELS.build(tiny_backbone(final_norm=True))
     net.init_weights()

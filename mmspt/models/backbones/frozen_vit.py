@@ -138,15 +138,17 @@ class FrozenViT(VisionTransformer):
         state_dict.update({prefix + key: value for key, value in encoder.items()})
 
     def check_weights(self) -> None:
-        """Make sure that a checkpoint filled every frozen weight.
+        """Make sure that a checkpoint filled every frozen weight; if all train, that it filled all or was not there.
 
         Raises:
-            RuntimeError: Some frozen weight is still random, and ``allow_random_backbone`` is False.
+            RuntimeError: Some such weight is still random, and ``allow_random_backbone`` is False.
         """
         if self._checked:
             return
         self._checked = True
-        missing = [name for name, p in self.named_parameters() if not p.requires_grad and name not in self._filled]
+        whole = not self.frozen and bool(self._filled - set(self.learnable))
+        missing = [name for name, p in self.named_parameters() if name not in self._filled
+                   and (not p.requires_grad or (whole and name not in self.learnable))]
         if not missing:
             return
         listed = ', '.join(missing[:8]) + (', ...' if len(missing) > 8 else '')
@@ -158,7 +160,8 @@ class FrozenViT(VisionTransformer):
         hint = ' (a model whose mean is read by `ln2` wants final_norm=False)' if 'ln2.weight' in missing and \
             'ln1.weight' in self._filled else ''
         raise RuntimeError(
-            f'every frozen weight must come from a checkpoint, but {len(missing)} of them are random{hint}: {listed}. '
+            f'every {"pre-trained" if whole else "frozen"} weight must come from a checkpoint, but {len(missing)} of '
+            f'them are random{hint}: {listed}. '
             "Name one: model.backbone.init_cfg=dict(type='Pretrained', checkpoint=...) or load_from=...; "
             'allow_random_backbone=True trains prompts on a random network')
 

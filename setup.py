@@ -37,6 +37,7 @@ setup(
         'lite': lite,
         'optional': requirements('optional'),
         'gpu': requirements('gpu'),
-        'dev': requirements('tests') + requirements('optional'),
+        'search': requirements('search'),
+        'dev': requirements('tests') + requirements('optional') + requirements('search'),
     },
 )

@@ -10,7 +10,7 @@ from .lists import Item, read_pairs
 class _Birds(FineGrained):
     VPT_FOLDERS = ('images', '')
 
-    def read_official(self) -> dict[str, list[Item]]:
+    def read_official(self, split: str) -> list[Item]:
         """Read images.txt, image_class_labels.txt and train_test_split.txt, all of them `<image id> <value>`."""
         images, classes, trains = (read_pairs(self.join(f'{name}.txt'), self.remedy)
                                    for name in ('images', 'image_class_labels', 'train_test_split'))
@@ -20,13 +20,12 @@ class _Birds(FineGrained):
                 raise ValueError(f"images.txt and {name}.txt of '{self.data_root}' must list the same images, but "
                                  f"'{odd}' is in one of them alone: {self.remedy}")
         labels = self.number_classes(classes)
-        splits: dict[str, list[Item]] = dict(train=[], test=[])
-        for image, path in images.items():
-            if trains[image] not in ('0', '1'):
-                raise ValueError(f"train_test_split.txt of '{self.data_root}' must say 0 or 1, but '{image}' has "
-                                 f"'{trains[image]}': {self.remedy}")
-            splits['train' if trains[image] == '1' else 'test'].append((f'images/{path}', labels[classes[image]]))
-        return splits
+        wrong = next((image for image, train in trains.items() if train not in ('0', '1')), None)
+        if wrong is not None:
+            raise ValueError(f"train_test_split.txt of '{self.data_root}' must say 0 or 1, but '{wrong}' has "
+                             f"'{trains[wrong]}': {self.remedy}")
+        return [(f'images/{path}', labels[classes[image]]) for image, path in images.items()
+                if trains[image] == ('1' if split == 'train' else '0')]
 
     def number_classes(self, classes: dict[str, str]) -> dict[str, int]:
         """Class ids -> labels; ids count from 1."""
@@ -59,5 +58,5 @@ class NABirds(_Birds):
         """Class ids -> places among the ids that occur; the names go into ``metainfo``."""
         ids = sorted(super().number_classes(classes), key=int)
         names = read_pairs(self.join('classes.txt'), self.remedy)
-        self._metainfo['classes'] = tuple(names.get(i, i) for i in ids)
+        self._metainfo.setdefault('classes', tuple(names.get(i, i) for i in ids))
         return {i: label for label, i in enumerate(ids)}

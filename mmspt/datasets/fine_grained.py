@@ -30,6 +30,8 @@ class FineGrained(BenchmarkTask):
     """
     KEY = ''
     """Key of :data:`mmspt.datasets.tasks.TASKS`."""
+    OWN_VAL = False
+    """Whether the official lists have a validation split."""
     VPT_FOLDERS: tuple[str, ...] = ('', )
     """Folders that the paths in VPT's lists may start from."""
 
@@ -40,20 +42,23 @@ class FineGrained(BenchmarkTask):
         super().__init__(self.KEY, data_root, split, **kwargs)
 
     @abstractmethod
-    def read_official(self) -> dict[str, list[Item]]:
-        """Read the official lists: 'train' and 'test', or 'train', 'val' and 'test'; paths below ``data_root``."""
+    def read_official(self, split: str) -> list[Item]:
+        """Read 'train' or 'test', and where ``OWN_VAL`` 'val', from the official lists; paths below ``data_root``."""
 
     def read_split(self) -> list[Item]:
-        """Read all lists; hold out a validation split where there is none."""
-        splits = self._read_vpt() if self._reads_vpt() else self.read_official()
+        """Read the split's lists; hold out a validation split where there is none."""
+        vpt = self.reads_vpt()
+        read, own_val = (self.read_vpt, True) if vpt else (self.read_official, self.OWN_VAL)
+        if self.split == 'test' or (own_val and self.split != 'trainval'):
+            return read(self.split)
+        items = read('train')
         if self.split == 'trainval':
-            return splits['train'] + splits.get('val', [])
-        if self.split == 'test' or 'val' in splits:
-            return splits[self.split]
-        held_out = hold_out([path for path, _ in splits['train']], [label for _, label in splits['train']])
-        return [item for item, held in zip(splits['train'], held_out, strict=True) if held == (self.split == 'val')]
+            return items + read('val') if own_val else items
+        held_out = hold_out([path for path, _ in items], [label for _, label in items])
+        return [item for item, held in zip(items, held_out, strict=True) if held == (self.split == 'val')]
 
-    def _reads_vpt(self) -> bool:
+    def reads_vpt(self) -> bool:
+        """Whether VPT's lists are read, not the official ones; raise FileNotFoundError if only some are there."""
         there = [name for name in VPT_LISTS if self.exists(self.join(name))]
         if self.lists == 'vpt' or (self.lists == 'auto' and len(there) == len(VPT_LISTS)):
             return True
@@ -63,19 +68,19 @@ class FineGrained(BenchmarkTask):
                                     f"{', '.join(there)} without {missing}: add it, or set lists='official'")
         return False
 
-    def _read_vpt(self) -> dict[str, list[Item]]:
-        content = {name.split('.')[0]: read_json(self.join(name), self.remedy) for name in VPT_LISTS}
-        ids = list(content['train'].values())
+    def read_vpt(self, split: str) -> list[Item]:
+        """Read 'train', 'val' or 'test' from VPT's lists; classes are numbered by those of train.json, as in VPT."""
+        train = read_json(self.join('train.json'), self.remedy)
+        content = train if split == 'train' else read_json(self.join(f'{split}.json'), self.remedy)
+        ids = list(train.values())
         if not all(isinstance(i, type(ids[0])) and isinstance(i, int | str) for i in ids):
             raise ValueError('classes must be all whole numbers or all names, but '
                              f"'{self.join('train.json')}' has others: {self.remedy}")
         labels = {key: label for label, key in enumerate(sorted(set(ids)))}
-        for split, images in content.items():
-            for path, key in images.items():
-                if not isinstance(key, int | str) or key not in labels:
-                    raise ValueError(f"a class must occur in train.json, but '{path}' in {split}.json of "
-                                     f"'{self.data_root}' has {key!r}: {self.remedy}")
-        first = next(iter(content['train']))
-        folder = next((f for f in self.VPT_FOLDERS if self.exists(self.join(f, first))), self.VPT_FOLDERS[0])
-        return {split: [(osp.join(folder, path), labels[key]) for path, key in images.items()]
-                for split, images in content.items()}
+        for path, key in content.items():
+            if not isinstance(key, int | str) or key not in labels:
+                raise ValueError(f"a class must occur in train.json, but '{path}' in {split}.json of "
+                                 f"'{self.data_root}' has {key!r}: {self.remedy}")
+        folder = next((f for f in self.VPT_FOLDERS if any(self.exists(self.join(f, path)) for path in content)),
+                      self.VPT_FOLDERS[0])
+        return [(osp.join(folder, path), labels[key]) for path, key in content.items()]

@@ -3,7 +3,7 @@ from mmspt.registry import DATASETS
 
 from .fine_grained import FineGrained
 from .lists import Item
-from .mat import read_mat
+from .mat import whole_numbers
 
 
 @DATASETS.register_module()
@@ -13,15 +13,16 @@ class Flowers102(FineGrained):
     `jpg/`, `imagelabels.mat` and `setid.mat`; arguments as :class:`FineGrained`'s.
     """
     KEY = 'flowers102'
+    OWN_VAL = True
     VPT_FOLDERS = ('', 'jpg')
 
-    def read_official(self) -> dict[str, list[Item]]:
-        """Image ids of each split from setid.mat, their classes from imagelabels.mat."""
-        labels, = read_mat(self.join('imagelabels.mat'), self.remedy, 'labels')
-        ids = read_mat(self.join('setid.mat'), self.remedy, 'trnid', 'valid', 'tstid')
-        highest = max(int(i.max(initial=0)) for i in ids)
-        if highest > len(labels):
-            raise ValueError(f"imagelabels.mat of '{self.data_root}' must have a label for each image of setid.mat, up "
-                             f'to {highest}, but has {len(labels)}: {self.remedy}')
-        return {split: [(f'jpg/image_{i:05d}.jpg', int(labels[i - 1]) - 1) for i in split_ids]
-                for split, split_ids in zip(('train', 'val', 'test'), ids, strict=True)}
+    def read_official(self, split: str) -> list[Item]:
+        """Image ids of the split from setid.mat, their classes from imagelabels.mat."""
+        name = dict(train='trnid', val='valid', test='tstid')[split]
+        labels = whole_numbers(self.join('imagelabels.mat'), self.remedy, 'labels')
+        ids = whole_numbers(self.join('setid.mat'), self.remedy, name)
+        wrong = next((i for i in ids if not 1 <= i <= len(labels)), None)
+        if wrong is not None:
+            raise ValueError(f"imagelabels.mat of '{self.data_root}' must have a label for each image of setid.mat, "
+                             f'but has {len(labels)} and none for number {wrong} of {name}: {self.remedy}')
+        return [(f'jpg/image_{i:05d}.jpg', labels[i - 1] - 1) for i in ids]

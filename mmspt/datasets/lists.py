@@ -22,7 +22,7 @@ def read_text(path: str, remedy: str) -> str:
     if not backend.isfile(path):
         raise FileNotFoundError(f"a data set must come with all its lists, but '{path}' does not exist: {remedy}")
     try:
-        text = backend.get_text(path)
+        text = backend.get_text(path).removeprefix('\ufeff')  # Windows' editors put it there
     except UnicodeDecodeError as error:
         raise ValueError(f"a list must be text, but '{path}' is not ({error}): {remedy}") from error
     if not text.strip():

@@ -32,6 +32,47 @@ def read_mat(path: str, remedy: str, *names: str) -> list[np.ndarray]:
     return [np.atleast_1d(_lookup(content, name, path, remedy)) for name in names]
 
 
+def whole_numbers(path: str, remedy: str, name: str) -> list[int]:
+    """Read a variable of whole numbers; arguments and errors as those of :func:`read_mat`."""
+    return _as_whole(read_mat(path, remedy, name)[0], path, remedy, name)
+
+
+def read_columns(path: str, remedy: str, files: str, *numbers: str) -> list[tuple]:
+    """Read variables of one length as rows.
+
+    Args:
+        path (str): A file of MATLAB 5 to 7.2.
+        remedy (str): What to do about a bad file.
+        files (str): The variable of file names.
+        *numbers (str): Variables of whole numbers.
+
+    Returns:
+        list[tuple]: A file name and its numbers, for each row.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: The file cannot be read, a variable is missing, holds something else or is of another length.
+    """
+    names, *columns = read_mat(path, remedy, files, *numbers)
+    for name, column in zip(numbers, columns, strict=True):
+        if len(column) != len(names):
+            raise ValueError(f"'{path}' must have a '{name}' for each '{files}', but has {len(column)} for "
+                             f'{len(names)}: {remedy}')
+    whole = [_as_whole(column, path, remedy, name) for name, column in zip(numbers, columns, strict=True)]
+    return list(zip([str(name) for name in names], *whole, strict=True))
+
+
+def _as_whole(values: np.ndarray, path: str, remedy: str, name: str) -> list[int]:
+    try:
+        whole = [int(value) for value in values]
+    except (OverflowError, TypeError, ValueError) as error:
+        raise ValueError(f"'{name}' of '{path}' must be whole numbers, but is not ({error}): {remedy}") from error
+    wrong = next((value for value, number in zip(values, whole, strict=True) if value != number), None)
+    if wrong is not None:
+        raise ValueError(f"'{name}' of '{path}' must be whole numbers, but has {wrong}: {remedy}")
+    return whole
+
+
 def _lookup(content: dict[str, Any], name: str, path: str, remedy: str) -> Any:
     value: Any = content
     for part in name.split('.'):

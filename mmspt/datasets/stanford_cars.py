@@ -5,7 +5,7 @@ from mmspt.registry import DATASETS
 
 from .fine_grained import FineGrained
 from .lists import Item
-from .mat import read_mat
+from .mat import read_columns
 
 
 @DATASETS.register_module()
@@ -20,17 +20,14 @@ class StanfordCars(FineGrained):
     METAINFO = dict(classes=STANFORDCARS_CATEGORIES)
     VPT_FOLDERS = ('', 'car_ims')
 
-    def read_official(self) -> dict[str, list[Item]]:
+    def read_official(self, split: str) -> list[Item]:
         """Read whichever layout is there."""
         if self.exists(self.join('cars_annos.mat')):
-            paths, labels, tests = read_mat(self.join('cars_annos.mat'), self.remedy, *(
-                f'annotations.{name}' for name in ('relative_im_path', 'class', 'test')))
-            return {split: [(str(p), int(c) - 1) for p, c, t in zip(paths, labels, tests, strict=True) if t == wanted]
-                    for split, wanted in (('train', 0), ('test', 1))}
-        splits = {}
-        for split, file in (('train', 'cars_train_annos.mat'), ('test', 'cars_test_annos_withlabels.mat')):
-            path = self.join(file)  # where the labels of the test set are published, and where people put them
-            path = path if self.exists(path) else self.join('devkit', file)
-            names, labels = read_mat(path, self.remedy, 'annotations.fname', 'annotations.class')
-            splits[split] = [(f'cars_{split}/{name}', int(c) - 1) for name, c in zip(names, labels, strict=True)]
-        return splits
+            rows = read_columns(self.join('cars_annos.mat'), self.remedy, 'annotations.relative_im_path',
+                                'annotations.class', 'annotations.test')
+            return [(path, label - 1) for path, label, test in rows if test == (split == 'test')]
+        file = dict(train='cars_train_annos.mat', test='cars_test_annos_withlabels.mat')[split]
+        path = self.join(file)  # where the labels of the test set are published, and where people put them
+        path = path if self.exists(path) else self.join('devkit', file)
+        rows = read_columns(path, self.remedy, 'annotations.fname', 'annotations.class')
+        return [(f'cars_{split}/{name}', label - 1) for name, label in rows]

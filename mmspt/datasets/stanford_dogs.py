@@ -3,7 +3,7 @@ from mmspt.registry import DATASETS
 
 from .fine_grained import FineGrained
 from .lists import Item
-from .mat import read_mat
+from .mat import read_columns
 
 
 @DATASETS.register_module()
@@ -15,16 +15,13 @@ class StanfordDogs(FineGrained):
     KEY = 'dogs'
     VPT_FOLDERS = ('Images', '')
 
-    def read_official(self) -> dict[str, list[Item]]:
-        """Both lists; the names of the breeds, from the folders' names, go into ``metainfo``."""
-        splits: dict[str, list[Item]] = {}
-        names: dict[int, str] = {}
-        for split in ('train', 'test'):
-            path = self.join(f'{split}_list.mat')
-            if not self.exists(path) and self.exists(self.join('lists', f'{split}_list.mat')):
-                path = self.join('lists', f'{split}_list.mat')
-            files, labels = read_mat(path, self.remedy, 'file_list', 'labels')
-            splits[split] = [(f'Images/{file}', int(label) - 1) for file, label in zip(files, labels, strict=True)]
-            names |= {label: path.split('/')[1].partition('-')[2] for path, label in splits[split]}
-        self._metainfo['classes'] = tuple(names[label] for label in sorted(names))
-        return splits
+    def read_official(self, split: str) -> list[Item]:
+        """One list; the names of the breeds, from the folders' names, go into ``metainfo`` if all are there."""
+        path = self.join(f'{split}_list.mat')
+        if not self.exists(path) and self.exists(self.join('lists', f'{split}_list.mat')):
+            path = self.join('lists', f'{split}_list.mat')
+        rows = read_columns(path, self.remedy, 'file_list', 'labels')
+        names = {label - 1: str(file).split('/')[0].partition('-')[2] for file, label in rows}
+        if sorted(names) == list(range(self.task.num_classes)):
+            self._metainfo.setdefault('classes', tuple(names[label] for label in sorted(names)))
+        return [(f'Images/{file}', label - 1) for file, label in rows]

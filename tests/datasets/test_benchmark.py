@@ -1,0 +1,111 @@
+"""All 24 layouts, each split: sizes, classes, and that each image is of the class its label says."""
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from layouts import CLASSES, make_cars, make_cub, make_vtab
+from mmspt.datasets.tasks import SPLITS, TASKS
+
+HELD_OUT = dict(train=10, val=2, trainval=12, test=6)  # of 12 training images a tenth, rounded up
+SIZES = dict(flowers102=dict(train=6, val=6, trainval=12, test=6)) | {
+    key: dict(train=9, val=3, trainval=12, test=6) for key in TASKS if key.startswith('vtab_')}
+CASES = [(key, split) for key in TASKS for split in SPLITS]
+
+
+@pytest.mark.parametrize(('key', 'split'), CASES)
+def test_sizes_and_classes(key, split, benchmarks, tasks):
+    dataset = tasks.build(key, benchmarks[key], split)
+    found = tasks.items(dataset)
+    assert len(dataset) == len(found) == SIZES.get(key, HELD_OUT)[split]
+    for path, label in found:
+        assert type(label) is int and label == tasks.colour(path)
+    if split in ('trainval', 'test'):
+        classes = Counter([0, 1, 0] if key == 'vtab_patch_camelyon' else range(CLASSES))
+        assert Counter(label for _, label in found) == {c: n * len(found) // CLASSES for c, n in classes.items()}
+
+
+@pytest.mark.parametrize('key', TASKS)
+def test_splits_are_disjoint_and_trainval_is_train_and_val(key, benchmarks, tasks):
+    found = {split: tasks.items(tasks.build(key, benchmarks[key], split)) for split in SPLITS}
+    assert sorted(found['train'] + found['val']) == sorted(found['trainval'])
+    paths = [path for split in ('train', 'val', 'test') for path, _ in found[split]]
+    assert len(set(paths)) == len(paths) == 18
+
+
+@pytest.mark.parametrize('key', ['cub', 'dogs', 'vtab_kitti'])
+def test_same_on_every_construction(key, benchmarks, tasks):
+    first = tasks.items(tasks.build(key, benchmarks[key], 'val'))
+    np.random.seed(123)
+    assert tasks.items(tasks.build(key, benchmarks[key], 'val')) == first
+
+
+def test_order_of_the_lists_does_not_matter(tmp_path, tasks):
+    make_cub(tmp_path)
+    before = {split: tasks.items(tasks.build('cub', tmp_path, split)) for split in SPLITS}
+    for name in ('images', 'image_class_labels', 'train_test_split'):
+        lines = (tmp_path / f'{name}.txt').read_text().splitlines()
+        order = np.random.default_rng(len(name)).permutation(len(lines))
+        (tmp_path / f'{name}.txt').write_text('\n'.join(lines[i] for i in order) + '\n')
+    assert [path for path, _ in before['train']] != sorted(path for path, _ in before['train'])
+    for split, found in before.items():
+        assert sorted(tasks.items(tasks.build('cub', tmp_path, split))) == sorted(found)
+
+
+@pytest.mark.parametrize('place', ['devkit', '.'])
+@pytest.mark.parametrize('layout', ['devkit', 'annos'])
+@pytest.mark.parametrize('split', SPLITS)
+def test_both_layouts_of_cars(layout, place, split, tmp_path, tasks):
+    """The list of test labels is published apart from the devkit: beside it is as good as in it."""
+    make_cars(tmp_path, layout)
+    if layout == 'devkit' and place == '.':
+        (tmp_path / 'devkit/cars_test_annos_withlabels.mat').rename(tmp_path / 'cars_test_annos_withlabels.mat')
+    found = tasks.items(tasks.build('cars', tmp_path, split))
+    assert len(found) == HELD_OUT[split] and all(label == tasks.colour(path) for path, label in found)
+    folder = 'car_ims' if layout == 'annos' else f'cars_{"test" if split == "test" else "train"}'
+    assert {path.removeprefix(f'{tmp_path}/').split('/')[0] for path, _ in found} == {folder}
+
+
+def test_dogs_lists_in_their_own_folder(benchmarks, tmp_path, tasks):
+    (tmp_path / 'lists').mkdir()
+    for file in benchmarks['dogs'].glob('*.mat'):
+        (tmp_path / 'lists' / file.name).write_bytes(file.read_bytes())
+    (tmp_path / 'Images').symlink_to(benchmarks['dogs'] / 'Images')
+    assert len(tasks.build('dogs', tmp_path, 'test')) == 6
+
+
+def test_vtab_without_the_joint_list(tmp_path, tasks):
+    make_vtab(tmp_path, 'svhn')
+    before = tasks.items(tasks.build('vtab_svhn', tmp_path, 'trainval'))
+    (tmp_path / 'svhn/train800val200.txt').unlink()
+    assert tasks.items(tasks.build('vtab_svhn', tmp_path, 'trainval')) == before
+
+
+def test_byte_order_mark(tmp_path, tasks):
+    """Windows' editors begin a file with three bytes that belong to no line."""
+    make_vtab(tmp_path, 'svhn')
+    path = tmp_path / 'svhn/test.txt'
+    path.write_bytes(b'\xef\xbb\xbf' + path.read_bytes())
+    assert len(tasks.build('vtab_svhn', tmp_path, 'test')) == 6
+
+
+def test_names_of_classes(benchmarks, tasks):
+    assert tasks.build('nabirds', benchmarks['nabirds']).metainfo['classes'] == (
+        'Common Eider (Male)', 'Oak Titmouse', 'Dark-eyed Junco')
+    assert tasks.build('cub', benchmarks['cub']).metainfo['classes'][0] == 'Black_footed_Albatross'
+    assert len(tasks.build('cars', benchmarks['cars']).metainfo['classes']) == 196
+
+
+def test_names_given_by_the_user_stay(benchmarks, tasks):
+    mine = ('eider', 'titmouse', 'junco')
+    assert tasks.build('nabirds', benchmarks['nabirds'], classes=mine).metainfo['classes'] == mine
+
+
+@pytest.mark.parametrize(('split', 'test_mode'), [('train', False), ('trainval', False), ('val', True), ('test', True)])
+def test_test_mode(split, test_mode, benchmarks, tasks):
+    assert tasks.build('cub', benchmarks['cub'], split).test_mode is test_mode
+
+
+def test_description(benchmarks, tasks):
+    text = repr(tasks.build('vtab_dtd', benchmarks['vtab_dtd'], 'test'))
+    assert 'DTD' in text and 'test' in text and str(benchmarks['vtab_dtd']) in text

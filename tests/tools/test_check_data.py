@@ -1,0 +1,257 @@
+"""tools/check_data.py: one run over a data set says everything that is wrong with it."""
+import json
+import sys
+
+import pytest
+from PIL import Image
+
+import check_data
+from helpers import make_images, tool
+from layouts import add_vpt_lists, make_task
+from mmspt.datasets import tasks
+
+CONFIG = """
+model = dict(head=dict(num_classes={classes}))
+{splits}
+"""
+LOADER = "{role}_dataloader = dict(dataset=dict(type='CustomDataset', data_root={root!r}, data_prefix='images', " \
+         "ann_file='{role}.txt', pipeline=[]))"
+
+
+def run(monkeypatch, capsys, *args, status):
+    """Run the tool in this process; return its output and what it writes with --json."""
+    monkeypatch.setattr(sys, 'argv', ['check_data.py', *map(str, args)])
+    monkeypatch.setenv('COLUMNS', '200')
+    with pytest.raises(SystemExit) as exit_:
+        check_data.main()
+    captured = capsys.readouterr()
+    assert exit_.value.code == status, captured
+    return captured.out + captured.err
+
+
+@pytest.fixture
+def check(monkeypatch, capsys, tmp_path):
+    def call(*args, status=1):
+        output = run(monkeypatch, capsys, *args, '--json', tmp_path / 'report.json', status=status)
+        return output, json.loads((tmp_path / 'report.json').read_text())
+    return call
+
+
+@pytest.fixture
+def toy_sizes(monkeypatch):
+    """Let the tasks be as big as the toy versions of tests/layouts.py."""
+    for key, task in tasks.TASKS.items():
+        fine = key in tasks.FGVC
+        train, val = (6, 6) if key == 'flowers102' else (10, 2) if fine else (9, 3)
+        toy = task._replace(num_classes=2 if key == 'vtab_patch_camelyon' else 3,
+                            sizes=dict(train=train, val=val, trainval=12, test=6))
+        monkeypatch.setitem(tasks.TASKS, key, toy)
+
+
+@pytest.fixture
+def own(tmp_path):
+    """Data of one's own: list files of three classes, and a config."""
+    root = tmp_path / 'own'
+    items = make_images(root / 'images', per_class=6)
+    for i, role in enumerate(('train', 'val', 'test')):
+        lines = [f'{path} {label}' for j, (path, label) in enumerate(items) if j % 3 == i]
+        (root / f'{role}.txt').write_text('\n'.join(lines) + '\n')
+
+    def write(roles=('train', 'val', 'test'), classes=3):
+        loaders = [LOADER.format(role=role, root=str(root)) for role in roles]
+        (root / 'config.py').write_text(CONFIG.format(classes=classes, splits='\n'.join(loaders)))
+        return root / 'config.py'
+    return root, write
+
+
+def texts(report, split):
+    return [finding['text'] for finding in report['findings'] if finding['split'] == split and not finding['note']]
+
+
+@pytest.mark.parametrize('what', ['fgvc', 'vtab', 'all'])
+def test_nothing_wrong(what, check, tmp_path, toy_sizes, monkeypatch):
+    """All 24 where the recipes look for them."""
+    for key in tasks.TASKS:
+        if what == 'all' or (key in tasks.FGVC) == (what == 'fgvc'):
+            make_task(key, tmp_path / 'data')
+    monkeypatch.chdir(tmp_path)
+    output, reports = check(what, '--workers', 2, status=0)
+    assert len(reports) == dict(fgvc=5, vtab=19, all=24)[what] and 'nothing wrong' in output
+    assert all(row['status'] == 'ok' and row['unreadable'] == 0 for report in reports for row in report['splits'])
+    assert {row['images'] == row['expected'] for report in reports for row in report['splits']} == {True}
+
+
+def test_as_a_user_runs_it(tmp_path):
+    """The command itself, on real sizes: a toy is not the published data set."""
+    root = make_task('cub', tmp_path)
+    output = tool('check_data.py', 'cub', root, fails=True)
+    assert '10 images are listed, the published split has 5,394' in output and 'official lists' in output
+    assert '10 / 5,394' in output
+
+
+def test_one_fault_hides_no_other(check, tmp_path, toy_sizes):
+    """A missing list, a broken, a missing and a repeated image, and a label, all in one run."""
+    root = make_task('vtab_svhn', tmp_path)
+    folder = root / 'svhn'
+    (folder / 'val200.txt').unlink()
+    (folder / 'images/test/0_4.jpg').write_bytes(b'<html>')
+    (folder / 'images/train800/1_0.jpg').unlink()
+    Image.open(folder / 'images/train800/2_1.jpg').save(folder / 'images/test/2_5.png')
+    lines = (folder / 'test.txt').read_text().replace('2_5.jpg 2', '2_5.png 2').replace('1_4.jpg 1', '1_4.jpg 3')
+    (folder / 'test.txt').write_text(lines)
+    output, (report, ) = check('vtab_svhn', root)
+    assert texts(report, 'val') == ["a data set must come with all its lists, but "
+                                    f"'{folder}/val200.txt' does not exist"]
+    assert texts(report, 'train') == ['1 of 9 listed images are missing']
+    assert texts(report, 'test') == ['labels run 0..3, but must lie in 0..2: 1 of 6 do not',
+                                     '1 of 6 images cannot be read']
+    assert texts(report, 'train/test') == ["1 of 6 images of 'test' are in 'train' too"]
+    assert f'{folder}/images/test/2_5.png = {folder}/images/train800/2_1.jpg' in output
+    assert f'{folder}/images/test/0_4.jpg (UnidentifiedImageError: cannot identify image file)' in output
+    assert '-> unpack SVHN as docs/data.md says' in output and 'tools/check_data.py' not in output
+
+
+def test_quick(check, tmp_path, toy_sizes):
+    """Decodes nothing, and still knows missing images and paths that two lists share."""
+    root = make_task('vtab_svhn', tmp_path)
+    folder = root / 'svhn'
+    (folder / 'images/test/0_4.jpg').write_bytes(b'<html>')
+    output, _ = check('vtab_svhn', root, '--quick', status=0)
+    assert 'not looked' in output
+    line = (folder / 'train800.txt').read_text().splitlines()[0]
+    (folder / 'test.txt').write_text((folder / 'test.txt').read_text().replace('images/test/1_4.jpg 1', line))
+    _, (report, ) = check('vtab_svhn', root, '--quick')
+    assert texts(report, 'train/test') == ["1 of 6 images of 'test' are in 'train' too"]
+
+
+def test_joint_list_of_vtab(check, tmp_path, toy_sizes):
+    root = make_task('vtab_svhn', tmp_path)
+    (root / 'svhn/train800val200.txt').write_text((root / 'svhn/train800.txt').read_text())
+    _, (report, ) = check('vtab_svhn', root)
+    assert texts(report, 'trainval') == ['9 images are listed, the published split has 12',
+                                         "must hold the images of 'train' and 'val' with their labels, but 0 are in "
+                                         'none of them and 3 of theirs are not here']
+
+
+@pytest.mark.parametrize('key', ['vtab_dsprites_loc', 'vtab_svhn'])
+def test_data_sets_that_repeat_images(key, check, tmp_path, toy_sizes):
+    """dSprites' own images repeat, which is worth a note alone."""
+    folder = make_task(key, tmp_path) / key.removeprefix('vtab_')
+    (folder / 'images/test/0_4.jpg').write_bytes((folder / 'images/train800/0_0.jpg').read_bytes())
+    _, (report, ) = check(key, folder.parent, status=int(key == 'vtab_svhn'))
+    finding, = (finding for finding in report['findings'] if finding['split'] == 'train/test')
+    assert finding['note'] == (key != 'vtab_svhn')
+
+
+def test_vpt_lists(check, tmp_path, toy_sizes):
+    """Says which lists were read; incomplete ones are a fault, and the official ones are looked at then."""
+    root = make_task('cub', tmp_path)
+    output, (report, ) = check('cub', root, status=0)
+    assert report['name'].endswith('official lists')
+    files = sorted(str(path.relative_to(root / 'images')) for path in root.rglob('*.jpg'))
+    ids = {path: path.split('/')[0] for path in files}
+    parts = dict(train=[f for i, f in enumerate(files) if i % 6 in (0, 1, 2)], val=files[3::6],
+                 test=[f for i, f in enumerate(files) if i % 6 > 3])
+    add_vpt_lists(root, {split: {f: ids[f] for f in names} for split, names in parts.items()})
+    output, (report, ) = check('cub', root)
+    assert report['name'].endswith("VPT's lists") and "official ones, which are there too, are not" in output
+    assert [row['images'] for row in report['splits']] == [9, 3, 6]
+    (root / 'val.json').unlink()
+    output, (report, ) = check('cub', root)
+    assert report['name'].endswith('official lists') and 'train.json, test.json without val.json' in output
+    assert [row['status'] for row in report['splits']] == ['ok'] * 3
+
+
+def test_no_folder(check, tmp_path):
+    """One finding for each task, not one for each list."""
+    _, reports = check('vtab', tmp_path / 'nowhere')
+    assert len(reports) == 19 and all(len(report['findings']) == 1 for report in reports)
+    assert reports[5]['findings'][0]['text'] == f"the folder '{tmp_path}/nowhere/svhn' does not exist"
+
+
+@pytest.mark.parametrize(('argument', 'message'), [
+    ('vtab_svnh', "did you mean 'vtab_svhn'"), ('oxford_iiit_pet', "did you mean 'vtab_oxford_iiit_pet'"),
+    ('birds', 'TASK must be one of cub, nabirds, flowers102'), ('no/config.py', "'no/config.py' is not")])
+def test_what_there_is_not(argument, message, monkeypatch, capsys):
+    assert message in run(monkeypatch, capsys, argument, status=2)
+
+
+def test_config(own, check):
+    _, write = own
+    output, (report, ) = check(write(), status=0)
+    assert [row['images'] for row in report['splits']] == [6, 6, 6] and 'nothing wrong' in output
+    _, (report, ) = check(write(), '--cfg-options', 'model.head.num_classes=4')
+    assert texts(report, 'train') == ['1 of 4 classes have no image: 3']
+
+
+def test_labels_from_1(own, check):
+    root, write = own
+    for role in ('train', 'val', 'test'):
+        lines = [line.rsplit(' ', 1) for line in (root / f'{role}.txt').read_text().splitlines()]
+        (root / f'{role}.txt').write_text('\n'.join(f'{path} {int(label) + 1}' for path, label in lines))
+    output, (report, ) = check(write())
+    assert texts(report, 'train') == ['labels run 1..3: they must start at 0'] and 'subtract 1' in output
+
+
+@pytest.mark.parametrize(('line', 'text'), [
+    ('a.png', "a line must be '<path> <label>', but line 7 of '{root}/val.txt' is 'a.png'"),
+    ('a.png one', "a line must be '<path> <label>', but line 7 of '{root}/val.txt' is 'a.png one'")])
+def test_bad_line(line, text, own, check):
+    root, write = own
+    with open(root / 'val.txt', 'a') as file:
+        file.write(f'{line}\n')
+    _, (report, ) = check(write())
+    assert texts(report, 'val') == [text.format(root=root)]
+    assert [row['split'] for row in report['splits']] == ['train', 'test']
+
+
+def test_images_that_two_lists_of_a_config_share(own, check):
+    root, write = own
+    train = (root / 'train.txt').read_text().splitlines()
+    source = root / 'images' / train[0].split()[0]
+    Image.open(source).save(root / 'images/again.bmp')
+    with open(root / 'test.txt', 'a') as file:
+        file.write('again.bmp 0\n')
+    output, (report, ) = check(write())
+    assert texts(report, 'train/test') == ["1 of 7 images of 'test' are in 'train' too"]
+    assert f'{root}/images/again.bmp = {source}' in output
+
+
+def test_config_of_folders_wrapped_and_shared(own, check):
+    """Sub-folders as classes, inside a wrapper; validation and test on one data set."""
+    root, _ = own
+    (root / 'config.py').write_text(f"""
+data = dict(type='CustomDataset', data_root={str(root)!r}, data_prefix='images', pipeline=[])
+train_dataloader = dict(dataset=dict(type='RepeatDataset', times=2, dataset=data))
+val_dataloader = dict(dataset=dict(data, test_mode=True))
+test_dataloader = val_dataloader
+""")
+    output, (report, ) = check(root / 'config.py')
+    assert [row['images'] for row in report['splits']] == [18, 18]
+    assert texts(report, 'train/val') == ["18 of 18 images of 'val' are in 'train' too"]
+    assert "the same data set as 'val': fine if nothing is chosen by it" in output
+
+
+def test_config_of_a_benchmark(check, tmp_path, toy_sizes):
+    """Its missing image is a finding, where building the data set would stop."""
+    root = make_task('cub', tmp_path)
+    next((root / 'images').rglob('0000.jpg')).unlink()
+    (tmp_path / 'config.py').write_text(f"""
+train_dataloader = dict(dataset=dict(type='mmspt.CUB', data_root={str(root)!r}, split='trainval', pipeline=[]))
+test_dataloader = dict(dataset=dict(type='mmspt.CUB', data_root={str(root)!r}, split='test', pipeline=[]))
+""")
+    _, (report, ) = check(tmp_path / 'config.py')
+    assert [(row['split'], row['images'], row['expected']) for row in report['splits']] == [
+        ('train', 11, 12), ('test', 6, 6)]
+    assert texts(report, 'train') == ['1 of 12 listed images are missing']
+
+
+@pytest.mark.parametrize(('content', 'text'), [
+    ('a = 1', "a config must name a data set, but '{path}' does not"),
+    ("train_dataloader = dict(dataset=dict(type='mmspt.Digits'))", "'img_path' and 'gt_label' of each image"),
+    ("train_dataloader = dict(dataset=dict(type='NoSuchDataset'))", 'NoSuchDataset is not in the')])
+def test_config_without_images(content, text, check, tmp_path):
+    path = tmp_path / 'config.py'
+    path.write_text(content)
+    _, (report, ) = check(path)
+    assert text.format(path=path) in report['findings'][0]['text']

@@ -65,12 +65,21 @@ def set_loader_defaults(cfg: Config, pin_memory: bool, persistent_workers: bool)
         loader.persistent_workers &= persistent_workers and loader.get('num_workers', 0) > 0
 
 
+def default_work_dir(config: str) -> str:
+    """Name a run's folder after its config; below `configs/` with the folder's name, since spt/, vpt/, linear/ and
+    finetune/ have recipes of one name."""
+    path = osp.splitext(osp.abspath(config))[0]
+    folder, name = osp.split(path)
+    inside = osp.basename(osp.dirname(folder)) == 'configs'
+    return osp.join('work_dirs', osp.basename(folder) if inside else '', name)
+
+
 def set_work_dir(cfg: Config, args: argparse.Namespace) -> None:
-    """Command line before config before the config's name under ./work_dirs."""
+    """Command line before config before the config's name below work_dirs/."""
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
-        cfg.work_dir = osp.join('./work_dirs', osp.splitext(osp.basename(args.config))[0])
+        cfg.work_dir = default_work_dir(args.config)
 
 
 def use_amp(cfg: Config, dtype: str) -> None:

@@ -1,5 +1,5 @@
 # python tools/train.py configs/pretrain/vit-xs_mae_digits.py && python tools/export_backbone.py
-#     work_dirs/vit-xs_mae_digits/epoch_400.pth configs/pretrain/vit-xs_mae_digits.safetensors
+#     work_dirs/pretrain/vit-xs_mae_digits/epoch_400.pth configs/pretrain/vit-xs_mae_digits.safetensors
 # MAE (MMPretrain's own) of a ViT with 6 blocks of width 128 on the 997 unlabelled training digits, 16 x 16 pixels,
 # patches of 2
 _base_ = '../_base_/default_runtime.py'

@@ -1,10 +1,10 @@
 # tools/dist_train.sh configs/spt/vit-b_mocov3_cub.py 1
-# learning rate and decay are MAE's: the authors' for MoCo-v3 were not published; not yet run here
+# SPT-Deep, 20 prompts a block, on CUB-200-2011
+# published: 86.00 %, the mean of the 5 FGVC tasks (arXiv 2402.02382); this task alone: not found
+# rate and decays: default (MAE's on CUB; the authors' for MoCo-v3 were not published), not searched; not yet run here
 _base_ = [
-    '../_base_/models/vit-b_mocov3.py', '../_base_/datasets/cub.py', '../_base_/schedules/spt_100e.py',
-    '../_base_/default_runtime.py'
+    '../_base_/models/vit-b_mocov3.py', '../_base_/datasets/cub.py',
+    '../_base_/schedules/spt_100e.py', '../_base_/default_runtime.py'
 ]
 
 model = dict(head=dict(num_classes=200))
-
-custom_hooks = [dict(type='mmspt.PromptInitHook', initializer=dict(type='mmspt.RandomSampleInit'))]

@@ -1,5 +1,6 @@
 # tools/dist_train.sh configs/vpt/vit-b_mae_cub.py 1
-# the baseline: VPT-Deep, the same in all but the prompts' start, U(-v, v); not yet run here
+# the baseline: VPT-Deep, the same but for the prompts' start, U(-v, v); published accuracy of this recipe: not found
+# rate and decays: default (SPT's), not searched; not yet run here
 _base_ = '../spt/vit-b_mae_cub.py'
 
 custom_hooks = [dict(type='mmspt.PromptInitHook', initializer=dict(type='mmspt.UniformInit'))]

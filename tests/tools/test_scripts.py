@@ -5,6 +5,7 @@ import subprocess
 import pytest
 
 from helpers import ROOT
+from train import default_work_dir
 
 
 def run(script, *args, path=''):
@@ -30,3 +31,13 @@ def test_slurm(script, fourth, tmp_path):
 def test_too_few_arguments_show_the_usage(script):
     done = run(script, 'config.py')
     assert done.returncode == 2 and 'usage:' in done.stderr and script in done.stderr
+
+
+@pytest.mark.parametrize(('config', 'expected'), [
+    ('configs/vpt/vit-b_mae_cub.py', 'work_dirs/vpt/vit-b_mae_cub'),
+    ('/plugin/configs/spt/vit-b_mae_cub.py', 'work_dirs/spt/vit-b_mae_cub'),
+    ('mine.py', 'work_dirs/mine'),
+    ('configs/mine.py', 'work_dirs/mine'),
+])
+def test_recipes_of_one_name_get_folders_of_their_own(config, expected):
+    assert default_work_dir(config) == expected

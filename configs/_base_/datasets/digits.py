@@ -18,6 +18,7 @@ val_dataloader = dict(
     dataset=dict(type='mmspt.Digits', split='val', pipeline=test_pipeline),
     sampler=dict(type='DefaultSampler', shuffle=False))
 val_evaluator = dict(type='Accuracy', topk=(1, ))
+val_cfg = dict()
 
 test_dataloader = dict(
     batch_size=100,
@@ -25,3 +26,4 @@ test_dataloader = dict(
     dataset=dict(type='mmspt.Digits', split='test', pipeline=test_pipeline),
     sampler=dict(type='DefaultSampler', shuffle=False))
 test_evaluator = val_evaluator
+test_cfg = dict()

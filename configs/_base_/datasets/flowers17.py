@@ -26,6 +26,7 @@ val_dataloader = dict(
         pipeline={{_base_.test_pipeline}}),
     sampler=dict(type='DefaultSampler', shuffle=False))
 val_evaluator = dict(type='Accuracy', topk=(1, ))
+val_cfg = dict()
 
 test_dataloader = dict(
     batch_size=64,
@@ -38,3 +39,4 @@ test_dataloader = dict(
         pipeline={{_base_.test_pipeline}}),
     sampler=dict(type='DefaultSampler', shuffle=False))
 test_evaluator = val_evaluator
+test_cfg = dict()

@@ -1,4 +1,6 @@
 # MAE: the mean over patches and prompts, then the pre-trained final norm (`ln2`), then the head
+pretraining = 'MAE'
+
 model = dict(
     type='ImageClassifier',
     backbone=dict(

@@ -1,6 +1,8 @@
 # MoCo-v3: final norm (`ln1`), CLS, head
 _base_ = './vit-b_mae.py'
 
+pretraining = 'MoCo-v3'
+
 model = dict(
     backbone=dict(
         out_type='cls_token',

@@ -1,0 +1,6 @@
+# Clevr-Count (Structured): 1,000 training and 15,000 test images
+_base_ = '../vtab.py'
+
+data_preprocessor = dict(num_classes=8)
+train_dataloader = dict(dataset=dict(task='clevr_count'))
+test_dataloader = dict(dataset=dict(task='clevr_count'))

@@ -1,0 +1,11 @@
+# tools/dist_train.sh configs/finetune/vit-b_mae_nabirds.py 1
+# full fine-tuning: no prompts, nothing frozen; published accuracy of this recipe: not found
+# rate and decays: default (MMPretrain's for MAE), not searched; not yet run here
+_base_ = [
+    '../_base_/models/vit-b_mae.py', '../_base_/datasets/nabirds.py',
+    '../_base_/schedules/finetune_100e.py', '../_base_/default_runtime.py'
+]
+
+model = dict(
+    backbone=dict(num_prompts=0, frozen=False, drop_path_rate=0.1),
+    head=dict(num_classes=555))

@@ -1,0 +1,6 @@
+# tools/dist_train.sh configs/spt/vit-b_mocov3_dogs_shallow.py 1
+# SPT-Shallow, 100 prompts that travel through all blocks; published accuracy: not found
+# rate and decays: default (SPT-Deep's), not searched; not yet run here
+_base_ = './vit-b_mocov3_dogs.py'
+
+model = dict(backbone=dict(prompt_type='shallow', num_prompts=100))

@@ -13,11 +13,11 @@ from functools import partial
 
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
-from mmengine.runner import find_latest_checkpoint
 from rich.console import Console
 from rich.progress import Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from mmspt.evaluation import FILE_NAME, METRIC, read_result
 from mmspt.visualization import plot_accuracy, read_scalars
 
 TOOLS = osp.dirname(osp.abspath(__file__))
@@ -27,7 +27,6 @@ RUNS = {
     'VPT (uniform prompts)': 'vpt/vit-xs_mae_digits.py',
     'SPT (prototypes)': 'spt/vit-xs_mae_digits.py',
 }
-ACCURACY = 'accuracy/top1'
 
 
 def run_tool(tool: str, *args: str, log: str, watch: str | None = None,
@@ -49,7 +48,7 @@ def run_tool(tool: str, *args: str, log: str, watch: str | None = None,
         process = subprocess.Popen([sys.executable, osp.join(TOOLS, tool), *args], stdout=output, stderr=output)
         while process.poll() is None:
             if watch is not None:
-                on_epoch(max(read_scalars(watch, ACCURACY), default=0))
+                on_epoch(max(read_scalars(watch, METRIC), default=0))
             time.sleep(0.4)
     if process.returncode:
         tail = '\n'.join(_read(log).splitlines()[-15:])
@@ -58,8 +57,8 @@ def run_tool(tool: str, *args: str, log: str, watch: str | None = None,
 
 
 def run(config: str, work_dir: str, on_epoch: Callable[[int], object]) -> dict:
-    """Train and test one config; a finished run is not done again, a killed one is resumed."""
-    path, text = osp.join(work_dir, 'result.json'), Config.fromfile(config).pretty_text
+    """Train one config, which ends with its test; a finished run is not done again, a killed one is resumed."""
+    path, text = osp.join(work_dir, 'quickstart.json'), Config.fromfile(config).pretty_text
     begun = osp.join(work_dir, 'quickstart_config.py')
     if osp.isfile(begun) and _read(begun) != text:
         shutil.rmtree(work_dir)  # runs of another config, made here
@@ -69,11 +68,9 @@ def run(config: str, work_dir: str, on_epoch: Callable[[int], object]) -> dict:
     _write(begun, text)
     seconds = run_tool('train.py', config, '--work-dir', work_dir, '--resume', log=osp.join(work_dir, 'train.txt'),
                        watch=work_dir, on_epoch=on_epoch)
-    metrics = osp.join(work_dir, 'test.json')
-    run_tool('test.py', config, find_latest_checkpoint(work_dir), '--work-dir', work_dir, '--out', metrics,
-             '--out-item', 'metrics', log=osp.join(work_dir, 'test.txt'))
-    _write(path, json.dumps(dict(val=read_scalars(work_dir, ACCURACY), test=json.loads(_read(metrics))[ACCURACY],
-                                 seconds=seconds, trained=count_trained(config))))
+    test = read_result(osp.join(work_dir, FILE_NAME)).metrics[METRIC]
+    _write(path, json.dumps(dict(val=read_scalars(work_dir, METRIC), test=test, seconds=seconds,
+                                 trained=count_trained(config))))
     return json.loads(_read(path))
 
 

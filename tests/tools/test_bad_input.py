@@ -106,8 +106,12 @@ def test_empty_list_file(job):
         train(job)
 
 
-def test_missing_test_data_do_not_stop_a_training(job):
-    train(job, **{'test_dataloader.dataset.ann_file': 'nowhere.txt', 'train_cfg.max_epochs': 1})
+def test_missing_test_data_are_known_before_the_first_step(job):
+    missing = {'test_dataloader.dataset.ann_file': 'nowhere.txt', 'train_cfg.max_epochs': 1}
+    with pytest.raises(FileNotFoundError, match=r'nowhere\.txt.*default_hooks\.result\.after_train=False'):
+        train(job, **missing)
+    no_work_lost(job)
+    train(job, **missing, **{'default_hooks.result.after_train': False})
     assert (job.root / 'run/epoch_1.pth').exists()
 
 

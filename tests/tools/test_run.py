@@ -169,20 +169,19 @@ def cub_folder(root):
 
 
 def test_the_cub_recipe_itself(tmp_path):
-    """configs/spt/vit-b_mae_cub.py, unchanged but for paths and batch size: two iterations and a validation."""
+    """configs/spt/vit-b_mae_cub.py, unchanged but for paths and batch size: two iterations, no validation."""
     cub_folder(tmp_path / 'CUB_200_2011')
     fair_vit_b(tmp_path / 'mae_pretrain_vit_base.pth')
-    options = ['train_dataloader.batch_size=4', 'train_dataloader.num_workers=0', 'val_dataloader.num_workers=0',
-               'train_cfg.max_epochs=1', 'train_cfg.val_interval=1',
-               f'model.backbone.init_cfg.checkpoint={tmp_path}/mae_pretrain_vit_base.pth']
-    options += [f'{split}_dataloader.dataset.data_root={tmp_path}/CUB_200_2011' for split in ('train', 'val', 'test')]
+    options = ['train_dataloader.batch_size=4', 'train_dataloader.num_workers=0', 'test_dataloader.num_workers=0',
+               'train_cfg.max_epochs=1', f'model.backbone.init_cfg.checkpoint={tmp_path}/mae_pretrain_vit_base.pth']
+    options += [f'{split}_dataloader.dataset.data_root={tmp_path}/CUB_200_2011' for split in ('train', 'test')]
     output = tool('train.py', ROOT / 'configs/spt/vit-b_mae_cub.py', '--work-dir', tmp_path / 'run', '--cfg-options',
                   *options, cwd=tmp_path)
     assert 'Model: 338,120 of 86,' in output
     assert 'Prompts from RandomSampleInit: 4 images, 784 tokens kept for each of 12 layers' in output
     losses = [record['loss'] for record in scalars(tmp_path / 'run') if 'loss' in record]
-    validated = [record for record in scalars(tmp_path / 'run') if 'accuracy/top1' in record]
-    assert all(np.isfinite(losses)) and len(validated) == 1
+    assert losses and all(np.isfinite(losses)) and 'Epoch(val)' not in output
+    assert not list((tmp_path / 'run').glob('best_*'))
     assert load_file(tmp_path / 'run/initial_prompts.safetensors')['prompts'].shape == (12, 20, 768)
 
 

@@ -1,0 +1,133 @@
+"""Test a run when its training ends, and leave its result in the work directory."""
+import os
+import os.path as osp
+from typing import Any
+
+import mmengine
+import mmpretrain
+import torch
+from mmengine import dist
+from mmengine.hooks import CheckpointHook, Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import BaseLoop, Runner
+
+import mmspt
+from mmspt.evaluation import FILE_NAME, Result, describe, plain_metrics, read_result, write_result
+from mmspt.registry import HOOKS
+
+from ..checks import check_data_folder, check_labels
+from ..token_loader import seeded
+
+
+@HOOKS.register_module()
+class ResultHook(Hook):
+    """Write ``result.json`` to the work directory after every test, and test once when training ends.
+
+    The last weights are tested, never the best on the test set. Before training the test set is built and its labels
+    are checked, so that a broken one is known before work is lost. A run without a test loader is left alone. A mere
+    test (``tools/test.py``) never replaces a finished training's result.
+
+    Args:
+        after_train (bool): Whether training ends with a test; False leaves testing to ``tools/test.py``.
+            Defaults to True.
+
+    Raises:
+        OSError, ValueError: Before training, a test set that cannot be read or does not fit the head.
+    """
+    priority = 'NORMAL'  # as a default hook before PromptInitHook, which comes from custom_hooks
+
+    def __init__(self, after_train: bool = True) -> None:
+        self.after_training = after_train
+        self._loaded: dict[str, Any] | None = None  # meta of the checkpoint whose weights the model has
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Remember which epoch and seed the weights are of."""
+        self._loaded = checkpoint.get('meta') or {}
+
+    def before_train(self, runner: Runner) -> None:
+        """Build the test loop and check its labels."""
+        self._loaded = None
+        if not self.after_training or runner._test_loop is None:
+            return
+        dataset = (runner.cfg.get('test_dataloader') or {}).get('dataset')
+        try:
+            if isinstance(dataset, dict):
+                check_data_folder(dataset, 'test_dataloader')
+            with seeded():  # the run's random numbers are those of a run without a test
+                loop = runner.test_loop
+            check_labels(loop.dataloader.dataset, _unwrap(runner.model))
+        except (OSError, ValueError) as error:
+            kind = next(kind for kind in (FileNotFoundError, OSError, ValueError) if isinstance(error, kind))
+            raise kind(f'{error} (training ends with a test; to train without one, set '
+                       'default_hooks.result.after_train=False)') from error
+
+    def after_train(self, runner: Runner) -> None:
+        """Test the last weights."""
+        if self.after_training and runner._test_loop is not None:
+            runner.test_loop.run()
+
+    def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Write the result, on rank 0."""
+        if not dist.is_main_process():
+            return
+        path = osp.join(runner.work_dir, FILE_NAME)
+        try:
+            plain = plain_metrics(metrics)
+        except ValueError as error:
+            runner.logger.warning(f'{FILE_NAME} is not written: {error}')
+            return
+        result = make_result(runner, plain, self._loaded)
+        kept = _finished(path)
+        if kept is not None and result.trained_on is None and (kept.trained_on is not None or not result.finished):
+            runner.logger.warning(f"'{path}' keeps its finished result (epoch {kept.epoch}, {kept.checkpoint}); to "
+                                  'replace it by this test, delete it first, or name another --work-dir')
+            return
+        os.makedirs(runner.work_dir, exist_ok=True)
+        write_result(result, path)
+        runner.logger.info(f"Result of epoch {result.epoch} of {result.max_epochs} written to '{path}'")
+
+
+def make_result(runner: Runner, metrics: dict[str, Any], loaded: dict[str, Any] | None) -> Result:
+    """Put the record together.
+
+    Args:
+        runner (Runner): Has just tested; its training loop is left alone if it was not built.
+        metrics (dict[str, Any]): Of the test.
+        loaded (dict[str, Any] | None): ``meta`` of the checkpoint that was tested; None after training.
+    """
+    trained = loaded is None and isinstance(runner._train_loop, BaseLoop)
+    at = dict(epoch=runner.epoch, iter=runner.iter, seed=runner.seed) if trained else loaded or {}
+    plan = runner.cfg.get('train_cfg') or {}
+    counted, wanted = ('iter', plan.get('max_iters')) if 'max_iters' in plan else ('epoch', plan.get('max_epochs'))
+    return Result(
+        **describe(runner.cfg, trained, dist.get_world_size()),
+        num_images=len(runner.test_loop.dataloader.dataset),
+        seed=at.get('seed', runner.seed),
+        epoch=at.get('epoch'),
+        max_epochs=plan.get('max_epochs'),
+        finished=wanted is not None and at.get(counted) == wanted,
+        metrics=metrics,
+        checkpoint=_saved(runner) if trained else runner._load_from,
+        versions=dict(mmspt=mmspt.__version__, torch=torch.__version__, mmengine=mmengine.__version__,
+                      mmpretrain=mmpretrain.__version__))
+
+
+def _unwrap(model: Any) -> Any:
+    return model.module if is_model_wrapper(model) else model
+
+
+def _saved(runner: Runner) -> str | None:
+    """Name of the checkpoint that holds the weights of this moment, if one was saved."""
+    for hook in runner.hooks:
+        if isinstance(hook, CheckpointHook):
+            name = hook.filename_tmpl.format(runner.epoch if hook.by_epoch else runner.iter)
+            return name if hook.file_backend.exists(hook.file_backend.join_path(hook.out_dir, name)) else None
+    return None
+
+
+def _finished(path: str) -> Result | None:
+    try:
+        result = read_result(path)
+    except (OSError, ValueError):
+        return None
+    return result if result.finished else None

@@ -1,0 +1,157 @@
+"""What a run is, read from its config: the row and the column of the paper's tables that its result belongs to."""
+import os.path as osp
+from collections.abc import Mapping
+from typing import Any
+
+from mmspt.datasets.tasks import TASKS, task_of
+
+ARCHS = {'s': 'ViT-S', 'small': 'ViT-S', 'b': 'ViT-B', 'base': 'ViT-B', 'l': 'ViT-L', 'large': 'ViT-L',
+         'h': 'ViT-H', 'huge': 'ViT-H'}
+DEPTHS = {'ViT-S': 8, 'ViT-B': 12, 'ViT-L': 24, 'ViT-H': 32}  # MMPretrain's; its 'small' has 8 blocks
+VPT_INITIALIZERS = ('UniformInit', 'NormalInit')
+
+
+def describe(cfg: Mapping[str, Any], trained: bool = True, world_size: int = 1) -> dict[str, Any]:
+    """Describe a run; whatever the config leaves out becomes None or 'unknown', nothing is an error.
+
+    Args:
+        cfg (Mapping): The run's config; its ``filename``, if it has one, gives the recipe's name, and its variable
+            ``pretraining`` the backbone's ('MAE', 'MoCo-v3', 'supervised', ...).
+        trained (bool): Whether the config trained the weights; a mere test does not know what they saw.
+            Defaults to True.
+        world_size (int): Number of processes, each with a batch of its own. Defaults to 1.
+
+    Returns:
+        dict[str, Any]: ``config``, ``task``, ``group``, ``split``, ``trained_on``, ``method``, ``initializer``,
+        ``num_prompts``, ``arch``, ``pretraining``, ``tta``, ``recipe``, as in :class:`mmspt.evaluation.Result`.
+    """
+    model = cfg.get('model') or {}
+    inner = model.get('module') or model  # test-time augmentation wraps the classifier
+    backbone = inner.get('backbone') or {}
+    test, train = _dataset(cfg, 'test_dataloader'), _dataset(cfg, 'train_dataloader')
+    task, group = identify(test)
+    initializer = _initializer(cfg) if _num_prompts(backbone) else None
+    return dict(
+        config=config_name(getattr(cfg, 'filename', None)),
+        task=task,
+        group=group,
+        split=split_of(test),
+        trained_on=dict(dataset=_name(train.get('type')), split=split_of(train)) if trained else None,
+        method=method_of(backbone, initializer),
+        initializer=initializer,
+        num_prompts=_num_prompts(backbone),
+        arch=arch_of(backbone),
+        pretraining=cfg.get('pretraining') or 'unknown',
+        tta=inner is not model,
+        recipe=recipe_of(cfg, world_size) if trained else None)
+
+
+def config_name(filename: str | None) -> str | None:
+    """The recipe's name: the file's without folder, ending and the ``_test`` that tools/test.py adds."""
+    return None if filename is None else osp.splitext(osp.basename(filename))[0].removesuffix('_test')
+
+
+def identify(dataset: Mapping[str, Any]) -> tuple[str, str]:
+    """Task and group of a data set config: a key of ``TASKS`` and its group, or '<type> <folder>' and 'Other'."""
+    key = task_of(dataset)
+    if key is not None:
+        return key, TASKS[key].group
+    folder = osp.basename(osp.normpath(dataset.get('data_root') or ''))
+    return ' '.join(part for part in (_name(dataset.get('type')), folder) if part not in ('', '.')), 'Other'
+
+
+def split_of(dataset: Mapping[str, Any]) -> str | None:
+    """The part of a data set that a config reads: its split, or its list file, or its folder; None if unsaid."""
+    prefix = dataset.get('data_prefix')
+    prefix = prefix.get('img_path') if isinstance(prefix, Mapping) else prefix
+    return dataset.get('split') or dataset.get('ann_file') or prefix or None
+
+
+def method_of(backbone: Mapping[str, Any], initializer: str | None) -> str:
+    """Name the method: SPT or VPT by how the prompts start, otherwise by what of the backbone is trained."""
+    if _num_prompts(backbone):
+        family = 'VPT' if initializer in VPT_INITIALIZERS else 'SPT'
+        name = f"{family}-{backbone.get('prompt_type', 'deep').capitalize()}"
+        return name if backbone.get('frozen', True) else f'{name}, backbone tuned'
+    if _is_prompted(backbone):
+        return 'Linear' if backbone.get('frozen', True) else 'Full'
+    stages = backbone.get('frozen_stages', -1)
+    if stages < 0:
+        return 'Full'
+    return 'Linear' if stages >= DEPTHS.get(arch_of(backbone), stages) else f'{stages} blocks frozen'
+
+
+def arch_of(backbone: Mapping[str, Any]) -> str:
+    """'ViT-B' and the like, with the patch size where it is not the papers' 16; 'custom' for a dict of sizes."""
+    kind = _name(backbone.get('type'))
+    arch = backbone.get('arch', 'base' if kind in ('PromptedViT', 'VisionTransformer') else kind)
+    if not isinstance(arch, str):
+        return 'custom'
+    patch = backbone.get('patch_size', 16)
+    return ARCHS.get(arch.lower(), arch) + ('' if patch == 16 else f'/{patch}')
+
+
+def recipe_of(cfg: Mapping[str, Any], world_size: int = 1) -> dict[str, Any]:
+    """What two runs of one config must share to be seeds of one setting: dotted key -> plain value.
+
+    ``batch_size`` is the global one; paths, the augmentation and the test are left out.
+    """
+    loader, model = cfg.get('train_dataloader') or {}, cfg.get('model') or {}
+    return flatten(dict(
+        optim_wrapper=cfg.get('optim_wrapper') or {},
+        param_scheduler=cfg.get('param_scheduler') or {},
+        auto_scale_lr=(cfg.get('auto_scale_lr') or {}).get('enable', False),
+        max_epochs=(cfg.get('train_cfg') or {}).get('max_epochs'),
+        batch_size=(loader.get('batch_size') or 0) * world_size,
+        train=_without(_dataset(cfg, 'train_dataloader'), 'pipeline', 'data_root'),
+        backbone=_without(model.get('backbone') or {}, 'init_cfg'),
+        prompts=_prompt_hook(cfg)))
+
+
+def flatten(value: Any, prefix: str = '') -> dict[str, Any]:
+    """Nested dicts and lists -> dotted key -> a number, text or None; MMEngine's ``_scope_`` marks are dropped."""
+    if isinstance(value, Mapping):
+        items = [(key, inner) for key, inner in value.items() if key != '_scope_']
+    elif isinstance(value, list | tuple):
+        items = list(enumerate(value))
+    else:
+        return {prefix: value if isinstance(value, str | int | float | None) else str(value)}
+    return {name: leaf for key, inner in items
+            for name, leaf in flatten(inner, f'{prefix}.{key}' if prefix else str(key)).items()}
+
+
+def _dataset(cfg: Mapping[str, Any], field: str) -> Mapping[str, Any]:
+    dataset = (cfg.get(field) or {}).get('dataset')
+    while isinstance(dataset, Mapping) and isinstance(dataset.get('dataset'), Mapping):
+        dataset = dataset['dataset']  # RepeatDataset and the like
+    return dataset if isinstance(dataset, Mapping) else {}
+
+
+def _name(kind: Any) -> str:
+    if kind is None:
+        return 'unknown'
+    return kind.rpartition('.')[2] if isinstance(kind, str) else kind.__name__
+
+
+def _is_prompted(backbone: Mapping[str, Any]) -> bool:
+    return _name(backbone.get('type')) == 'PromptedViT'
+
+
+def _num_prompts(backbone: Mapping[str, Any]) -> int:
+    return backbone.get('num_prompts', 20) if _is_prompted(backbone) else 0
+
+
+def _prompt_hook(cfg: Mapping[str, Any]) -> Mapping[str, Any]:
+    hooks = [hook for hook in cfg.get('custom_hooks') or [] if isinstance(hook, Mapping)]
+    return next((hook for hook in hooks if _name(hook.get('type')) == 'PromptInitHook'), {})
+
+
+def _initializer(cfg: Mapping[str, Any]) -> str:
+    hook = _prompt_hook(cfg)
+    if not hook:
+        return 'UniformInit'  # how the backbone itself starts its prompts
+    return _name((hook.get('initializer') or dict(type='RandomSampleInit')).get('type'))
+
+
+def _without(mapping: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: value for key, value in mapping.items() if key not in keys}

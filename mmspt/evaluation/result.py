@@ -1,0 +1,105 @@
+"""The record of a tested run, ``result.json`` in its work directory: written whole, checked when it is read."""
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, get_type_hints
+
+FILE_NAME = 'result.json'
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was tested, how it was made, and the metrics; see :func:`mmspt.evaluation.describe` for the first part."""
+    config: str | None
+    """Name of the config file."""
+    task: str
+    """Key of ``mmspt.datasets.tasks.TASKS``, or '<data set type> <folder>'."""
+    group: str
+    """'FGVC', 'Natural', 'Specialized', 'Structured' or 'Other'."""
+    split: str | None
+    """Split, list file or folder that was tested."""
+    num_images: int
+    """Images tested."""
+    trained_on: dict | None
+    """``dataset`` (type) and ``split``; None if the run only tested."""
+    method: str
+    """'SPT-Deep', 'SPT-Shallow', 'VPT-Deep', 'VPT-Shallow', 'Linear', 'Full'."""
+    initializer: str | None
+    """Class that made the prompts; None without prompts."""
+    num_prompts: int
+    """N_p, prompts a block."""
+    arch: str
+    """'ViT-B', ...; 'custom' for sizes of its own."""
+    pretraining: str
+    """'MAE', 'MoCo-v3', 'supervised', ...; 'unknown' if the config does not say."""
+    tta: bool
+    """Whether test-time augmentation was on."""
+    recipe: dict | None
+    """Dotted config key -> value, of what a seed must share with another; None if the run only tested."""
+    seed: int | None
+    """Seed of the training; of the test if the checkpoint does not say."""
+    epoch: int | None
+    """Epoch of the tested weights; None if the checkpoint does not say."""
+    max_epochs: int | None
+    """Epochs that the config asks for; None if it counts iterations."""
+    finished: bool
+    """Whether the tested weights are the last of their training."""
+    metrics: dict
+    """Name -> value; accuracies in percent."""
+    checkpoint: str | None
+    """File of the tested weights; None if they were not saved."""
+    versions: dict
+    """Package -> version."""
+
+
+def plain_metrics(metrics: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Metrics as JSON holds them: numbers, and nested lists for tensors and arrays.
+
+    Raises:
+        ValueError: There are none, or one is None or not finite.
+    """
+    if not metrics:
+        raise ValueError(f'a result must have metrics, got {metrics!r}: set test_evaluator')
+    plain = {name: value.tolist() if hasattr(value, 'tolist') else value for name, value in metrics.items()}
+    for name, value in plain.items():
+        if value is None or (isinstance(value, float) and not math.isfinite(value)):
+            raise ValueError(f"a result's metrics must be finite, but '{name}' is {value}: look at the losses in the "
+                             'log')
+    return plain
+
+
+def write_result(result: Result, path: str) -> None:
+    """Write beside ``path`` and rename, so that no half-written file is ever found there."""
+    text = json.dumps(asdict(result), indent=2, allow_nan=False)
+    with open(f'{path}.tmp', 'w', encoding='utf-8') as file:
+        file.write(f'{text}\n')
+    os.replace(f'{path}.tmp', path)
+
+
+def read_result(path: str) -> Result:
+    """Read what :func:`write_result` wrote; keys that a later version added are passed by.
+
+    Raises:
+        ValueError: The file is not JSON, or a key is missing or of another type.
+    """
+    remedy = 'delete it and test the run again'
+    try:
+        with open(path, encoding='utf-8') as file:
+            content = json.load(file, parse_constant=_refuse)
+    except ValueError as error:
+        raise ValueError(f"a result must be whole JSON, but '{path}' is not ({error}): {remedy}") from error
+    keys = [field.name for field in fields(Result)]
+    missing = sorted(set(keys) - set(content)) if isinstance(content, dict) else keys
+    if missing:
+        raise ValueError(f"a result must have all of its keys, but '{path}' lacks {', '.join(missing)}: {remedy}")
+    for key, kind in get_type_hints(Result).items():
+        if not isinstance(content[key], kind):
+            raise ValueError(f"'{key}' of a result must be {getattr(kind, '__name__', kind)}, but '{path}' has "
+                             f'{content[key]!r}: {remedy}')
+    return Result(**{key: content[key] for key in keys})
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f'{constant} is no number')

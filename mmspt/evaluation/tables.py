@@ -1,0 +1,178 @@
+"""The paper's tables from one's own results: a row a method, a column a task, the mean of a group, published rows."""
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from statistics import mean, stdev
+
+from mmspt.datasets.tasks import GROUPS, TASKS
+
+from .published import PUBLISHED, SOURCES
+from .result import Result
+from .settings import Run, name_setting, part_settings, why_apart
+
+METRIC = 'accuracy/top1'
+METHODS = ('Full', 'Linear', 'VPT-Shallow', 'VPT-Deep', 'GateVPT', 'SPT-Shallow', 'SPT-Deep')
+USUAL_START = dict(SPT='RandomSampleInit', VPT='UniformInit')
+USUAL_PROMPTS = dict(Deep=20, Shallow=100)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Accuracies of one task, or of a group's mean, in percent: one a seed."""
+    values: tuple[float, ...]
+    seeds: tuple[int | None, ...] = ()
+    mark: str | None = None
+    """Why it may not stand beside the benchmark's numbers."""
+
+    @property
+    def mean(self) -> float:
+        return mean(self.values)
+
+    @property
+    def std(self) -> float | None:
+        """Sample standard deviation (n - 1); None for one value."""
+        return stdev(self.values) if len(self.values) > 1 else None
+
+
+@dataclass
+class Row:
+    """One method on one backbone."""
+    method: str
+    arch: str
+    pretraining: str
+    details: str = ''
+    """What differs from the method's usual form."""
+    source: str | None = None
+    """Where the numbers were published; None for one's own."""
+    cells: dict[str, Cell] = field(default_factory=dict)
+    mean: Cell | None = None
+    tasks: str = ''
+    """'n of m tasks' for a row of one's own."""
+
+    @property
+    def label(self) -> str:
+        return f'{self.method} ({self.source})' if self.source else ', '.join(filter(None, (self.method, self.details)))
+
+
+@dataclass
+class Table:
+    """One group."""
+    group: str
+    tasks: dict[str, str]
+    """Columns: key -> title."""
+    rows: list[Row]
+    notes: list[str]
+
+
+def build_tables(runs: Iterable[Run]) -> list[Table]:
+    """Make a table for every group that has a run.
+
+    A cell holds the seeds of one setting: same method, backbone, initializer, number of prompts, config, recipe and
+    test. Settings of one task that differ in the last three get rows of their own, since to choose among them
+    would be to choose by the test. A group has a mean where all of its tasks were tested as the benchmark does.
+
+    Args:
+        runs (Iterable[Run]): Finished, with the metric 'accuracy/top1'.
+    """
+    groups: dict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        groups[run.result.group].append(run)
+    return [_table(group, groups[group]) for group in (*GROUPS, 'Other') if group in groups]
+
+
+def _table(group: str, runs: list[Run]) -> Table:
+    notes: list[str] = []
+    if group in GROUPS:
+        tasks = {key: task.name for key, task in TASKS.items() if task.group == group}
+    else:
+        tasks = {name: name for name in sorted({run.result.task for run in runs})}
+    bases: dict[tuple, list[Run]] = defaultdict(list)
+    for run in runs:
+        r = run.result
+        bases[r.method, r.arch, r.pretraining, r.initializer, r.num_prompts].append(run)
+    rows = [row for base in sorted(bases, key=str) for row in _rows(bases[base], tasks, notes)]
+    if group in GROUPS:
+        for row in rows:
+            _add_mean(row, list(tasks))
+        rows += _published(group, {(row.arch, row.pretraining) for row in rows})
+        if any(row.pretraining == 'unknown' for row in rows):
+            notes.append("pre-training unknown: set `pretraining = 'MAE'` (or 'MoCo-v3', ...) in the config, and "
+                         'published rows stand beside')
+    notes += [f'{source}: {SOURCES[source]}' for source in dict.fromkeys(row.source for row in rows) if source]
+    return Table(group, tasks, sorted(rows, key=_order), notes)
+
+
+def _rows(runs: list[Run], tasks: dict[str, str], notes: list[str]) -> list[Row]:
+    """Rows of one method on one backbone: the main one first, then settings that share a task with another."""
+    first = runs[0].result
+    main = Row(first.method, first.arch, first.pretraining, _unusual(first))
+    others: dict[str, Row] = {}
+    for task in tasks:
+        settings = part_settings([run for run in runs if run.result.task == task])
+        comparable = [members for members in settings if why_apart(members[0].result) is None]
+        chosen = comparable if len(comparable) == 1 else settings if len(settings) == 1 else []
+        for members in settings:
+            if members in chosen:
+                row = main
+            else:
+                details = ', '.join(filter(None, (main.details, name_setting(members, settings))))
+                row = others.setdefault(details, Row(main.method, main.arch, main.pretraining, details))
+            row.cells[task] = _cell(members, f'{row.label}, {tasks[task]}', notes)
+        if len(comparable) > 1:
+            notes.append(f'{main.label}, {tasks[task]}: {len(comparable)} settings, in rows of their own; report the '
+                         "folders of one alone to have it in the method's row")
+    return [main, *others.values()] if main.cells else list(others.values())
+
+
+def _cell(runs: Sequence[Run], name: str, notes: list[str]) -> Cell:
+    """One value a seed; runs of the same seed count once, as their mean."""
+    seeds: dict[int | None, list[Run]] = defaultdict(list)
+    for run in runs:
+        seeds[run.result.seed].append(run)
+    for seed, same in seeds.items():
+        if len(same) > 1:
+            notes.append(f"{name}: seed {seed} {len(same)} times ({', '.join(run.folder for run in same)}); it counts "
+                         'once, as their mean')
+    mark = why_apart(runs[0].result)
+    if mark:
+        notes.append(f'* {name}: {mark}; not in a mean')
+    ordered = sorted(seeds, key=str)
+    values = tuple(mean(run.result.metrics[METRIC] for run in seeds[seed]) for seed in ordered)
+    return Cell(values, tuple(ordered), mark)
+
+
+def _add_mean(row: Row, tasks: list[str]) -> None:
+    cells = [row.cells[task] for task in tasks if task in row.cells and row.cells[task].mark is None]
+    row.tasks = f'{len(cells)} of {len(tasks)} tasks'
+    if len(cells) == len(tasks):
+        same = len({cell.seeds for cell in cells}) == 1
+        by_seed = tuple(mean(values) for values in zip(*(cell.values for cell in cells), strict=True)) if same else None
+        row.mean = Cell(by_seed, cells[0].seeds) if by_seed else Cell((mean(cell.mean for cell in cells), ))
+
+
+def _published(group: str, wanted: set[tuple[str, str]]) -> list[Row]:
+    rows: dict[tuple, Row] = {}
+    for p in PUBLISHED:
+        if p.group == group and (p.arch, p.pretraining) in wanted:
+            row = rows.setdefault((p.method, p.pretraining, p.source), Row(p.method, p.arch, p.pretraining,
+                                                                           source=p.source))
+            if p.task is None:
+                row.mean = Cell(p.values)
+            else:
+                row.cells[p.task] = Cell(p.values)
+    return list(rows.values())
+
+
+def _order(row: Row) -> tuple:
+    place = METHODS.index(row.method) if row.method in METHODS else len(METHODS)
+    return row.arch, row.pretraining, place, row.method, row.source or '', row.details
+
+
+def _unusual(result: Result) -> str:
+    family, _, kind = result.method.partition('-')
+    parts = []
+    if result.initializer not in (None, USUAL_START.get(family)):
+        parts.append(str(result.initializer))
+    if result.num_prompts not in (0, USUAL_PROMPTS.get(kind.partition(',')[0])):
+        parts.append(f'{result.num_prompts} prompts')
+    return ', '.join(parts)

@@ -1,0 +1,245 @@
+"""result.json of real runs: after training, after a test, on two processes, and when something is broken."""
+import json
+import socket
+import sys
+from pathlib import Path
+from uuid import uuid4
+
+import mmpretrain
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.evaluator import BaseMetric
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from torch.utils.data import DataLoader, Dataset
+
+from helpers import ROOT, command, tool
+from mmspt.engine.hooks import ResultHook
+
+TOY = dict(train_cfg=dict(by_epoch=True, max_epochs=2))
+
+
+class Images(Dataset):
+    """Stands for images: two numbers each, and labels of one's choice."""
+
+    def __init__(self, labels=(0, 1, 0)):
+        self.labels = labels
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, index):
+        return torch.full((2, ), float(index))
+
+    def get_cat_ids(self, index):
+        return [self.labels[index]]
+
+
+class Toy(torch.nn.Module):
+    """One weight; knows MMEngine's three steps."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(2))
+        self.head = torch.nn.Module()
+        self.head.num_classes = 2
+
+    def train_step(self, data, optim_wrapper):
+        loss = (self.weight * data).sum()
+        optim_wrapper.update_params(loss)
+        return dict(loss=loss)
+
+    def test_step(self, data):
+        return [dict(weight=self.weight.detach().sum().item())] * len(data)
+
+
+class Told(BaseMetric):
+    """Gives what it was told, and how many images it saw."""
+
+    def __init__(self, value=50.):
+        super().__init__()
+        self.value = value
+
+    def process(self, data_batch, data_samples):
+        self.results += data_samples
+
+    def compute_metrics(self, results):
+        return {'accuracy/top1': self.value, 'images': len(results)} if self.value != 'none' else {}
+
+
+def toy_runner(work_dir, value=50., labels=(0, 1, 0), test=True, hook=None, hooks=(), **kwargs):
+    tested = dict(test_dataloader=DataLoader(Images(labels), batch_size=2), test_cfg=dict(),
+                  test_evaluator=[Told(value)]) if test else {}
+    return Runner(
+        Toy(), str(work_dir), train_dataloader=DataLoader(Images(), batch_size=2), **tested, **TOY,
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=.1)), custom_hooks=[hook or ResultHook(), *hooks],
+        cfg=Config(TOY), experiment_name=uuid4().hex, default_scope='mmpretrain', **kwargs)
+
+
+def read(folder):
+    return json.loads((folder / 'result.json').read_text())
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        return str(s.getsockname()[1])
+
+
+def test_after_training(tmp_path):
+    toy_runner(tmp_path / 'run', randomness=dict(seed=7)).train()
+    result = read(tmp_path / 'run')
+    assert (result['epoch'], result['max_epochs'], result['finished'], result['seed']) == (2, 2, True, 7)
+    assert result['metrics'] == {'accuracy/top1': 50., 'images': 3} and result['num_images'] == 3
+    assert result['checkpoint'] == 'epoch_2.pth' and result['versions']['torch'] == torch.__version__
+    assert not list((tmp_path / 'run').glob('*.tmp'))
+
+
+def test_no_test_loader_and_no_test_wanted(tmp_path):
+    toy_runner(tmp_path / 'none', test=False).train()
+    toy_runner(tmp_path / 'off', hook=ResultHook(after_train=False), labels=(0, 9)).train()
+    assert not (tmp_path / 'none/result.json').exists() and not (tmp_path / 'off/result.json').exists()
+
+
+def test_labels_are_checked_before_the_first_step(tmp_path):
+    with pytest.raises(ValueError, match=r'labels from 0 to 9.*to train without one, set default_hooks\.result'):
+        toy_runner(tmp_path / 'run', labels=(0, 9)).train()
+    assert not list((tmp_path / 'run').glob('*.pth'))
+
+
+@pytest.mark.parametrize('value', ['none', float('nan'), None])
+def test_nothing_is_written_without_a_metric(tmp_path, value):
+    toy_runner(tmp_path / 'run', value).train()
+    assert (tmp_path / 'run/epoch_2.pth').exists() and not (tmp_path / 'run/result.json').exists()
+
+
+class StopAfterOne(Hook):
+    """Early stopping."""
+
+    def after_train_epoch(self, runner):
+        runner.train_loop.stop_training = True
+
+
+def test_a_stopped_training_is_not_finished(tmp_path):
+    toy_runner(tmp_path / 'run', hooks=[StopAfterOne()]).train()
+    result = read(tmp_path / 'run')
+    assert (result['epoch'], result['finished'], result['checkpoint']) == (1, False, 'epoch_1.pth')
+
+
+def test_a_test_says_which_checkpoint_and_keeps_a_finished_result(tmp_path):
+    """The checkpoint's epoch and seed count, not the test's; a finished training's result stays."""
+    run, alone = tmp_path / 'run', tmp_path / 'alone'
+    toy_runner(run, 60., randomness=dict(seed=7)).train()
+    toy_runner(run, 10., load_from=str(run / 'epoch_1.pth')).test()
+    toy_runner(run, 20., load_from=str(run / 'epoch_2.pth')).test()
+    assert read(run)['metrics']['accuracy/top1'] == 60. and read(run)['trained_on'] is not None
+
+    seen = []
+    for epoch in (1, 2, 1):
+        toy_runner(alone, 10. * epoch, load_from=str(run / f'epoch_{epoch}.pth'), randomness=dict(seed=3)).test()
+        result = read(alone)
+        seen.append((result['epoch'], result['finished'], result['seed'], result['metrics']['accuracy/top1']))
+    assert seen == [(1, False, 7, 10.), (2, True, 7, 20.), (2, True, 7, 20.)]
+    assert result['trained_on'] is None and result['checkpoint'] == str(run / 'epoch_2.pth')
+
+
+def test_a_finished_training_that_is_resumed_only_tests(tmp_path):
+    toy_runner(tmp_path / 'run', test=False).train()
+    saved = (tmp_path / 'run/epoch_2.pth').stat().st_mtime_ns
+    toy_runner(tmp_path / 'run', resume=True).train()
+    assert (tmp_path / 'run/epoch_2.pth').stat().st_mtime_ns == saved
+    assert read(tmp_path / 'run')['finished'] and read(tmp_path / 'run')['checkpoint'] == 'epoch_2.pth'
+
+
+def test_the_weights_of_an_average_are_tested(tmp_path):
+    """With EMAHook the checkpoint holds the average, and so does what is tested."""
+    sums = []
+
+    class Watch(Told):
+        def compute_metrics(self, results):
+            sums.append(results[0]['weight'])
+            return super().compute_metrics(results)
+
+    runner = toy_runner(tmp_path / 'run', hooks=[dict(type='EMAHook', momentum=.5)])
+    runner._test_evaluator = [Watch()]
+    runner.train()
+    saved = torch.load(tmp_path / 'run/epoch_2.pth', weights_only=False)['state_dict']['weight']
+    assert sums == [pytest.approx(saved.sum().item())] and sums[0] != runner.model.weight.sum().item()
+
+
+CONFIG = """
+_base_ = {base!r}
+train_cfg = dict(max_epochs=1)
+param_scheduler = dict(warmup=1, end=2)
+train_dataloader = dict(dataset=dict(images_per_class=8))
+pretraining = 'MAE'
+"""
+
+
+@pytest.fixture(scope='module')
+def digits(tmp_path_factory):
+    """A config of the digits' that trains for one epoch of three iterations."""
+    path = tmp_path_factory.mktemp('digits') / 'short_digits.py'
+    path.write_text(CONFIG.format(base=str(ROOT / 'configs/spt/vit-xs_mae_digits.py')))
+    return path
+
+
+@pytest.fixture(scope='module')
+def run(digits):
+    """A run of tools/train.py with seed 5."""
+    tool('train.py', digits, '--work-dir', digits.parent / 'run', '--cfg-options', 'randomness.seed=5')
+    return digits.parent / 'run'
+
+
+def test_tools_write_the_whole_description(digits, run, tmp_path):
+    """tools/train.py, tools/test.py and MMPretrain's own test.py tell the same story."""
+    trained = read(run)
+    expected = dict(config='short_digits', task='Digits', group='Other', split='test', num_images=500,
+                    trained_on=dict(dataset='Digits', split='train'), method='SPT-Deep', initializer='RandomSampleInit',
+                    num_prompts=20, arch='custom', pretraining='MAE', tta=False, seed=5, epoch=1, max_epochs=1,
+                    finished=True, checkpoint='epoch_1.pth')
+    assert {key: trained[key] for key in expected} == expected
+    assert trained['recipe']['optim_wrapper.optimizer.lr'] == 5e-2 and trained['recipe']['batch_size'] == 32
+
+    checkpoint = run / 'epoch_1.pth'
+    tool('test.py', digits, checkpoint, '--work-dir', tmp_path / 'ours')
+    stock = Path(mmpretrain.__file__).parent / '.mim/tools/test.py'
+    command(sys.executable, stock, digits, checkpoint, '--work-dir', tmp_path / 'stock', '--cfg-options',
+            'test_dataloader.num_workers=1')
+    ours, theirs = read(tmp_path / 'ours'), read(tmp_path / 'stock')
+    assert ours == theirs
+    assert ours['metrics'] == trained['metrics']
+    changed = {key for key in trained if trained[key] != ours[key]}
+    assert changed == {'trained_on', 'recipe', 'checkpoint'} and ours['checkpoint'] == str(checkpoint)
+
+
+def test_the_test_leaves_the_training_as_it_was(digits, run, tmp_path):
+    """Same weights with the hook and without."""
+    tool('train.py', digits, '--work-dir', tmp_path / 'without', '--cfg-options', 'randomness.seed=5',
+         'default_hooks.result.after_train=False')
+    states = [torch.load(path / 'epoch_1.pth', weights_only=False)['state_dict']
+              for path in (run, tmp_path / 'without')]
+    assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
+    assert not (tmp_path / 'without/result.json').exists()
+
+
+def test_two_processes(digits, tmp_path):
+    """Every image counts once, one process writes, and the recipe has the global batch."""
+    command('env', f'PORT={free_port()}', ROOT / 'tools/dist_train.sh', digits, 2, '--work-dir', tmp_path / 'two',
+            '--cfg-options', 'train_dataloader.batch_size=16', 'test_dataloader.batch_size=33')
+    result = read(tmp_path / 'two')
+    assert result['num_images'] == 500 and result['finished'] and result['recipe']['batch_size'] == 32
+    right = result['metrics']['accuracy/top1'] / 100 * 500
+    assert right == pytest.approx(round(right), abs=1e-3)
+
+
+def test_a_broken_test_set_is_known_before_work_is_lost(tmp_path):
+    config = tmp_path / 'job.py'
+    config.write_text(f"""
+_base_ = {str(ROOT / 'configs/spt/vit-xs_mae_digits.py')!r}
+test_dataloader = dict(dataset=dict(_delete_=True, type='CustomDataset', data_root={str(tmp_path / 'absent')!r}))
+""")
+    output = tool('train.py', config, '--work-dir', tmp_path / 'run', fails=True)
+    assert 'test_dataloader must read what exists' in output and 'default_hooks.result.after_train=False' in output
+    assert not list((tmp_path / 'run').glob('*.safetensors'))

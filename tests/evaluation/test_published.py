@@ -1,0 +1,27 @@
+"""docs/published.md and mmspt/evaluation/published.py hold the same numbers and sources."""
+from helpers import ROOT
+from mmspt.datasets.tasks import TASKS
+from mmspt.evaluation import PUBLISHED, SOURCES
+
+TEXT = (ROOT / 'docs/published.md').read_text()
+
+
+def test_docs_and_data_agree():
+    lines = [line.strip('| ').split(' | ') for line in TEXT.splitlines() if line.startswith('| ')]
+    documented = {(method, pretraining, group, task, tuple(float(value) for value in values.split(', ')), source)
+                  for method, pretraining, group, task, values, source in lines[2:]}
+    assert len(lines) - 2 == len(documented) == len(PUBLISHED)
+    assert documented == {(p.method, p.pretraining, p.group, p.task or 'mean', p.values, p.source) for p in PUBLISHED}
+
+
+def test_sources_are_documented():
+    flat = ' '.join(TEXT.split())
+    for name, source in SOURCES.items():
+        assert f'**{name}**: {source}' in flat
+    assert {p.source for p in PUBLISHED} == set(SOURCES)
+
+
+def test_groups_and_tasks_exist():
+    for p in PUBLISHED:
+        assert p.task is None or TASKS[p.task].group == p.group
+        assert p.group in {task.group for task in TASKS.values()} and p.arch == 'ViT-B'

@@ -1,0 +1,50 @@
+"""result.json: what is written is read, and what is broken is refused with the file's name."""
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from mmspt.evaluation import plain_metrics, read_result, write_result
+from results import make
+
+
+def test_round_trip(tmp_path):
+    result, path = make(seed=3, trained_on=None), tmp_path / 'result.json'
+    write_result(result, str(path))
+    assert read_result(str(path)) == result
+    assert json.loads(path.read_text())['seed'] == 3
+    content = json.loads(path.read_text()) | dict(added_later=1)
+    path.write_text(json.dumps(content))
+    assert read_result(str(path)) == result
+
+
+@pytest.mark.parametrize(('change', 'message'), [
+    (lambda text: text[:100], r"whole JSON, but '.*result\.json' is not .*delete it and test"),
+    (lambda text: text.replace('80.0', 'NaN'), r'whole JSON.*NaN is no number'),
+    (lambda text: text.replace('"seed"', '"sed"'), r"result\.json' lacks seed"),
+    (lambda text: '[]', r'lacks config, task'),
+    (lambda text: text.replace('"num_images": 5794', '"num_images": "5794"'), r"'num_images' .* must be int.*'5794'"),
+])
+def test_broken_files(tmp_path, change, message):
+    path = tmp_path / 'result.json'
+    write_result(make(), str(path))
+    path.write_text(change(path.read_text()))
+    with pytest.raises(ValueError, match=message):
+        read_result(str(path))
+
+
+def test_a_failed_write_leaves_the_old_result(tmp_path):
+    path = tmp_path / 'result.json'
+    write_result(make(), str(path))
+    with pytest.raises(ValueError):
+        write_result(make(metrics={'accuracy/top1': float('inf')}), str(path))
+    assert read_result(str(path)) == make()
+
+
+def test_metrics_become_plain():
+    metrics = {'a': np.float32(1.5), 'b': torch.tensor([[1, 2]]), 'c': 3}
+    assert plain_metrics(metrics) == {'a': 1.5, 'b': [[1, 2]], 'c': 3}
+    for missing in (None, {}, {'a': None}, {'a': torch.tensor(float('nan'))}):
+        with pytest.raises(ValueError, match=r'set test_evaluator|must be finite'):
+            plain_metrics(missing)

@@ -1,0 +1,87 @@
+#!/usr/bin/env python
+"""The paper's tables from finished runs, beside published numbers (docs/published.md says what to mind)."""
+import argparse
+import json
+import os
+import os.path as osp
+import sys
+from dataclasses import asdict
+
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from mmspt.evaluation import METRIC, Run, Table, Unfinished, build_tables, find_runs
+from mmspt.evaluation.rendering import grid, markdown, plain
+
+WIDTH = 200  # columns where the output is no terminal
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Accuracy by task and by group, beside published numbers; the exit '
+                                     'status is 1 if a run is unfinished')
+    parser.add_argument('work_dirs', nargs='+', metavar='WORK_DIR', help='a run, or a folder with runs below it')
+    parser.add_argument('--out', metavar='PREFIX', help='write PREFIX.md and PREFIX.json as well')
+    return parser.parse_args()
+
+
+def show(tables: list[Table], console: Console) -> None:
+    """Print each table with its notes; published rows are dim."""
+    for table in tables:
+        header, rows = grid(table)
+        shown = RichTable(title=f'{table.group}: top-1 accuracy (%)')
+        for i, name in enumerate(header):
+            shown.add_column(name, justify='left' if i < 2 else 'right')
+        for row, line in zip(table.rows, rows, strict=True):
+            shown.add_row(*line, style='dim' if row.source else None)
+        console.print(shown)
+        for note in table.notes:
+            console.print(note)
+        console.print()
+
+
+def report(runs: list[Run], tables: list[Table], unfinished: list[Unfinished]) -> str:
+    """The whole report in Markdown: the tables, every run behind them, and what is unfinished."""
+    parts = ['# Results\n\nTop-1 accuracy (%), of the last epoch, tested once; ± is the sample standard deviation over '
+             'seeds.\n', *(markdown(table) for table in tables), '## Runs\n']
+    rows = [['folder', 'config', 'task', 'seed', 'epoch', 'trained on', 'tested on', 'accuracy']]
+    for folder, r in runs:
+        trained = '{dataset} {split}'.format(**r.trained_on) if r.trained_on else 'only tested'
+        rows.append([folder, str(r.config), r.task, str(r.seed), str(r.epoch), trained,
+                     f'{r.split}, {r.num_images:,} images', f'{r.metrics[METRIC]:.2f}'])
+    parts.append('\n'.join(f'| {" | ".join(row)} |' for row in (rows[0], ['---'] * len(rows[0]), *rows[1:])) + '\n')
+    if unfinished:
+        parts.append('## Unfinished\n')
+        parts.append('\n'.join(f'- `{folder}`: {lacks}. Remedy: `{remedy}`' for folder, lacks, remedy in unfinished))
+    return '\n'.join(parts).rstrip() + '\n'
+
+
+def write(prefix: str, runs: list[Run], tables: list[Table], unfinished: list[Unfinished]) -> None:
+    """Write PREFIX.md and PREFIX.json, each beside and renamed."""
+    content = dict(tables=[plain(table) for table in tables],
+                   runs=[dict(folder=run.folder, **asdict(run.result)) for run in runs],
+                   unfinished=[item._asdict() for item in unfinished])
+    os.makedirs(osp.dirname(prefix) or '.', exist_ok=True)
+    for path, text in ((f'{prefix}.md', report(runs, tables, unfinished)),
+                       (f'{prefix}.json', json.dumps(content, indent=2, allow_nan=False) + '\n')):
+        with open(f'{path}.tmp', 'w', encoding='utf-8') as file:
+            file.write(text)
+        os.replace(f'{path}.tmp', path)
+
+
+def main() -> None:
+    args = parse_args()
+    runs, unfinished = find_runs(args.work_dirs)
+    if runs:
+        tables = build_tables(runs)
+        show(tables, Console(width=None if sys.stdout.isatty() else WIDTH, markup=False, highlight=False))
+        if args.out:
+            write(args.out, runs, tables, unfinished)
+    if unfinished:
+        lines = [f"'{folder}': {lacks}\n    {remedy}" for folder, lacks, remedy in unfinished]
+        head = (f'{len(runs)} finished run(s) reported; not these, which' if runs else
+                'a report needs a finished run, there is none; these')
+        raise SystemExit('\n'.join([f'{head} lack something:', *lines]))
+
+
+if __name__ == '__main__':
+    main()

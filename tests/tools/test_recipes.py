@@ -1,0 +1,56 @@
+"""Every recipe of the paper's tasks trains two steps and is tested once, by our tool, on toy data in real layouts."""
+import sys
+
+import pytest
+
+import train
+from helpers import ROOT, scalars
+from layouts import CLASSES, TEST, TRAIN, make_task
+from mmspt.datasets.tasks import TASKS
+from mmspt.evaluation import read_result
+
+TINY = ['model.backbone.arch._delete_=True', 'model.backbone.arch.embed_dims=32', 'model.backbone.arch.num_layers=2',
+        'model.backbone.arch.num_heads=2', 'model.backbone.arch.feedforward_channels=64', 'model.head.in_channels=32',
+        'model.backbone.init_cfg=None', 'model.backbone.allow_random_backbone=True']
+SHORT = [f'train_dataloader.batch_size={CLASSES * TRAIN // 2}', 'train_dataloader.num_workers=0',
+         'test_dataloader.num_workers=0', 'train_cfg.max_epochs=1', 'default_hooks.logger.interval=1']
+
+
+def task_of_file(path):
+    """The task that a recipe's file name ends with, None for recipes of other data sets."""
+    stem = path.stem.removesuffix('_shallow').removesuffix('_kmeans')
+    task = stem.split('_', 2)[2]
+    return task if task in TASKS else None
+
+
+RECIPES = {str(path.relative_to(ROOT)): task_of_file(path)
+           for path in sorted(ROOT.glob('configs/*/vi*.py')) if 'pretrain' not in path.parts}
+RECIPES = {path: task for path, task in RECIPES.items() if task}
+
+
+@pytest.fixture(scope='module')
+def root(tmp_path_factory):
+    """A folder in which `data/` holds all 24 tasks."""
+    root = tmp_path_factory.mktemp('recipes')
+    for task in TASKS:
+        make_task(task, root / 'data')
+    return root
+
+
+@pytest.mark.parametrize('path', RECIPES)
+def test_trains_two_steps_and_is_tested(path, root, tmp_path, monkeypatch):
+    monkeypatch.chdir(root)
+    monkeypatch.setattr(sys, 'argv', ['train.py', str(ROOT / path), '--work-dir', str(tmp_path), '--cfg-options',
+                                      *TINY, *SHORT])
+    train.main()
+    losses = [record['loss'] for record in scalars(tmp_path) if 'loss' in record]
+    assert len(losses) == 2 and all(0 < loss < 20 for loss in losses)
+    result = read_result(tmp_path / 'result.json')
+    assert result.task == RECIPES[path] and result.group == TASKS[result.task].group
+    assert result.split == 'test' and result.num_images == CLASSES * TEST and result.finished
+    assert 0 <= result.metrics['accuracy/top1'] <= 100
+    assert result.trained_on['split'] == 'trainval'
+
+
+def test_all_tasks_have_recipes():
+    assert set(RECIPES.values()) == set(TASKS)

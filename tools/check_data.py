@@ -123,7 +123,7 @@ def main() -> None:
         with open(args.json, 'w', encoding='utf-8') as file:
             json.dump(reports, file, indent=1)
     faults = sum(not finding['note'] for report in reports for finding in report['findings'])
-    console.print(f'{faults:,} faults' if faults else 'nothing wrong', highlight=False)
+    console.print(f'{faults:,} fault{"s" * (faults > 1)}' if faults else 'nothing wrong', highlight=False)
     raise SystemExit(1 if faults else 0)
 
 

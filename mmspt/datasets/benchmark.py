@@ -28,6 +28,7 @@ class BenchmarkTask(BaseDataset):
         if split not in SPLITS:
             raise ValueError(f'split must be one of {", ".join(SPLITS)}, got {split!r}')
         self.task, self.split = TASKS[key], split
+        self.backend = get_file_backend(data_root, enable_singleton=True)
         self.remedy = f'unpack {self.task.name} as docs/data.md says; tools/check_data.py {key} {data_root} tells more'
         super().__init__(ann_file='', data_root=data_root, test_mode=split in ('val', 'test'), **kwargs)
 
@@ -52,11 +53,11 @@ class BenchmarkTask(BaseDataset):
 
     def join(self, *parts: str) -> str:
         """Path of a file below ``data_root``."""
-        return get_file_backend(self.data_root).join_path(self.data_root, *parts)
+        return self.backend.join_path(self.data_root, *parts)
 
     def exists(self, path: str) -> bool:
         """Whether there is such a file."""
-        return get_file_backend(self.data_root).isfile(path)
+        return self.backend.isfile(path)
 
     def extra_repr(self) -> list[str]:
         """Add task, split and folder to MMEngine's description."""

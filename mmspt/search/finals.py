@@ -7,13 +7,13 @@ from typing import Any
 
 from mmspt.evaluation import FILE_NAME, read_result
 
-from .loop import Launch, name_settings
+from .loop import INTERVAL, Launch
 from .processes import TrainProcess
 
 
-def final_dir(folder: str, settings: dict[str, Any], seed: int) -> str:
+def final_dir(folder: str, seed: int) -> str:
     """Work directory of the last run with a seed."""
-    return osp.join(folder, name_settings(settings), f'seed_{seed}')
+    return osp.join(folder, f'seed_{seed}')
 
 
 def run_finals(launch: Launch, folder: str, settings: dict[str, Any], seeds: Sequence[int],
@@ -23,7 +23,7 @@ def run_finals(launch: Launch, folder: str, settings: dict[str, Any], seeds: Seq
 
     Args:
         launch (Launch): Starts a run.
-        folder (str): Where the work directories go.
+        folder (str): Where the work directories go; of this setting and config alone.
         settings (dict): The best setting.
         seeds (Sequence[int]): Seeds of the runs.
         environments (Sequence[dict]): One for each worker.
@@ -36,7 +36,7 @@ def run_finals(launch: Launch, folder: str, settings: dict[str, Any], seeds: Seq
     Raises:
         RuntimeError: A run failed; the message ends with its output. The others' results stay.
     """
-    waiting = [seed for seed in seeds if not _done(folder, settings, seed)]
+    waiting = [seed for seed in seeds if not _done(folder, seed)]
     running: dict[int, tuple[int, TrainProcess]] = {}
     try:
         while waiting or running:
@@ -44,25 +44,31 @@ def run_finals(launch: Launch, folder: str, settings: dict[str, Any], seeds: Seq
                 if waiting and worker not in running:
                     seed = waiting.pop(0)
                     running[worker] = seed, launch(settings | {'randomness.seed': seed},
-                                                   final_dir(folder, settings, seed), environment)
+                                                   final_dir(folder, seed), environment)
             for worker, (seed, process) in list(running.items()):
                 if process.poll() is not None:
                     del running[worker]
                     process.stop()
-                    if not _done(folder, settings, seed):
+                    if not _done(folder, seed):
                         raise RuntimeError(f'the last run with seed {seed} failed; see {process.log}, which ends with\n'
                                            f'{process.tail()}')
             on_change(len(seeds) - len(waiting) - len(running),
-                      {seed: final_dir(folder, settings, seed) for seed, _ in running.values()})
-            time.sleep(0.5 if running else 0)
+                      {seed: final_dir(folder, seed) for seed, _ in running.values()})
+            time.sleep(INTERVAL if running else 0)
     finally:
         for _, process in running.values():
             process.stop()
-    return {seed: read_result(osp.join(final_dir(folder, settings, seed), FILE_NAME)).metrics for seed in seeds}
+    return read_tested(folder, seeds)
 
 
-def _done(folder: str, settings: dict[str, Any], seed: int) -> bool:
-    path = osp.join(final_dir(folder, settings, seed), FILE_NAME)
+def read_tested(folder: str, seeds: Sequence[int]) -> dict[int, dict]:
+    """Read seed -> test metrics of the last runs that are done."""
+    return {seed: read_result(osp.join(final_dir(folder, seed), FILE_NAME)).metrics for seed in seeds
+            if _done(folder, seed)}
+
+
+def _done(folder: str, seed: int) -> bool:
+    path = osp.join(final_dir(folder, seed), FILE_NAME)
     return osp.isfile(path) and read_result(path).finished
 
 

@@ -1,6 +1,7 @@
 """The search's loop: ask for settings, train, report each validation, prune, tell."""
 import hashlib
 import json
+import math
 import os.path as osp
 import time
 from collections.abc import Callable, Sequence
@@ -12,19 +13,21 @@ from mmspt.visualization import read_scalars
 
 from .processes import TrainProcess
 from .space import Parameter
-from .study import COMPLETE, FAILED, PRUNED, RUNNING, count
+from .study import COMPLETE, FAILED, PRUNED, RUNNING, WAITING, count, queue
 
 Launch = Callable[[dict[str, Any], str, dict[str, str]], TrainProcess]
 """(settings, work directory, environment) -> run."""
 MAX_REPEATS = 50
 """So many settings drawn that were tried before end a search: there are no others."""
+INTERVAL = 0.5
+"""Seconds between two looks at the runs."""
 MAX_FAILURES = 3
 """So many failed trials in a row end a search: what is wrong is not the settings."""
 
 
-def name_settings(settings: dict[str, Any]) -> str:
-    """A folder's name for settings: the same for the same."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:10]
+def name_folder(*content: Any) -> str:
+    """A folder's name for settings and whatever else its run depends on: the same for the same."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
 
 
 class RunningTrial:
@@ -42,14 +45,18 @@ class RunningTrial:
         self.values = values
 
 
-def search(study: optuna.Study, space: list[Parameter], launch: Launch, folder: str,
-           environments: Sequence[dict[str, str]], num_trials: int, metric: str,
+def search(study: optuna.Study, space: list[Parameter], combinations: Sequence[dict[str, Any]], launch: Launch,
+           folder: str, environments: Sequence[dict[str, str]], num_trials: int, metric: str,
            on_change: Callable[[list[RunningTrial]], None], on_end: Callable[[RunningTrial, str], None]) -> None:
     """Run trials until ``num_trials`` are done, those of earlier searches counted, or no new setting is found.
+
+    A setting whose trial failed is not tried again in the same call; the next call tries it again.
 
     Args:
         study (optuna.Study): Of :func:`mmspt.search.study.open_study`.
         space (list[Parameter]): What varies.
+        combinations (Sequence[dict]): Settings to try in this order, of :func:`mmspt.search.study.grid`; if empty, the
+            study's sampler chooses.
         launch (Launch): Starts a run.
         folder (str): Where the trials' work directories go.
         environments (Sequence[dict]): One for each worker.
@@ -63,7 +70,8 @@ def search(study: optuna.Study, space: list[Parameter], launch: Launch, folder: 
             having logged ``metric``.
     """
     running: list[RunningTrial | None] = [None] * len(environments)
-    failures = 0
+    failed: list[dict[str, Any]] = []
+    in_a_row, exhausted = 0, False
     try:
         while True:
             for worker, current in enumerate(running):
@@ -72,36 +80,48 @@ def search(study: optuna.Study, space: list[Parameter], launch: Launch, folder: 
                     if ended is None:
                         continue
                     running[worker] = None
-                    failures = failures + 1 if ended == 'failed' else 0
+                    in_a_row = in_a_row + 1 if ended == 'failed' else 0
+                    failed += [current.trial.params] if ended == 'failed' else []
                     on_end(current, ended)
-                    if failures >= MAX_FAILURES:
-                        raise RuntimeError(f'{failures} trials failed one after the other; see {current.process.log}, '
+                    if in_a_row >= MAX_FAILURES:
+                        raise RuntimeError(f'{in_a_row} trials failed one after the other; see {current.process.log}, '
                                            f'which ends with\n{current.process.tail()}')
-                if count(study) + sum(r is not None for r in running) < num_trials:
-                    running[worker] = _begin(study, space, launch, folder, environments[worker])
+                if not exhausted and count(study) + sum(r is not None for r in running) < num_trials:
+                    drawn = _draw(study, space, combinations, failed)
+                    exhausted = drawn is None
+                    if drawn is not None:
+                        trial, settings = drawn
+                        work_dir = osp.join(folder, name_folder(settings, study.user_attrs.get('identity')))
+                        trial.set_user_attr('work_dir', osp.basename(work_dir))
+                        running[worker] = RunningTrial(trial, settings, work_dir,
+                                                       launch(settings, work_dir, environments[worker]))
             active = [r for r in running if r is not None]
             if not active:
                 return
             on_change(active)
-            time.sleep(0.5)
+            time.sleep(INTERVAL)
     finally:
         for current in running:
             if current is not None:
                 current.process.stop()
 
 
-def _begin(study: optuna.Study, space: list[Parameter], launch: Launch, folder: str,
-           environment: dict[str, str]) -> RunningTrial | None:
+def _draw(study: optuna.Study, space: list[Parameter], combinations: Sequence[dict[str, Any]],
+          failed: Sequence[dict[str, Any]]) -> tuple[optuna.Trial, dict[str, Any]] | None:
+    """Ask for a trial with settings that were not tried before; None if there are none."""
     for _ in range(MAX_REPEATS):
+        tried = [trial.params for trial in study.get_trials(deepcopy=False, states=(COMPLETE, PRUNED, RUNNING))]
+        tried += failed
+        if combinations and not study.get_trials(deepcopy=False, states=(WAITING, )):
+            settings = next((settings for settings in combinations if settings not in tried), None)
+            if settings is None:
+                return None
+            queue(study, settings)
         trial = study.ask()
         settings = {parameter.key: parameter.suggest(trial) for parameter in space}
-        others = study.get_trials(deepcopy=False, states=(COMPLETE, PRUNED, RUNNING))
-        if any(other.params == trial.params and other.number != trial.number for other in others):
-            study.tell(trial, state=FAILED)  # a list's value drawn again: nothing to learn
-            continue
-        work_dir = osp.join(folder, name_settings(settings))
-        trial.set_user_attr('work_dir', osp.basename(work_dir))
-        return RunningTrial(trial, settings, work_dir, launch(settings, work_dir, environment))
+        if settings not in tried:
+            return trial, settings
+        study.tell(trial, state=FAILED)  # drawn again: nothing to learn
     return None
 
 
@@ -122,5 +142,9 @@ def _look_after(study: optuna.Study, current: RunningTrial, metric: str) -> str 
             raise RuntimeError(f"a trial must validate and log '{metric}', but the finished one in {current.work_dir} "
                                'did not: see its scalars.json for what it logs, and give --metric')
         return 'failed'
-    study.tell(current.trial, current.values[max(current.values)], state=COMPLETE)
+    value = current.values[max(current.values)]
+    if not math.isfinite(value):  # Optuna takes none; as hopeless as a run can be
+        study.tell(current.trial, state=PRUNED)
+        return 'pruned'
+    study.tell(current.trial, value, state=COMPLETE)
     return 'finished'

@@ -5,12 +5,16 @@ import os.path as osp
 import signal
 import subprocess
 import sys
+import zipfile
 from collections.abc import Sequence
+from functools import partial
 from typing import IO
+
+LIBC = ctypes.CDLL(None) if sys.platform == 'linux' else None
 
 
 class TrainProcess:
-    """One run of tools/train.py, resumed if it was begun before.
+    """One run of tools/train.py.
 
     Args:
         command (Sequence[str]): Interpreter, script and arguments.
@@ -24,7 +28,7 @@ class TrainProcess:
         self._output: IO[bytes] = open(log, 'ab')  # noqa: SIM115 (open as long as the run)
         self._process = subprocess.Popen(
             self.command, stdout=self._output, stderr=subprocess.STDOUT, env=os.environ | env, stdin=subprocess.DEVNULL,
-            start_new_session=True, preexec_fn=_die_with_parent if sys.platform == 'linux' else None)
+            start_new_session=True, preexec_fn=partial(_die_with, os.getpid()) if LIBC else None)
 
     def poll(self) -> int | None:
         """Exit status, None while it runs."""
@@ -48,8 +52,26 @@ class TrainProcess:
             return ''.join(file.readlines()[-lines:]).strip()
 
 
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: a killed search leaves no run behind
+def _die_with(parent: int) -> None:
+    LIBC.prctl(1, signal.SIGKILL)  # type: ignore[union-attr]  # PR_SET_PDEATHSIG: a killed search leaves no run behind
+    if os.getppid() != parent:  # it died before
+        os._exit(1)
+
+
+def can_resume(work_dir: str) -> bool:
+    """Whether a run can go on from its last checkpoint; the mark of one that a kill tore or removed is deleted.
+
+    MMEngine removes the old checkpoint before it writes the new one, and names the new one afterwards.
+    """
+    mark = osp.join(work_dir, 'last_checkpoint')
+    if not osp.isfile(mark):
+        return False
+    with open(mark, encoding='utf-8') as file:
+        path = file.read().strip()
+    if path and zipfile.is_zipfile(path):  # torch.save writes the table of contents last
+        return True
+    os.remove(mark)
+    return False
 
 
 def worker_environments(workers: int | None) -> list[dict[str, str]]:

@@ -1,15 +1,19 @@
 """Who may see which data: a search trains on train and looks at val, the last runs train on both and see test once."""
 import copy
+import os.path as osp
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmpretrain.registry import DATASETS
 
 from mmspt.datasets.tasks import task_of
 
 RULE = 'a search must choose on validation data and never see the test set'
+NO_PART = ('type', 'pipeline', 'metainfo', 'classes', 'data_root', 'backend_args', 'task', '_scope_')
+"""Keys of a data set config that do not say which part of the data it reads."""
+TEST = re.compile(r'(?<![a-z])test(s|ing|set|list|data|split|imgs?|images?)?(?![a-z])')
 
 
 def search_config(cfg: Config) -> Config:
@@ -22,22 +26,27 @@ def search_config(cfg: Config) -> Config:
         cfg (Config): A training config; is left as it is.
 
     Raises:
-        ValueError: There is no validation set, or it is a test set by name.
+        ValueError: It does not train, there is no validation set, or it is a test set by name.
     """
+    missing = [field for field in ('train_dataloader', 'train_cfg', 'optim_wrapper') if not cfg.get(field)]
+    if missing:
+        raise ValueError(f'a search must have a config that trains, but {cfg.filename} has no {", ".join(missing)}: '
+                         'add it, or take another config')
     cfg = copy.deepcopy(cfg)
-    train = cfg.train_dataloader.dataset
-    if task_of(train) is not None:
-        if cfg.get('val_dataloader') is None:
+    cfg.resume = False  # each trial starts anew
+    if task_of(cfg.train_dataloader.dataset) is not None:
+        if cfg.get('val_dataloader') is None and cfg.get('test_dataloader') is not None:
             cfg.val_dataloader = copy.deepcopy(cfg.test_dataloader)
             cfg.val_evaluator = copy.deepcopy(cfg.test_evaluator)
             cfg.val_cfg = dict()
         cfg.train_dataloader.dataset.split = 'train'
-        cfg.val_dataloader.dataset.split = 'val'
+        if cfg.get('val_dataloader') is not None and task_of(cfg.val_dataloader.dataset) is not None:
+            cfg.val_dataloader.dataset.split = 'val'
     if cfg.get('val_dataloader') is None:
         raise ValueError(f'{RULE}, but {cfg.filename} has no val_dataloader: give it one, on images that neither '
                          'train_dataloader nor test_dataloader has')
     for field in ('train_dataloader', 'val_dataloader'):
-        name = next((text for text in _names(cfg[field].dataset) if _says_test(text)), None)
+        name = next((text for text in _names(cfg[field].dataset) if says_test(text)), None)
         if name is not None:
             raise ValueError(f"{RULE}, but {field} of {cfg.filename} reads '{name}': put a validation split there")
     cfg.test_dataloader = cfg.test_evaluator = cfg.test_cfg = None
@@ -57,53 +66,97 @@ def final_config(cfg: Config) -> Config:
         raise ValueError(f'the best setting is tested at the end, but {cfg.filename} has no test_dataloader: give it '
                          'one, or set --seeds 0')
     search, cfg = search_config(cfg), copy.deepcopy(cfg)
-    train = cfg.train_dataloader.dataset
+    cfg.resume = False
+    train, test = cfg.train_dataloader.dataset, cfg.test_dataloader.dataset
     if task_of(train) is not None:
-        train.split, cfg.test_dataloader.dataset.split = 'trainval', 'test'
+        train.split = 'trainval'
+        if task_of(test) is not None:
+            test.split = 'test'
     else:
-        val = copy.deepcopy(search.val_dataloader.dataset)
-        val.pipeline = train.pipeline
-        val.pop('test_mode', None)
-        cfg.train_dataloader.dataset = dict(type='ConcatDataset', datasets=[train, val])
+        cfg.train_dataloader.dataset = _join(train, search.val_dataloader.dataset)
     cfg.val_dataloader = cfg.val_evaluator = cfg.val_cfg = None
-    result = dict(cfg.default_hooks.get('result') or {})
-    cfg.default_hooks.result = dict(result, type='mmspt.ResultHook', after_train=True)
+    hooks = dict(cfg.get('default_hooks') or {})
+    hooks['result'] = dict(hooks.get('result') or {}, type='mmspt.ResultHook', after_train=True)
+    cfg.default_hooks = hooks
     return cfg
 
 
-def check_overlap(cfg: Config) -> None:
+def _join(train: ConfigDict, val: ConfigDict) -> ConfigDict:
+    """Both data sets as one, with the training's pipeline; what repeats the one repeats the other."""
+    if _kind(train) == 'RepeatDataset':
+        return ConfigDict(train, dataset=_join(train.dataset, val))
+    val, pipeline = copy.deepcopy(val), next(_leaves(train)).get('pipeline')
+    for leaf in _leaves(val):
+        leaf.pop('test_mode', None)
+        leaf.pop('pipeline', None)
+        if pipeline is not None:
+            leaf['pipeline'] = copy.deepcopy(pipeline)
+    return ConfigDict(type='ConcatDataset', datasets=[train, val])
+
+
+def check_overlap(search: Config, final: Config | None) -> None:
     """Build the data sets of a search and of its last runs; no image may be in two of train, val and test.
+
+    Args:
+        search (Config): Of :func:`search_config`.
+        final (Config | None): Of :func:`final_config`; None if there is no test.
 
     Raises:
         ValueError: Two splits have images in common.
     """
-    search = search_config(cfg)
-    splits = dict(train=search.train_dataloader, val=search.val_dataloader, test=cfg.get('test_dataloader'))
-    images = {name: set(_images(DATASETS.build(dict(loader.dataset, pipeline=[]))))
-              for name, loader in splits.items() if loader is not None}
+    loaders = dict(train=search.train_dataloader, val=search.val_dataloader)
+    loaders |= dict(test=final.test_dataloader) if final is not None else {}
+    images = {name: set(_images(DATASETS.build(copy.deepcopy(loader.dataset)))) for name, loader in loaders.items()}
     for first, second in (('train', 'val'), ('train', 'test'), ('val', 'test')):
         common = sorted(images.get(first, set()) & images.get(second, set()))
         if common:
             raise ValueError(f"{RULE}, but {len(common):,} images are in {first} and in {second}, '{common[0]}' first: "
-                             f'name other lists in {cfg.filename}')
+                             f'name other lists in {search.filename}')
 
 
 def _images(dataset: Any) -> Iterator[str]:
+    """Files of a data set, links followed; those that hold images in memory have none."""
     for index in range(len(dataset)):
         path = dataset.get_data_info(index).get('img_path')
         if path is not None:
-            yield path
+            yield path if '://' in path else osp.realpath(path)
+
+
+def _kind(dataset: Mapping[str, Any]) -> str:
+    kind = dataset.get('type')
+    return kind.rpartition('.')[2] if isinstance(kind, str) else getattr(kind, '__name__', '')
+
+
+def _leaves(dataset: Any) -> Iterator[Any]:
+    """The configs within wrappers that read data."""
+    inner = [dataset.get('dataset'), *(dataset.get('datasets') or [])]
+    inner = [config for config in inner if isinstance(config, Mapping)]
+    for config in inner:
+        yield from _leaves(config)
+    if not inner:
+        yield dataset
 
 
 def _names(dataset: Any) -> Iterator[str]:
     """All that a data set config says about which part it reads; folders above the data set's own do not count."""
-    for key in ('split', 'ann_file', 'data_prefix', 'subset'):
-        value = dataset.get(key)
-        yield from (str(v) for v in (value.values() if isinstance(value, dict) else [value]) if v)
-    for inner in [dataset.get('dataset'), *(dataset.get('datasets') or [])]:
-        if isinstance(inner, dict):
-            yield from _names(inner)
+    for leaf in _leaves(dataset):
+        texts = list(_texts({key: value for key, value in leaf.items() if key not in NO_PART}))
+        if not texts:  # a folder with a subfolder for each class
+            texts = [osp.basename(osp.normpath(leaf.get('data_root') or ''))]
+        for text in texts:
+            yield '/'.join(text.split('/')[-2:]) if osp.isabs(text) else text
 
 
-def _says_test(text: str) -> bool:
-    return re.search(r'(?<![a-z])test(ing)?(?![a-z])', text.lower()) is not None
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for inner in value:
+            yield from _texts(inner)
+    elif isinstance(value, str) and value:
+        yield value
+
+
+def says_test(text: str) -> bool:
+    """Whether a name is a test set's: 'test.txt', 'val/testing', 'imagesTest', 'test2', but not 'contest', 'latest'."""
+    return TEST.search(re.sub('(?<=[a-z])(?=[A-Z])', '_', text).lower()) is not None

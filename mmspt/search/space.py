@@ -1,10 +1,11 @@
 """What a search varies: keys of `--cfg-options`, each with a range or a list of values."""
 import ast
 import math
-from collections.abc import Callable, Sequence
+from argparse import ArgumentParser
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
 
 SHORT = {
     'lr': 'optim_wrapper.optimizer.lr',
@@ -40,6 +41,18 @@ class Parameter(NamedTuple):
         return trial.suggest_float(self.key, self.low, self.high, log=self.log)
 
 
+def short_names(space: Sequence[Parameter]) -> dict[str, str]:
+    """Name keys for people: the short name, or the last parts of the key, as many as tell it from the others."""
+    names: dict[str, str] = {}
+    for parameter in space:
+        parts = parameter.key.split('.')
+        ends = ['.'.join(parts[-n:]) for n in range(1, len(parts) + 1)]
+        others = [f'.{p.key}' for p in space if p is not parameter]
+        names[parameter.key] = parameter.name if parameter.key in SHORT.values() else next(
+            end for end in ends if end not in SHORT and not any(other.endswith(f'.{end}') for other in others))
+    return names
+
+
 def parse_space(specs: Sequence[str]) -> list[Parameter]:
     """Read specifications such as 'lr=1e-4:1e-1:log' or 'model.backbone.num_prompts=10,20,50'.
 
@@ -54,9 +67,44 @@ def parse_space(specs: Sequence[str]) -> list[Parameter]:
             raise ValueError(f'a search setting must be {FORM}, got {spec!r}')
         if any(parameter.key == key for parameter in space):
             raise ValueError(f"a setting must be given once, but '{key}' comes twice: merge them")
-        space.append(_parse_range(key, spec, values) if ':' in values else Parameter(
-            key, tuple(_literal(value) for value in values.split(','))))
+        space.append(_parse_range(key, spec, values) if _is_range(values) else Parameter(
+            key, _parse_list(spec, values)))
     return space
+
+
+def _is_range(values: str) -> bool:
+    return ':' in values and '://' not in values
+
+
+def _parse_list(spec: str, values: str) -> tuple:
+    """Values between commas, those inside brackets aside; texts are read by `--cfg-options`."""
+    texts = ['']
+    for letter in values:
+        if letter == ',' and all(texts[-1].count(a) <= texts[-1].count(b) for a, b in ('()', '[]')):
+            texts.append('')
+        else:
+            texts[-1] += letter
+    choices = tuple(_literal(text) for text in texts)
+    if '' in choices:
+        raise ValueError(f'a search setting must be {FORM}, got {spec!r}')
+    for i, choice in enumerate(choices):
+        if choice in choices[:i]:
+            raise ValueError(f'a list must have each value once, but {spec!r} has {choice!r} twice: leave one out')
+        arrived = _arrive(choice)
+        if isinstance(arrived, str) and arrived != choice:
+            raise ValueError(f'a value must pass --cfg-options unchanged, but {choice!r} of {spec!r} arrives as '
+                             f'{arrived!r}: leave out spaces, quotes and single brackets')
+    return choices
+
+
+def _arrive(value: Any) -> Any:
+    """What tools/train.py makes of a value."""
+    parser = ArgumentParser()
+    parser.add_argument('--options', nargs='+', action=DictAction)
+    try:
+        return parser.parse_args(['--options', *as_options(dict(value=value))]).options['value']
+    except AssertionError as error:  # brackets without their counterparts
+        return str(error)
 
 
 def _parse_range(key: str, spec: str, values: str) -> Parameter:
@@ -72,9 +120,10 @@ def _parse_range(key: str, spec: str, values: str) -> Parameter:
 
 def _literal(text: str) -> Any:
     try:
-        return ast.literal_eval(text.strip())
+        value = ast.literal_eval(text.strip())
     except (ValueError, SyntaxError):
         return text.strip()
+    return value if isinstance(value, bool | int | float | None) else text.strip()
 
 
 def _is_number(value: Any) -> bool:
@@ -85,7 +134,7 @@ def check_keys(cfg: Config, space: Sequence[Parameter]) -> None:
     """Make sure that the config has a place for every varied setting; `--cfg-options` would make one that nobody reads.
 
     Raises:
-        ValueError: A key's parent is not in the config, or the head's decay is set for a constructor that has none.
+        ValueError: A key's place is not in the config, or the head's decay is set for a constructor that has none.
     """
     for parameter in space:
         *parents, _ = parameter.key.split('.')
@@ -94,11 +143,19 @@ def check_keys(cfg: Config, space: Sequence[Parameter]) -> None:
             try:
                 place = place[int(part) if isinstance(place, list | tuple) else part]
             except (KeyError, IndexError, TypeError, ValueError) as error:
-                raise ValueError(f"a varied setting must be one of the config's, but {cfg.filename} has no "
-                                 f"'{'.'.join(parents[:depth])}', where '{parameter.key}' would be") from error
-        if parameter.name == 'head_decay' and cfg.optim_wrapper.get('constructor') != CONSTRUCTOR:
+                raise ValueError(_no_place(cfg, parents[:depth], parameter)) from error
+        if not isinstance(place, Mapping | list) if parents else parameter.key not in cfg:
+            raise ValueError(_no_place(cfg, parents or [parameter.key], parameter))
+        constructor = cfg.optim_wrapper.get('constructor') if parameter.name == 'head_decay' else CONSTRUCTOR
+        name = constructor if isinstance(constructor, str) else getattr(constructor, '__name__', '')
+        if name.rpartition('.')[2] != CONSTRUCTOR.rpartition('.')[2]:
             raise ValueError(f"head_decay is read by constructor='{CONSTRUCTOR}' alone, but {cfg.filename} has "
-                             f"{cfg.optim_wrapper.get('constructor')!r}: leave it out of --search, or take that one")
+                             f'{constructor!r}: leave it out of --search, or take that one')
+
+
+def _no_place(cfg: Config, parents: Sequence[str], parameter: Parameter) -> str:
+    return (f"a varied setting must be one of the config's, but {cfg.filename} has no "
+            f"'{'.'.join(parents)}' where '{parameter.key}' would be: mend the key, or add its place")
 
 
 def as_options(settings: dict[str, Any]) -> list[str]:

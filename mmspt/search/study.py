@@ -3,6 +3,7 @@ import itertools
 import os.path as osp
 import random
 from typing import Any
+from urllib.parse import quote
 
 import optuna
 from mmengine.config import Config
@@ -16,12 +17,12 @@ COMPLETE, PRUNED, WAITING = (optuna.trial.TrialState.COMPLETE, optuna.trial.Tria
                              optuna.trial.TrialState.WAITING)
 
 
-def identify(cfg: Config, space: list[Parameter], metric: str) -> dict[str, Any]:
-    """Say what makes two searches the same: config, space and metric, flat and as text, without work directories."""
+def identify(cfg: Config, space: list[Parameter], metric: str, amp: str | None) -> dict[str, str]:
+    """Say what makes two searches the same: config, space, metric and precision, flat and as text."""
     flat = {f'config.{key}': value for key, value in _flatten(cfg.to_dict())
-            if not key.startswith(('work_dir', 'resume', 'load_from', 'launcher', 'filename'))}
+            if key not in ('work_dir', 'resume', 'launcher')}
     flat |= {f'space.{p.key}': repr(tuple(p)[1:]) for p in space}
-    return flat | dict(metric=metric)
+    return flat | dict(metric=metric, amp=str(amp))
 
 
 def _flatten(value: Any, prefix: str = '') -> list[tuple[str, str]]:
@@ -30,16 +31,12 @@ def _flatten(value: Any, prefix: str = '') -> list[tuple[str, str]]:
     return [(prefix, repr(value))]
 
 
-def open_study(folder: str, identity: dict[str, Any], space: list[Parameter], seed: int, startup_trials: int,
-               warmup_epochs: int) -> Study:
+def open_study(folder: str, identity: dict[str, str], seed: int, startup_trials: int, warmup_epochs: int) -> Study:
     """Create the study in ``folder``, or load it if it is one of the same search.
-
-    If every setting has a list of values, all combinations are tried, in a random order; else Optuna's TPE chooses.
 
     Args:
         folder (str): Work directory of the search.
         identity (dict): Of :func:`identify`.
-        space (list[Parameter]): What varies.
         seed (int): Seed of the sampler.
         startup_trials (int): Trials before any is pruned.
         warmup_epochs (int): Epochs of a trial before it may be pruned.
@@ -50,7 +47,9 @@ def open_study(folder: str, identity: dict[str, Any], space: list[Parameter], se
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     path = osp.join(osp.abspath(folder), FILE)
     try:
-        storage = optuna.storages.RDBStorage(f'sqlite:///{path}', engine_kwargs=dict(connect_args=dict(timeout=60)))
+        # as a URI, in which no letter of the path has a meaning
+        storage = optuna.storages.RDBStorage(f'sqlite:///file:{quote(path)}?uri=true',
+                                             engine_kwargs=dict(connect_args=dict(timeout=60)))
         names = optuna.study.get_all_study_names(storage)
     except Exception as error:  # SQLAlchemy's, or Optuna's about a file of another version
         raise ValueError(f"a search must find its own database, but '{path}' cannot be read "
@@ -60,10 +59,11 @@ def open_study(folder: str, identity: dict[str, Any], space: list[Parameter], se
                          '--work-dir')
     study = optuna.create_study(storage=storage, study_name='sweep', direction='maximize', load_if_exists=True)
     begun = study.user_attrs.get('identity')
-    if begun is None:
-        for settings in grid(space, seed):
-            study.enqueue_trial(settings)
+    if begun is None and not study.get_trials(deepcopy=False):
         study.set_user_attr('identity', identity)
+    elif begun is None:
+        raise ValueError(f"a search must find its own database, but '{path}' holds another's trials: choose another "
+                         '--work-dir')
     elif begun != identity:
         differing = sorted(key for key in begun.keys() | identity.keys() if begun.get(key) != identity.get(key))
         shown = '; '.join(f'{key} was {begun.get(key, "absent")}, is {identity.get(key, "absent")}'
@@ -77,7 +77,7 @@ def open_study(folder: str, identity: dict[str, Any], space: list[Parameter], se
 
 
 def grid(space: list[Parameter], seed: int) -> list[dict[str, Any]]:
-    """All combinations of listed values, shuffled; empty if a setting has a range."""
+    """All combinations of listed values, shuffled; empty if a setting has a range, which Optuna's TPE draws from."""
     if any(parameter.choices is None for parameter in space):
         return []
     combinations = [dict(zip((p.key for p in space), values, strict=True))
@@ -90,10 +90,16 @@ def take_up(study: Study) -> int:
     """Queue again the trials that a killed search left running, with the same settings; return how many."""
     left = study.get_trials(states=(RUNNING, ))
     for trial in left:
+        settings = trial.user_attrs.get('queued', {}) | trial.params  # it may have been killed before it took them
+        if settings:
+            queue(study, settings)  # before the end of the old one: twice is harmless, never is not
         study.tell(trial.number, state=FAILED)
-        if trial.params:
-            study.enqueue_trial(trial.params, user_attrs=dict(continues=trial.number))
     return len(left)
+
+
+def queue(study: Study, settings: dict[str, Any]) -> None:
+    """Let the next trial have these settings."""
+    study.enqueue_trial(settings, user_attrs=dict(queued=settings))
 
 
 def count(study: Study) -> int:

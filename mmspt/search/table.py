@@ -1,5 +1,6 @@
 """What a search found, as Markdown and JSON."""
 import json
+import math
 import os
 from typing import Any
 
@@ -19,12 +20,21 @@ def summarize(study: optuna.Study, space: list[Parameter], metric: str,
         space (list[Parameter]): What it varied.
         metric (str): Quantity that was validated and is tested.
         finals (dict[int, dict]): Seed -> test metrics; empty before the last runs.
+
+    Raises:
+        ValueError: The test has no such quantity.
     """
     chosen = best(study)
+    lacking = next((metrics for metrics in finals.values() if metric not in metrics), None)
+    if lacking is not None:
+        raise ValueError(f"what is validated must be tested as well, but the test has no '{metric}', only "
+                         f"{', '.join(lacking)}: let test_evaluator be what val_evaluator is")
     tests = {seed: metrics[metric] for seed, metrics in finals.items()}
     mean, deviation = spread(list(tests.values())) if tests else (None, None)
     trials = [dict(number=t.number, state=t.state.name.lower(), settings={p.key: t.params[p.key] for p in space},
-                   value=t.value if t.state == COMPLETE else None, validations=t.intermediate_values,
+                   value=t.value if t.state == COMPLETE else None,
+                   validations={step: value if math.isfinite(value) else None  # JSON has no NaN
+                                for step, value in t.intermediate_values.items()},
                    work_dir=t.user_attrs.get('work_dir'))
               for t in study.get_trials(deepcopy=False, states=(COMPLETE, PRUNED))]
     return dict(metric=metric, best=None if chosen is None else dict(
@@ -46,17 +56,18 @@ def to_markdown(summary: dict[str, Any], title: str) -> str:
         spread_text = f'{test["mean"]:.2f}' + (f' ± {test["std"]:.2f}' if test['std'] is not None else '')
         lines += [f'| mean ± standard deviation | **{spread_text}** |', '']
     lines += [f'| trial | settings | state | validation {metric} | epochs |', '| ---: | --- | --- | ---: | ---: |']
-    for trial in sorted(summary['trials'], key=lambda t: -(t['value'] if t['value'] is not None else -1)):
+    for trial in sorted(summary['trials'], key=lambda t: -(-math.inf if t['value'] is None else t['value'])):
         values = trial['validations']
-        last = f'{values[max(values)]:.2f}' if values else ''
-        lines.append(f'| {trial["number"]} | {describe(trial["settings"])} | {trial["state"]} | {last} | '
-                     f'{max(values, default="")} |')
+        last = values[max(values)] if values else None
+        settings = describe(trial['settings']).replace('|', r'\|')
+        lines.append(f'| {trial["number"]} | {settings} | {trial["state"]} | '
+                     f'{"" if last is None else f"{last:.2f}"} | {max(values, default="")} |')
     return '\n'.join(lines) + '\n'
 
 
 def write(summary: dict[str, Any], folder: str, title: str) -> None:
     """Write results.json and results.md, each beside and renamed."""
-    for name, text in (('results.json', json.dumps(summary, indent=2) + '\n'),
+    for name, text in (('results.json', json.dumps(summary, indent=2, allow_nan=False) + '\n'),
                        ('results.md', to_markdown(summary, title))):
         path = os.path.join(folder, name)
         with open(f'{path}.tmp', 'w', encoding='utf-8') as file:

@@ -1,0 +1,124 @@
+"""The search's memory: what is taken up, and what is refused."""
+import sqlite3
+import subprocess
+import sys
+
+import optuna
+import pytest
+from mmengine.config import Config
+
+from helpers import ROOT
+from mmspt.search.lock import locked
+from mmspt.search.space import parse_space
+from mmspt.search.study import FILE, best, count, grid, identify, open_study, take_up
+
+SPACE = parse_space(['lr=1,2', 'prompt_decay=0.1,0.2,0.3'])
+
+
+def identity(config=None, space=SPACE, metric='accuracy/top1', amp=None):
+    return identify(Config(dict(model=dict(num=5, parts=[1]), load_from=None) | (config or {})), space, metric, amp)
+
+
+def reopen(folder, **keys):
+    return open_study(str(folder), identity(**keys), 0, 5, 0)
+
+
+@pytest.mark.parametrize('name', ['plain', 'a b?c#d%20{e}', 'é=1&uri=false'])
+def test_in_any_folder(tmp_path, name):
+    folder = tmp_path / name
+    folder.mkdir()
+    study = reopen(folder)
+    study.tell(study.ask(), 1.)
+    assert [path.name for path in folder.iterdir()] == [FILE]
+    assert count(reopen(folder)) == 1 and best(reopen(folder)).value == 1
+
+
+def test_work_directories_and_resuming_do_not_tell_searches_apart(tmp_path):
+    reopen(tmp_path)
+    reopen(tmp_path, config=dict(work_dir='x', resume=True, launcher='pytorch'))
+
+
+@pytest.mark.parametrize(('keys', 'shown'), [
+    (dict(config=dict(model=dict(num=6, parts=[1]))), 'config.model.num was 5, is 6'),
+    (dict(config=dict(model=dict(parts=[1]))), 'config.model.num was 5, is absent'),
+    (dict(config=dict(load_from='x.pth')), "config.load_from was None, is 'x.pth'"),
+    (dict(space=parse_space(['lr=1,2'])), "space.optim_wrapper.optimizer.weight_decay was .* is absent"),
+    (dict(metric='loss'), 'metric was accuracy/top1, is loss'), (dict(amp='float16'), 'amp was None, is float16')])
+def test_a_database_of_another_search(tmp_path, keys, shown):
+    reopen(tmp_path)
+    with pytest.raises(ValueError, match=f'1 settings differ .*{shown}.*: take the old config'):
+        reopen(tmp_path, **keys)
+
+
+def not_a_database(path):
+    path.write_bytes(b'these are no pages' * 100)
+
+
+def torn(path):
+    reopen(path.parent)
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+def of_another_study(path):
+    optuna.create_study(storage=f'sqlite:///{path}', study_name='theirs')
+
+
+def of_another_sweep(path):
+    study = optuna.create_study(storage=f'sqlite:///{path}', study_name='sweep', direction='maximize')
+    study.tell(study.ask(), 1.)
+
+
+def of_a_later_version(path):
+    reopen(path.parent)
+    with sqlite3.connect(path) as connection:
+        connection.execute("update alembic_version set version_num = 'v99.0.0.a'")
+
+
+@pytest.mark.parametrize('make', [not_a_database, torn, of_another_study, of_another_sweep, of_a_later_version])
+def test_a_foreign_database(tmp_path, make):
+    make(tmp_path / FILE)
+    with pytest.raises(ValueError, match=r'must find its own database.*choose another --work-dir'):
+        reopen(tmp_path)
+
+
+def test_grid_is_whole_and_the_same_for_a_seed():
+    settings = grid(SPACE, 0)
+    assert len({str(s) for s in settings}) == 6 and settings == grid(SPACE, 0) != grid(SPACE, 1)
+    assert grid(parse_space(['lr=1,2', 'prompt_decay=0.1:1']), 0) == []
+
+
+def test_take_up_twice(tmp_path):
+    """A search that is killed again while it takes up loses nothing; finished trials are left alone."""
+    study = reopen(tmp_path)
+    for value in (3., None, None):
+        trial = study.ask()
+        settings = {p.key: p.suggest(trial) for p in SPACE}
+        if value is not None:
+            study.tell(trial, value)
+    assert take_up(reopen(tmp_path)) == 2 and take_up(reopen(tmp_path)) == 0
+    study = reopen(tmp_path)
+    study.ask()
+    again = study.ask()
+    assert {p.key: p.suggest(again) for p in SPACE} == settings
+    assert count(study) == 1 and best(study).value == 3
+
+
+def test_one_search_at_a_time(tmp_path):
+    """Another process is kept out until the first has ended, however it ended."""
+    code = (f'import runpy\nlocked = runpy.run_path({str(ROOT / "mmspt/search/lock.py")!r})["locked"]\n'
+            f'with locked({str(tmp_path)!r}): print("in", flush=True); input()')
+    other = subprocess.Popen([sys.executable, '-c', code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert other.stdout.readline() == b'in\n'
+    with pytest.raises(RuntimeError, match=r'another holds .*: wait for it'), locked(str(tmp_path)):
+        pass
+    other.kill()
+    other.communicate()
+    with locked(str(tmp_path)):
+        pass
+
+
+def test_without_optuna(tmp_path):
+    (tmp_path / 'optuna.py').write_text("raise ImportError('no optuna')\n")
+    done = subprocess.run([sys.executable, '-c', 'import mmspt.search'], cwd=ROOT, capture_output=True, text=True,
+                          env=dict(PYTHONPATH=f'{tmp_path}:{ROOT}'), check=False)
+    assert done.returncode and "pip install -e '.[search]'" in done.stderr

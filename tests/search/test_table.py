@@ -1,0 +1,94 @@
+"""results.json, results.md and the pictures."""
+import json
+import math
+
+import optuna
+import pytest
+from matplotlib import image
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+from mmspt.search.plots import plot, rename
+from mmspt.search.space import parse_space
+from mmspt.search.study import COMPLETE, FAILED, PRUNED
+from mmspt.search.table import summarize, to_markdown, write
+
+SPACE = parse_space(['lr=1e-3:1:log', 'model.text=a|b,/a/very/long/path/to/one.pth'])
+METRIC = 'accuracy/top1'
+
+
+def make_study(trials, space=SPACE):
+    """From (lr, text, validations, state)."""
+    distributions = {SPACE[0].key: FloatDistribution(1e-3, 1, log=True),
+                     SPACE[1].key: CategoricalDistribution(SPACE[1].choices)}
+    study = optuna.create_study(direction='maximize')
+    for lr, text, values, state in trials:
+        trial = optuna.trial.create_trial(
+            state=state, value=values[-1] if state == COMPLETE else None,
+            params={p.key: value for p, value in zip(space, (lr, text), strict=False) if lr},
+            distributions={p.key: distributions[p.key] for p in space if lr},
+            intermediate_values=dict(enumerate(values, 1)), user_attrs=dict(work_dir=f'run_{lr}'))
+        study.add_trial(trial)
+    return study
+
+
+TEXTS = SPACE[1].choices
+STUDY = [(0.1, TEXTS[0], [40., 60.], COMPLETE), (None, None, [], FAILED), (0.5, TEXTS[1], [10.], PRUNED),
+         (0.2, TEXTS[1], [50., 71.236], COMPLETE), (0.3, TEXTS[0], [math.nan], PRUNED)]
+
+
+def test_summary(tmp_path):
+    finals = {seed: {METRIC: value, 'other': 1} for seed, value in enumerate((70., 72., 77.))}
+    write(summarize(make_study(STUDY), SPACE, METRIC, finals), str(tmp_path), 'job')
+    summary = json.loads((tmp_path / 'results.json').read_text(), parse_constant=pytest.fail)
+    assert summary['best'] == dict(number=3, settings={SPACE[0].key: 0.2, SPACE[1].key: TEXTS[1]}, validation=71.236)
+    assert summary['test'] == dict(by_seed={'0': 70., '1': 72., '2': 77.}, mean=73., std=pytest.approx(13**0.5))
+    assert [(t['number'], t['state'], t['value'], t['validations']) for t in summary['trials']] == [
+        (0, 'complete', 60., {'1': 40., '2': 60.}), (2, 'pruned', None, {'1': 10.}),
+        (3, 'complete', 71.236, {'1': 50., '2': 71.236}), (4, 'pruned', None, {'1': None})]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['results.json', 'results.md']
+
+    page = (tmp_path / 'results.md').read_text()
+    assert '| 0 | 70.00 |\n| 1 | 72.00 |\n| 2 | 77.00 |\n| mean ± standard deviation | **73.00 ± 3.61** |' in page
+    assert f'Best of 4 trials on the validation split: lr 0.2, model.text {TEXTS[1]} (accuracy/top1 71.24).' in page
+    lines = page[page.index('| trial |'):].splitlines()[2:]
+    rows = [line.replace(r'\|', '').split(' | ') for line in lines]
+    assert [(row[0].strip('| '), *row[2:]) for row in rows] == [
+        ('3', 'complete', '71.24', '2 |'), ('0', 'complete', '60.00', '2 |'), ('2', 'pruned', '10.00', '1 |'),
+        ('4', 'pruned', '', '1 |')]
+
+
+def test_one_seed_has_no_spread_and_none_no_test():
+    study = make_study(STUDY)
+    assert '**70.00** |' in to_markdown(summarize(study, SPACE, METRIC, {0: {METRIC: 70.}}), 'job')
+    summary = summarize(study, SPACE, METRIC, {})
+    assert summary['test'] == dict(by_seed={}, mean=None, std=None) and 'test' not in to_markdown(summary, 'job')
+
+
+def test_nothing_finished_yet(tmp_path):
+    study = make_study(STUDY[1:3])
+    assert summarize(study, SPACE, METRIC, {})['best'] is None
+    assert plot(study, SPACE, METRIC, 'epoch', str(tmp_path)) == []
+
+
+def test_what_is_validated_must_be_tested():
+    with pytest.raises(ValueError, match="the test has no 'accuracy/top1', only recall, f1: let test_evaluator"):
+        summarize(make_study(STUDY), SPACE, METRIC, {0: dict(recall=1., f1=2.)})
+
+
+@pytest.mark.parametrize(('space', 'trials', 'expected'), [
+    (SPACE, STUDY, ['history', 'validations', 'slices', 'parallel_coordinates', 'importances']),
+    (SPACE, STUDY[:1], ['history', 'validations', 'slices', 'parallel_coordinates']),
+    (SPACE[:1], STUDY, ['history', 'validations', 'slices'])])
+def test_pictures(tmp_path, space, trials, expected):
+    """Whatever there is to draw; none is empty, and no half-written file stays."""
+    paths = plot(make_study(trials, space), space, METRIC, 'epoch', str(tmp_path / 'plots'))
+    assert paths == [str(tmp_path / 'plots' / f'{name}.png') for name in expected]
+    assert sorted(path.name for path in (tmp_path / 'plots').iterdir()) == sorted(f'{name}.png' for name in expected)
+    assert all(image.imread(path)[..., :3].std() > 0.02 for path in paths)
+
+
+def test_names_and_values_that_fit_on_axes():
+    drawn = rename(make_study(STUDY), SPACE)
+    assert [trial.state for trial in drawn.trials] == [COMPLETE, FAILED, PRUNED, COMPLETE, PRUNED]
+    assert drawn.trials[3].params == dict(lr=0.2, text='…' + TEXTS[1][-19:])
+    assert drawn.trials[0].params['text'] == 'a|b'

@@ -1,0 +1,116 @@
+"""The search for real: six short trials and the last runs, killed twice and taken up by the same command."""
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from helpers import ROOT, tool
+
+ARGUMENTS = ['--search', 'lr=0.001,0.01,0.05', 'model.backbone.num_prompts=5,3', '--trials', '6', '--seeds', '2',
+             '--workers', '2', '--prune-after', '100', '--cfg-options', 'train_cfg.max_epochs=2',
+             'param_scheduler.end=2']
+
+
+def processes(folder):
+    """Command lines that name a folder, without this one's."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir('/proc')):
+        try:
+            with open(f'/proc/{pid}/cmdline', encoding='utf-8', errors='replace') as file:
+                line = file.read()
+        except OSError:
+            continue
+        if str(folder) in line and int(pid) != os.getpid():
+            found.append(line.replace('\0', ' '))
+    return found
+
+
+def wait_for(true, seconds=120):
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, 'waited in vain'
+        time.sleep(0.05)
+
+
+def start(job, folder, *more):
+    environment = os.environ | dict(OMP_NUM_THREADS='1', PYTHONPATH=str(ROOT))
+    with open(job.root / 'sweep.txt', 'ab') as output:
+        return subprocess.Popen([sys.executable, ROOT / 'tools/sweep.py', job.config, '--work-dir', folder, *ARGUMENTS,
+                                 *more], env=environment, stdout=output, stderr=output)
+
+
+def end_by(process, sign, folder):
+    process.send_signal(sign)
+    process.wait(30)
+    wait_for(lambda: not processes(folder), 20)
+
+
+def content(folder):
+    """What must not depend on kills: everything but the trials' numbers."""
+    results = json.loads((folder / 'results.json').read_text())
+    trials = sorted(([t['settings'], t['state'], t['value'], t['validations']] for t in results['trials']), key=str)
+    return dict(trials=trials, test=results['test'], best={k: v for k, v in results['best'].items() if k != 'number'})
+
+
+@pytest.mark.skipif(not os.path.isdir('/proc/self'), reason='looks for orphans in /proc')
+def test_killed_and_taken_up(job):
+    whole, parts = job.root / 'whole', job.root / 'parts'
+    tool('sweep.py', job.config, '--work-dir', whole, *ARGUMENTS)
+
+    def finals():
+        return sorted(parts.glob('final/*/seed_*/result.json'))
+
+    process = start(job, parts)  # in the middle of the third trial or so
+    wait_for(lambda: len(list(parts.glob('trials/*/*/vis_data/scalars.json'))) >= 3)
+    assert processes(parts / 'trials')
+    end_by(process, signal.SIGKILL, parts)
+    assert not (parts / 'final').exists()
+    process = start(job, parts, '--workers', '1')  # one seed is done, the other is not
+    wait_for(lambda: len(finals()) == 1 and processes(parts / 'final'))
+    end_by(process, signal.SIGKILL, parts)
+    done = [path.stat().st_mtime_ns for path in finals()]
+    logs = sorted(parts.glob('trials/*/*/vis_data/scalars.json'))
+    assert len(done) == 1
+    process = start(job, parts)
+    wait_for(lambda: processes(parts / 'final'))
+    end_by(process, signal.SIGTERM, parts)
+    assert process.returncode == 128 + signal.SIGTERM
+
+    output = tool('sweep.py', job.config, '--work-dir', parts, *ARGUMENTS)
+    assert '6 trials are done, 0 were cut off' in output
+    assert [path.stat().st_mtime_ns for path in finals()][:1] == done and len(finals()) == 2
+    assert sorted(parts.glob('trials/*/*/vis_data/scalars.json')) == logs  # no trial was done again
+    assert content(parts) == content(whole)
+    assert not processes(job.root)
+    assert 'the same command goes on' in (job.root / 'sweep.txt').read_text()
+
+    results = content(whole)
+    assert len(results['trials']) == 6 and list(results['test']['by_seed']) == ['0', '1']
+    assert results['best']['validation'] == max(value for _, _, value, _ in results['trials'])
+    tests = [json.loads(path.read_text()) for path in sorted(whole.glob('final/*/seed_*/result.json'))]
+    assert [test['metrics']['accuracy/top1'] for test in tests] == list(results['test']['by_seed'].values())
+    assert [(test['seed'], test['num_images'], test['finished']) for test in tests] == [(0, 6, True), (1, 6, True)]
+    assert tests[0]['recipe']['train.datasets.1.ann_file'] == 'val.txt'
+    assert not list(whole.glob('trials/**/*.pth')) and len(list(whole.glob('final/*/*/epoch_2.pth'))) == 2
+    assert {path.stem for path in (whole / 'plots').iterdir()} == {
+        'history', 'validations', 'slices', 'parallel_coordinates', 'importances'}
+    assert '| mean ± standard deviation | **' in (whole / 'results.md').read_text()
+
+    report = tool('report.py', whole / 'final')
+    assert f"{results['test']['mean']:.2f} ±{results['test']['std']:.2f}" in report
+    refused = tool('sweep.py', job.config, '--work-dir', whole, *ARGUMENTS, 'model.head.num_classes=4', fails=True)
+    assert "config.model.head.num_classes was 3, is 4): take the old config" in refused.replace('\n', ' ')
+
+
+@pytest.mark.parametrize(('arguments', 'message'), [
+    (['--cfg-options', 'val_dataloader.dataset.ann_file=test.txt'], "reads 'test.txt'"),
+    (['--cfg-options', 'val_dataloader.dataset.ann_file=train.txt'], 'images are in train and in val')])
+def test_refusals(job, arguments, message):
+    """Before anything is trained; a bare --amp leaves the config that follows it alone."""
+    output = tool('sweep.py', '--amp', job.config, '--work-dir', job.root / 'sweep', *arguments, fails=True)
+    assert message in output
+    assert not (job.root / 'sweep/study.db').exists()

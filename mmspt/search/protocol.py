@@ -8,7 +8,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 from mmpretrain.registry import DATASETS
 
-from mmspt.datasets.tasks import task_of
+from mmspt.datasets.benchmark import BenchmarkTask
 
 RULE = 'a search must choose on validation data and never see the test set'
 NO_PART = ('type', 'pipeline', 'metainfo', 'classes', 'data_root', 'backend_args', 'task', '_scope_')
@@ -19,8 +19,8 @@ TEST = re.compile(r'(?<![a-z])test(s|ing|set|list|data|split|imgs?|images?)?(?![
 def search_config(cfg: Config) -> Config:
     """Make the config of a trial: train on 'train', validate on 'val', no test set at all.
 
-    The paper's tasks (:mod:`mmspt.datasets.tasks`) are told by their ``split``; any other data set must come with its
-    own ``val_dataloader``.
+    The paper's tasks (:class:`mmspt.datasets.benchmark.BenchmarkTask`) are given the splits 'train' and 'val', whatever
+    they train on otherwise; any other data set must come with its own ``val_dataloader``.
 
     Args:
         cfg (Config): A training config; is left as it is.
@@ -34,23 +34,30 @@ def search_config(cfg: Config) -> Config:
                          'add it, or take another config')
     cfg = copy.deepcopy(cfg)
     cfg.resume = False  # each trial starts anew
-    if task_of(cfg.train_dataloader.dataset) is not None:
+    _refuse_test(cfg)
+    if _has_splits(cfg.train_dataloader.dataset):
         if cfg.get('val_dataloader') is None and cfg.get('test_dataloader') is not None:
             cfg.val_dataloader = copy.deepcopy(cfg.test_dataloader)
             cfg.val_evaluator = copy.deepcopy(cfg.test_evaluator)
             cfg.val_cfg = dict()
         cfg.train_dataloader.dataset.split = 'train'
-        if cfg.get('val_dataloader') is not None and task_of(cfg.val_dataloader.dataset) is not None:
+        if cfg.get('val_dataloader') is not None and _has_splits(cfg.val_dataloader.dataset):
             cfg.val_dataloader.dataset.split = 'val'
     if cfg.get('val_dataloader') is None:
         raise ValueError(f'{RULE}, but {cfg.filename} has no val_dataloader: give it one, on images that neither '
                          'train_dataloader nor test_dataloader has')
+    cfg.test_dataloader = cfg.test_evaluator = cfg.test_cfg = None
+    if (cfg.get('default_hooks') or {}).get('checkpoint'):
+        cfg.default_hooks.checkpoint.update(save_best=None, max_keep_ckpts=1)  # to resume from, nothing else
+    return cfg
+
+
+def _refuse_test(cfg: Config) -> None:
     for field in ('train_dataloader', 'val_dataloader'):
-        name = next((text for text in _names(cfg[field].dataset) if says_test(text)), None)
+        dataset = (cfg.get(field) or {}).get('dataset')
+        name = next((text for text in _names(dataset) if says_test(text)), None) if dataset else None
         if name is not None:
             raise ValueError(f"{RULE}, but {field} of {cfg.filename} reads '{name}': put a validation split there")
-    cfg.test_dataloader = cfg.test_evaluator = cfg.test_cfg = None
-    return cfg
 
 
 def final_config(cfg: Config) -> Config:
@@ -68,9 +75,9 @@ def final_config(cfg: Config) -> Config:
     search, cfg = search_config(cfg), copy.deepcopy(cfg)
     cfg.resume = False
     train, test = cfg.train_dataloader.dataset, cfg.test_dataloader.dataset
-    if task_of(train) is not None:
+    if _has_splits(train):
         train.split = 'trainval'
-        if task_of(test) is not None:
+        if _has_splits(test):
             test.split = 'test'
     else:
         cfg.train_dataloader.dataset = _join(train, search.val_dataloader.dataset)
@@ -79,6 +86,12 @@ def final_config(cfg: Config) -> Config:
     hooks['result'] = dict(hooks.get('result') or {}, type='mmspt.ResultHook', after_train=True)
     cfg.default_hooks = hooks
     return cfg
+
+
+def _has_splits(dataset: Mapping[str, Any]) -> bool:
+    """Whether a data set is one of ours with train, val, trainval and test; MMPretrain's CUB, for one, has no val."""
+    cls = DATASETS.get(dataset['type']) if isinstance(dataset.get('type'), str) else dataset.get('type')
+    return isinstance(cls, type) and issubclass(cls, BenchmarkTask)
 
 
 def _join(train: ConfigDict, val: ConfigDict) -> ConfigDict:

@@ -59,13 +59,13 @@ def test_list_files(lists):
     check_overlap(trial, final)
 
 
-@pytest.mark.parametrize('split', ['train', 'trainval', 'test'])
+@pytest.mark.parametrize('split', ['train', 'trainval'])
 @pytest.mark.parametrize('own_val', [False, True])
 def test_the_papers_tasks(tmp_path, split, own_val):
-    """Whatever splits the config names; 'val' even where it says 'test', as many configs do."""
+    """Train and val, whatever the config trains on and whether it validates."""
     root = str(make_task('cub', tmp_path))
-    train, test = (loader(type='mmspt.CUB', data_root=root, split=name) for name in (split, 'test'))
-    cfg = as_config(train, test if own_val else None, test)
+    train, val, test = (loader(type='mmspt.CUB', data_root=root, split=name) for name in (split, 'val', 'test'))
+    cfg = as_config(train, val if own_val else None, test)
     trial, final = search_config(cfg), final_config(cfg)
     assert [d.dataset.split for d in (trial.train_dataloader, trial.val_dataloader)] == ['train', 'val']
     assert [d.dataset.split for d in (final.train_dataloader, final.test_dataloader)] == ['trainval', 'test']
@@ -77,6 +77,21 @@ def test_the_papers_tasks(tmp_path, split, own_val):
 
 def wrap(kind, inner, **keys):
     return loader() | dict(dataset=dict(type=kind, **keys) | inner)
+
+
+@pytest.mark.parametrize('splits', [('train', 'test'), ('test', 'val'), ('trainval', 'test')])
+def test_the_papers_tasks_on_their_test_split(splits):
+    train, val, test = (loader(type='mmspt.CUB', data_root='data', split=name) for name in (*splits, 'test'))
+    with pytest.raises(ValueError, match=r"never see the test set.*reads 'test'"):
+        search_config(as_config(train, val, test))
+
+
+def test_mmpretrains_own_data_sets_have_no_val(tmp_path):
+    """Its CUB knows 'train' and 'test' alone, so a validation set must be named."""
+    train, test = (loader(type='CUB', data_root=str(tmp_path), split=name) for name in ('train', 'test'))
+    cfg = as_config(train, None, test)
+    with pytest.raises(ValueError, match='has no val_dataloader'):
+        search_config(cfg)
 
 
 @pytest.mark.parametrize(('kind', 'keys', 'sees'), [

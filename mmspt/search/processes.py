@@ -2,6 +2,7 @@
 import ctypes
 import os
 import os.path as osp
+import shlex
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ class TrainProcess:
 
     Args:
         command (Sequence[str]): Interpreter, script and arguments.
-        log (str): File to which its output is appended.
+        log (str): File to which the command and its output are appended.
         env (dict[str, str]): What the environment has besides ours.
     """
 
@@ -26,6 +27,8 @@ class TrainProcess:
         self.command, self.log = list(command), log
         os.makedirs(osp.dirname(log), exist_ok=True)
         self._output: IO[bytes] = open(log, 'ab')  # noqa: SIM115 (open as long as the run)
+        self._output.write(f'$ {shlex.join(self.command)}\n'.encode())
+        self._output.flush()
         self._process = subprocess.Popen(
             self.command, stdout=self._output, stderr=subprocess.STDOUT, env=os.environ | env, stdin=subprocess.DEVNULL,
             start_new_session=True, preexec_fn=partial(_die_with, os.getpid()) if LIBC else None)

@@ -9,6 +9,7 @@ from mmengine.config import Config, ConfigDict
 from mmpretrain.registry import DATASETS
 
 from mmspt.datasets.benchmark import BenchmarkTask
+from mmspt.datasets.wrappers import leaves
 
 RULE = 'a search must choose on validation data and never see the test set'
 NO_PART = ('type', 'pipeline', 'metainfo', 'classes', 'data_root', 'backend_args', 'task', '_scope_')
@@ -98,8 +99,8 @@ def _join(train: ConfigDict, val: ConfigDict) -> ConfigDict:
     """Both data sets as one, with the training's pipeline; what repeats the one repeats the other."""
     if _kind(train) == 'RepeatDataset':
         return ConfigDict(train, dataset=_join(train.dataset, val))
-    val, pipeline = copy.deepcopy(val), next(_leaves(train)).get('pipeline')
-    for leaf in _leaves(val):
+    val, pipeline = copy.deepcopy(val), next(leaves(train)).get('pipeline')
+    for leaf in leaves(val):
         leaf.pop('test_mode', None)
         leaf.pop('pipeline', None)
         if pipeline is not None:
@@ -140,19 +141,9 @@ def _kind(dataset: Mapping[str, Any]) -> str:
     return kind.rpartition('.')[2] if isinstance(kind, str) else getattr(kind, '__name__', '')
 
 
-def _leaves(dataset: Any) -> Iterator[Any]:
-    """The configs within wrappers that read data."""
-    inner = [dataset.get('dataset'), *(dataset.get('datasets') or [])]
-    inner = [config for config in inner if isinstance(config, Mapping)]
-    for config in inner:
-        yield from _leaves(config)
-    if not inner:
-        yield dataset
-
-
 def _names(dataset: Any) -> Iterator[str]:
     """All that a data set config says about which part it reads; folders above the data set's own do not count."""
-    for leaf in _leaves(dataset):
+    for leaf in leaves(dataset):
         texts = list(_texts({key: value for key, value in leaf.items() if key not in NO_PART}))
         if not texts:  # a folder with a subfolder for each class
             texts = [osp.basename(osp.normpath(leaf.get('data_root') or ''))]

@@ -1,6 +1,7 @@
 """What a search varies: keys of `--cfg-options`, each with a range or a list of values."""
 import ast
 import math
+import re
 from argparse import ArgumentParser
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,6 +13,8 @@ SHORT = {
     'prompt_decay': 'optim_wrapper.optimizer.weight_decay',
     'head_decay': 'optim_wrapper.paramwise_cfg.head_decay',
 }
+FIXED = re.compile(r'(train_dataloader\.dataset(?!\.pipeline\.)|train_dataloader$|(val|test)_|default_hooks|randomness|'
+                   r'work_dir|resume|launcher|default_scope)')
 CONSTRUCTOR = 'mmspt.TrainableOnlyOptimWrapperConstructor'
 DEFAULT = ('lr=1e-3:1e-1:log', 'prompt_decay=1e-4:1e-1:log', 'head_decay=1e-3:5:log')
 FORM = ('KEY=LOW:HIGH, KEY=LOW:HIGH:log or KEY=A,B,C, where KEY is lr, prompt_decay, head_decay or any key of '
@@ -134,9 +137,13 @@ def check_keys(cfg: Config, space: Sequence[Parameter]) -> None:
     """Make sure that the config has a place for every varied setting; `--cfg-options` would make one that nobody reads.
 
     Raises:
-        ValueError: A key's place is not in the config, or the head's decay is set for a constructor that has none.
+        ValueError: A key's place is not in the config, it says which data are read or how they are judged, or the
+            head's decay is set for a constructor that has none.
     """
     for parameter in space:
+        if FIXED.match(parameter.key):
+            raise ValueError("a search must not vary which data it trains on or how it is judged, but '"
+                             f"{parameter.key}' is a part of that: leave it out, or set it for all with --cfg-options")
         *parents, _ = parameter.key.split('.')
         place: Any = cfg
         for depth, part in enumerate(parents, 1):

@@ -82,6 +82,15 @@ def test_the_heads_decay_needs_its_constructor(constructor):
         check_keys(config(constructor=constructor), parse_space(DEFAULT))
 
 
+@pytest.mark.parametrize('key', [
+    'val_dataloader.dataset.ann_file', 'train_dataloader.dataset.split', 'train_dataloader.dataset', 'train_dataloader',
+    'test_dataloader.dataset.split', 'val_evaluator.topk', 'default_hooks.result.after_train', 'randomness.seed'])
+def test_which_data_a_search_sees_is_not_varied(key):
+    with pytest.raises(ValueError, match=rf"must not vary which data.*'{key}'"):
+        check_keys(config(), parse_space([f'{key}=test.txt,val.txt']))
+
+
+
 def test_names_for_people():
     space = parse_space([*DEFAULT, 'model.backbone.lr=1,2', 'a.num=1,2', 'b.num=1,2'])
     assert list(short_names(space).values()) == ['lr', 'prompt_decay', 'head_decay', 'backbone.lr', 'a.num', 'b.num']

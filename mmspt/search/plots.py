@@ -8,6 +8,7 @@ from typing import Any
 import matplotlib
 import optuna
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from optuna.distributions import CategoricalDistribution
 from optuna.visualization import matplotlib as pictures
 
@@ -87,6 +88,12 @@ def arrange(figure: Figure, job: str, metric: str, unit: str, count: int) -> Non
     """Give a picture room, and its axes and lines what Optuna leaves unsaid or invisible."""
     figure.set_size_inches(max(7.5, 3.2 * count) if job in ('slices', 'parallel_coordinates') else 7.5, 4.5)
     for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = axis.get_view_interval()
+            if axis.get_scale() == 'log' and high < 100 * low:  # the labels of small ticks would overlap
+                axis.set_minor_locator(NullLocator())
+                axis.set_major_locator(MaxNLocator(3))
+                axis.set_major_formatter(FuncFormatter(lambda value, place: f'{value:.3g}'))
         for lines in axes.collections:
             if job in ('slices', 'parallel_coordinates') and lines.get_array() is not None:
                 lines.set_cmap('viridis')  # Optuna's lowest is white

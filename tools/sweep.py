@@ -26,7 +26,7 @@ from mmspt.search.protocol import check_overlap, final_config, search_config
 from mmspt.search.space import DEFAULT, FORM, as_options, check_keys, describe, parse_space
 from mmspt.search.study import COMPLETE, PRUNED, Study, best, count, grid, identify, open_study, take_up
 from mmspt.search.table import summarize, to_markdown, write
-from mmspt.visualization import read_epoch
+from mmspt.visualization import read_epoch, read_scalars
 from train import add_amp, default_work_dir, name_amp
 
 TRAIN = osp.join(osp.dirname(osp.abspath(__file__)), 'train.py')
@@ -55,19 +55,30 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-class Launcher:
-    """Starts tools/train.py with a config that is written out in full, so that every run can be repeated by hand."""
+def length(cfg: Config) -> int:
+    """Epochs of a training, or iterations if it counts these; validations are counted in the same unit."""
+    return cfg.train_cfg.get('max_epochs') or cfg.train_cfg.get('max_iters', 0)
 
-    def __init__(self, cfg: Config, folder: str, amp: str | None) -> None:
+
+class Launcher:
+    """Starts tools/train.py with a config that is written out in full, so that every run can be repeated by hand.
+
+    With a ``metric`` the runs must end with its validation.
+    """
+
+    def __init__(self, cfg: Config, folder: str, amp: str | None, metric: str | None = None) -> None:
         os.makedirs(folder, exist_ok=True)
         self.config = osp.join(folder, f'{osp.splitext(osp.basename(cfg.filename))[0]}.py')
         self.flags = [f'--amp={amp}'] if amp else []
+        self.metric = metric
+        self.last_step = length(cfg) if metric else None
         with open(f'{self.config}.tmp', 'w', encoding='utf-8') as file:
             file.write(cfg.pretty_text)
         os.replace(f'{self.config}.tmp', self.config)
 
     def __call__(self, settings: dict[str, Any], work_dir: str, environment: dict[str, str]) -> TrainProcess:
-        flags = [*self.flags, '--resume'] if can_resume(work_dir) else self.flags
+        validated = read_scalars(work_dir, self.metric) if self.metric else ()
+        flags = [*self.flags, '--resume'] if can_resume(work_dir, self.last_step, validated) else self.flags
         command = [sys.executable, TRAIN, self.config, '--work-dir', work_dir, *flags, '--cfg-options',
                    *as_options(settings)]
         return TrainProcess(command, osp.join(work_dir, 'train.txt'), environment)
@@ -103,7 +114,7 @@ class Search:
         self.trial_cfg = search_config(cfg)
         check_keys(cfg, self.space)
         self.epochs = cfg.train_cfg.get('max_epochs')
-        self.length = self.epochs or cfg.train_cfg.get('max_iters', 0)  # validations are counted in the same unit
+        self.length = length(cfg)
         self.unit = 'epoch' if self.epochs else 'iteration'
         self.final_cfg = final_config(cfg) if args.seeds else None
         self.trial_cfg.work_dir = self.folder
@@ -156,7 +167,7 @@ class Search:
             self.write(study)
 
         search(study, self.space, grid(self.space, self.args.seed),
-               Launcher(self.trial_cfg, osp.join(self.folder, 'search'), self.args.amp),
+               Launcher(self.trial_cfg, osp.join(self.folder, 'search'), self.args.amp, self.args.metric),
                osp.join(self.folder, 'trials'), environments, self.args.trials, self.args.metric, show, end)
         progress.update(task, completed=count(study), text='')
         chosen = best(study)

@@ -53,6 +53,9 @@ def parse_args() -> argparse.Namespace:
         parser.error('a config says itself where its data are: leave FOLDER out, or set --cfg-options')
     if not is_config and args.cfg_options:
         parser.error('--cfg-options changes a config, and none is given')
+    if args.json and (osp.isdir(args.json) or not osp.isdir(osp.dirname(args.json) or '.')):
+        parser.error(f"--json must be a file in a folder that exists, got '{args.json}': make the folder, "
+                     'or name a file')
     if args.workers < 1:
         parser.error(f'--workers must be at least 1, got {args.workers}')
     return args

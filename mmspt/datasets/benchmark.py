@@ -21,7 +21,8 @@ class BenchmarkTask(BaseDataset):
 
     Raises:
         FileNotFoundError: A list or an image is missing.
-        ValueError: Another split, a list that cannot be read, a label out of range.
+        ValueError: Another split, a remote folder whose files cannot be looked for, a list that cannot be read or gives
+            the split no image, a label out of range.
     """
 
     def __init__(self, key: str, data_root: str, split: str, **kwargs: Any) -> None:
@@ -29,6 +30,9 @@ class BenchmarkTask(BaseDataset):
             raise ValueError(f'split must be one of {", ".join(SPLITS)}, got {split!r}')
         self.task, self.split = TASKS[key], split
         self.backend = get_file_backend(data_root, enable_singleton=True)
+        if not hasattr(self.backend, 'join_path'):  # MMEngine's for http://
+            raise ValueError('data_root must be a folder whose files can be looked for, but '
+                             f"'{data_root}' is none: download it")
         self.remedy = f'unpack {self.task.name} as docs/data.md says; tools/check_data.py {key} {data_root} tells more'
         super().__init__(ann_file='', data_root=data_root, test_mode=split in ('val', 'test'), **kwargs)
 
@@ -39,6 +43,9 @@ class BenchmarkTask(BaseDataset):
     def load_data_list(self) -> list[dict]:
         """Read the lists and look for each image."""
         items = self.read_split()
+        if not items:
+            raise ValueError(f"a split must have images, but the lists in '{self.data_root}' give '{self.split}' none: "
+                             f'{self.remedy}')
         for path, label in items:
             if not 0 <= label < self.task.num_classes:
                 raise ValueError(f'a label must lie in [0, {self.task.num_classes}), counted from 0, but that of '

@@ -4,7 +4,7 @@ from mmpretrain.datasets.categories import CUB_CATEGORIES
 from mmspt.registry import DATASETS
 
 from .fine_grained import FineGrained
-from .lists import Item, read_pairs
+from .lists import Item, is_label, read_pairs
 
 
 class _Birds(FineGrained):
@@ -29,9 +29,9 @@ class _Birds(FineGrained):
 
     def number_classes(self, classes: dict[str, str]) -> dict[str, int]:
         """Class ids -> labels; ids count from 1."""
-        if not all(i.isascii() and i.isdigit() for i in classes.values()):
-            raise ValueError(f"class ids must be whole numbers, but image_class_labels.txt of '{self.data_root}' has "
-                             f'others: {self.remedy}')
+        if not all(is_label(i) and i[0] != '-' for i in classes.values()):
+            raise ValueError("class ids must be whole numbers of at most 9 digits, but image_class_labels.txt of "
+                             f"'{self.data_root}' has others: {self.remedy}")
         return {i: int(i) - 1 for i in classes.values()}
 
 

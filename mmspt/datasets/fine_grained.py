@@ -69,7 +69,12 @@ class FineGrained(BenchmarkTask):
         return False
 
     def read_vpt(self, split: str) -> list[Item]:
-        """Read 'train', 'val' or 'test' from VPT's lists; classes are numbered by those of train.json, as in VPT."""
+        """Read 'train', 'val' or 'test' from VPT's lists.
+
+        The classes of train.json are numbered in ascending order, and the other lists follow. VPT numbers each list by
+        its own classes: the same as long as all have all classes, while a list that lacks one would shift the labels
+        after it.
+        """
         train = read_json(self.join('train.json'), self.remedy)
         content = train if split == 'train' else read_json(self.join(f'{split}.json'), self.remedy)
         ids = list(train.values())

@@ -14,7 +14,9 @@ def hold_out(names: Sequence[str], labels: Sequence[int], fraction: float = 0.1,
     first are taken.
 
     Args:
-        names (Sequence[str]): Names of the images, as the official lists write them. Shape (N, ).
+        names (Sequence[str]): Names of the images. The data sets give paths below ``data_root`` with '/' between the
+            parts, their image folder included, as 'images/001.Black_footed_Albatross/x.jpg'. What is hashed is
+            '<seed>:<name>' in UTF-8. Shape (N, ).
         labels (Sequence[int]): Their classes. Shape (N, ).
         fraction (float): Defaults to 0.1, as in VPT (https://arxiv.org/abs/2203.12119, appendix A).
         seed (int): Another seed, another split. Defaults to 0.

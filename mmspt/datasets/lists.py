@@ -2,6 +2,7 @@
 import json
 import os
 import os.path as osp
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -50,6 +51,11 @@ def read_pairs(path: str, remedy: str) -> dict[str, str]:
     return pairs
 
 
+def is_label(text: str) -> bool:
+    """Whether a text is a whole number of at most 9 digits; Python itself refuses one of over 4,300."""
+    return re.fullmatch('-?[0-9]{1,9}', text) is not None
+
+
 def read_items(path: str, remedy: str) -> list[Item]:
     """Read lines of `<image path> <label>`, as VTAB-1k has them.
 
@@ -65,9 +71,9 @@ def read_items(path: str, remedy: str) -> list[Item]:
         if len(fields) != 2:
             raise ValueError(f"a line must be '<image path> <label>', two fields without spaces in them, but line "
                              f"{number} of '{path}' has {len(fields)}, {line[:200]!r}: {remedy}")
-        if not fields[1].isascii() or not fields[1].removeprefix('-').isdigit():
-            raise ValueError(f"a label must be a whole number, but line {number} of '{path}' has '{fields[1]}': "
-                             f'{remedy}')
+        if not is_label(fields[1]):
+            raise ValueError(f"a label must be a whole number of at most 9 digits, but line {number} of '{path}' has "
+                             f"'{fields[1][:200]}': {remedy}")
         items.append((fields[0], int(fields[1])))
     return items
 
@@ -81,7 +87,7 @@ def read_json(path: str, remedy: str) -> dict[str, Any]:
     """
     try:
         content = json.loads(read_text(path, remedy))
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also a number of over 4,300 digits, or too deep
         raise ValueError(f"a list must be valid JSON, but '{path}' is not ({error}): {remedy}") from error
     if not isinstance(content, dict) or not content:
         raise ValueError(f"a list must be a JSON object {{image: class}}, but '{path}' is not: {remedy}")
@@ -89,7 +95,7 @@ def read_json(path: str, remedy: str) -> dict[str, Any]:
 
 
 def find_missing(paths: Sequence[str]) -> list[str]:
-    """Say which files do not exist, with one listing for each folder; remote files count as there."""
+    """Say which paths are no files, with one listing for each folder; remote files count as there."""
     listings: dict[str, set[str]] = {}
     missing = []
     for path in paths:
@@ -97,10 +103,18 @@ def find_missing(paths: Sequence[str]) -> list[str]:
             continue
         folder, name = osp.split(path)
         if folder not in listings:
-            listings[folder] = set(os.listdir(folder)) if osp.isdir(folder) else set()
+            listings[folder] = _files(folder or '.')
         if name not in listings[folder]:
             missing.append(path)
     return missing
+
+
+def _files(folder: str) -> set[str]:
+    if not osp.isdir(folder):
+        return set()
+    with os.scandir(folder) as entries:  # knows what is a file without a look at each; of a link the target counts
+        return {entry.name for entry in entries
+                if (osp.isfile(entry.path) if entry.is_symlink() else entry.is_file())}
 
 
 def check_images(paths: Sequence[str], remedy: str) -> None:

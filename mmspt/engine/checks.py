@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from mmengine.config import Config
 
+from mmspt.datasets.wrappers import leaves
+
 
 def check_config(cfg: Config, phase: str = 'train') -> None:
     """Look at a run's files before anything is built.
@@ -45,19 +47,19 @@ def check_work_dir(work_dir: str) -> None:
 
 
 def check_data_folder(dataset: dict, field: str) -> None:
-    """Raise if the folder or list file that a data set config names is missing or empty; remote ones are left alone."""
-    if 'dataset' in dataset or 'datasets' in dataset:  # a wrapper
-        for inner in [dataset.get('dataset'), *dataset.get('datasets', [])]:
-            if isinstance(inner, dict):
-                check_data_folder(inner, field)
-        return
+    """Raise if a folder or list file that a data set config names is missing or empty; remote ones are left alone."""
+    for leaf in leaves(dataset):
+        _check_folder(leaf, field)
+
+
+def _check_folder(dataset: dict, field: str) -> None:
     root, ann_file, prefix = (dataset.get(key) or '' for key in ('data_root', 'ann_file', 'data_prefix'))
     if isinstance(prefix, dict):
         prefix = prefix.get('img_path', '')
     paths = [root] if root else []
     paths += [osp.join(root, part) for part in (ann_file, prefix) if part]
     remedy = f'set {field}.dataset.data_root (or the `data_root` of the config), see README'
-    for path in paths:
+    for path in map(osp.expanduser, paths):  # as MMPretrain does
         if '://' in path:
             continue
         if not osp.exists(path):

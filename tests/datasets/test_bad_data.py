@@ -4,6 +4,7 @@ import pytest
 from scipy.io import savemat
 
 from layouts import as_struct, make_task
+from mmspt.datasets.lists import find_missing
 
 REMEDY = r'unpack .* as docs/data.md says; tools/check_data.py'
 TEXT_LISTS = [  # a file of VTAB-1k's, its new content, the error
@@ -13,9 +14,10 @@ TEXT_LISTS = [  # a file of VTAB-1k's, its new content, the error
     ('images/test/0_4.jpg -1\n', ValueError, r"must lie in \[0, 10\), .* is -1"),
     ('images/test/0_4.jpg 0\nimages/test/0 5.jpg 0\n', ValueError, r"two fields .* line 2 of '.*test.txt' has 3"),
     ('images/test/0_4.jpg\n', ValueError, r"two fields .* line 1 of '.*test.txt' has 1"),
-    ('images/test/0_4.jpg cat\n', ValueError, r"whole number, but line 1 of '.*test.txt' has 'cat'"),
-    ('images/test/0_4.jpg 1.0\n', ValueError, r"whole number, but line 1 of '.*test.txt' has '1.0'"),
-    ('images/test/0_4.jpg ²\n', ValueError, r'whole number, but line 1'),
+    ('images/test/0_4.jpg cat\n', ValueError, r"whole number .*, but line 1 of '.*test.txt' has 'cat'"),
+    ('images/test/0_4.jpg 1.0\n', ValueError, r"whole number .*, but line 1 of '.*test.txt' has '1.0'"),
+    ('images/test/0_4.jpg ²\n', ValueError, r'whole number .*, but line 1'),
+    (f'images/test/0_4.jpg {"9" * 5000}\n', ValueError, r"at most 9 digits, but line 1 of '.*test.txt' has '9{200}'"),
     ('', ValueError, r"must name something, but '.*test.txt' is empty"),
     (' \n\n', ValueError, r"must name something, but '.*test.txt' is empty"),
 ]
@@ -96,6 +98,7 @@ def test_a_missing_test_list_does_not_stop_training(tmp_path, tasks):
     ('images.txt', lambda text: text + '99 images/x.jpg\n', r"must list the same images, but '99' is in one"),
     ('train_test_split.txt', lambda text: text.replace('3 1', '3 2'), r"must say 0 or 1, but '3' has '2'"),
     ('image_class_labels.txt', lambda text: text.replace('4 1', '4 one'), r'class ids must be whole numbers'),
+    ('image_class_labels.txt', lambda text: text.replace('4 1', '4 ' + '1' * 5000), r'whole numbers of at most 9'),
     ('image_class_labels.txt', lambda text: text.replace('4 1', '4'), r"'<key> <value>', but line 4 of .* is '4'"),
     ('images.txt', lambda text: text + text.splitlines()[0], r"a key must come once, but '1' in line 19"),
     ('image_class_labels.txt', lambda text: text.replace('4 1', '4 201'), r'must lie in \[0, 200\).* is 200'),
@@ -144,3 +147,55 @@ def test_half_a_mat_file(tmp_path, tasks):
     (root / 'train_list.mat').write_bytes(content[:len(content) // 2])
     with pytest.raises(ValueError, match=f"must be a file of MATLAB's.*{REMEDY}"):
         tasks.build('dogs', root, 'train')
+
+
+def no_training_images(root):
+    lines = (root / 'train_test_split.txt').read_text().splitlines()
+    (root / 'train_test_split.txt').write_text('\n'.join(f'{line.split()[0]} 0' for line in lines))
+
+
+def no_ids(root):
+    savemat(root / 'setid.mat', dict(trnid=[]))
+
+
+def one_image(root):
+    savemat(root / 'devkit/cars_train_annos.mat',
+            dict(annotations=as_struct([('00001.jpg', 1)], [('fname', object), ('class', object)])))
+
+
+@pytest.mark.parametrize(('key', 'spoil'), [('cub', no_training_images), ('flowers102', no_ids), ('cars', one_image)])
+def test_split_without_images(key, spoil, tmp_path, tasks):
+    root = make_task(key, tmp_path)
+    spoil(root)
+    with pytest.raises(ValueError, match=f"must have images, but the lists in '{root}' give 'train' none: {REMEDY}"):
+        tasks.build(key, root, 'train')
+
+
+@pytest.mark.parametrize('spoil', [lambda path: path.symlink_to('nowhere'), lambda path: path.mkdir(),
+                                   lambda path: path.symlink_to(path.name)], ids=['dangling', 'folder', 'loop'])
+def test_what_is_no_file_is_missing(spoil, tmp_path, tasks):
+    root = make_task('cub', tmp_path)
+    image = next((root / 'images').rglob('0000.jpg'))
+    image.unlink()
+    spoil(image)
+    with pytest.raises(FileNotFoundError, match=f"but 1 of 12 do not, '{image}' first"):
+        tasks.build('cub', root, 'trainval')
+
+
+def test_links_to_images_are_images(tmp_path, monkeypatch):
+    (tmp_path / 'a.jpg').write_bytes(b'x')
+    (tmp_path / 'b.jpg').symlink_to('a.jpg')
+    monkeypatch.chdir(tmp_path)
+    assert find_missing(['a.jpg', 'b.jpg', f'{tmp_path}/b.jpg', 'c.jpg']) == ['c.jpg']
+
+
+def test_web_page_as_folder(tasks):
+    with pytest.raises(ValueError, match=r"can be looked for, but 'http://x\.org/cub' is none: download it"):
+        tasks.build('cub', 'http://x.org/cub')
+
+
+def test_vpt_list_with_an_endless_number(tmp_path, tasks):
+    root = make_task('cub', tmp_path)
+    (root / 'train.json').write_text(f'{{"a.jpg": {"1" * 5000}}}')
+    with pytest.raises(ValueError, match=f"valid JSON, but '{root}/train.json' is not .*{REMEDY}"):
+        tasks.build('cub', root, lists='vpt')

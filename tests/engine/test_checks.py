@@ -77,6 +77,18 @@ def test_empty_folder(tmp_path, monkeypatch, dataset, empty):
         check_data_folder(dataset, 'test_dataloader')
 
 
+def test_folders_within_wrappers(tmp_path):
+    inner = dict(type='RepeatDataset', dataset=dict(data_root=str(tmp_path / 'absent')))
+    with pytest.raises(FileNotFoundError, match='absent'):
+        check_data_folder(dict(type='ConcatDataset', datasets=[dict(data_root=str(tmp_path.parent)), inner]), 'train')
+
+
+def test_home_folder(tmp_path, monkeypatch):
+    write(tmp_path / 'data' / 'train.txt')
+    monkeypatch.setenv('HOME', str(tmp_path))
+    check_data_folder(dict(data_root='~/data', ann_file='train.txt'), 'train_dataloader')
+
+
 # ---------------------------------------------------------------------------------------------- labels
 
 

@@ -1,6 +1,7 @@
 """tools/check_data.py: one run over a data set says everything that is wrong with it."""
 import json
 import sys
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -194,8 +195,12 @@ def test_labels_from_1(own, check):
 
 
 @pytest.mark.parametrize(('line', 'text'), [
-    ('a.png', "a line must be '<path> <label>', but line 7 of '{root}/val.txt' is 'a.png'"),
-    ('a.png one', "a line must be '<path> <label>', but line 7 of '{root}/val.txt' is 'a.png one'")])
+    ('a.png', "a line must be '<path> <label>', the label of at most 9 digits, but line 7 of '{root}/val.txt' is "
+     "'a.png'"),
+    ('a.png one', "a line must be '<path> <label>', the label of at most 9 digits, but line 7 of '{root}/val.txt' is "
+     "'a.png one'"),
+    (f'a.png {"1" * 5000}', "a line must be '<path> <label>', the label of at most 9 digits, but line 7 of "
+     f"'{{root}}/val.txt' is 'a.png {'1' * 194}'")])
 def test_bad_line(line, text, own, check):
     root, write = own
     with open(root / 'val.txt', 'a') as file:
@@ -226,10 +231,12 @@ train_dataloader = dict(dataset=dict(type='RepeatDataset', times=2, dataset=data
 val_dataloader = dict(dataset=dict(data, test_mode=True))
 test_dataloader = val_dataloader
 """)
-    output, (report, ) = check(root / 'config.py')
+    _, (report, ) = check(root / 'config.py')
     assert [row['images'] for row in report['splits']] == [18, 18]
     assert texts(report, 'train/val') == ["18 of 18 images of 'val' are in 'train' too"]
-    assert "the same data set as 'val': fine if nothing is chosen by it" in output
+    assert not any('more than once' in finding['text'] for finding in report['findings'])
+    fault, = (finding for finding in report['findings'] if finding['split'] == 'test')
+    assert fault['text'].startswith('the test set must not be the validation set too') and not fault['note']
 
 
 def test_config_of_a_benchmark(check, tmp_path, toy_sizes):
@@ -248,10 +255,101 @@ test_dataloader = dict(dataset=dict(type='mmspt.CUB', data_root={str(root)!r}, s
 
 @pytest.mark.parametrize(('content', 'text'), [
     ('a = 1', "a config must name a data set, but '{path}' does not"),
-    ("train_dataloader = dict(dataset=dict(type='mmspt.Digits'))", "'img_path' and 'gt_label' of each image"),
+    ("train_dataloader = dict(dataset=dict(type='CustomDataset', data_root='{folder}', with_label=False))",
+     "must give 'gt_label' and 'img_path' or 'img' of each image, but CustomDataset gives img_path"),
     ("train_dataloader = dict(dataset=dict(type='NoSuchDataset'))", 'NoSuchDataset is not in the')])
 def test_config_without_images(content, text, check, tmp_path):
     path = tmp_path / 'config.py'
-    path.write_text(content)
+    make_images(tmp_path / 'images', per_class=1)
+    path.write_text(content.replace('{folder}', str(tmp_path)))
     _, (report, ) = check(path)
     assert text.format(path=path) in report['findings'][0]['text']
+
+
+def test_images_in_memory(check):
+    """scikit-learn's digits, in no file: counted, labels checked, compared with each other."""
+    config = Path(__file__).parents[2] / 'configs/spt/vit-xs_mae_digits.py'
+    _, (report, ) = check(config, status=0)
+    assert [row['images'] for row in report['splits']] == [200, 300, 500] and not report['findings']
+    check(config, '--quick', status=0)
+    _, (report, ) = check(config, '--cfg-options', 'test_dataloader.dataset.split=train')
+    assert texts(report, 'train/test') == ["200 of 997 images of 'test' are in 'train' too"]
+
+
+def test_repeated_images_in_memory(check, tmp_path):
+    (tmp_path / 'config.py').write_text("""
+train_dataloader = dict(dataset=dict(type='RepeatDataset', times=3, dataset=dict(type='mmspt.Digits', split='val')))
+""")
+    _, (report, ) = check(tmp_path / 'config.py', status=0)
+    assert [row['images'] for row in report['splits']] == [300] and not report['findings']
+
+
+@pytest.mark.parametrize('fold', [0, 1])
+def test_folds(fold, own, check):
+    """Two of three folds are trained on, one is validated on; another fold number there is a fault."""
+    root, _ = own
+    (root / 'config.py').write_text(f"""
+data = dict(type='CustomDataset', data_root={str(root)!r}, data_prefix='images', pipeline=[])
+folds = dict(type='KFoldDataset', num_splits=3, seed=0, dataset=data)
+train_dataloader = dict(dataset=dict(folds, fold=0))
+val_dataloader = dict(dataset=dict(folds, fold={fold}, test_mode=True))
+""")
+    _, (report, ) = check(root / 'config.py', status=fold)
+    assert [row['images'] for row in report['splits']] == [12, 6]
+    assert texts(report, 'train/val') == ["6 of 6 images of 'val' are in 'train' too"] * fold
+
+
+@pytest.mark.parametrize('wrapper', ["type='ClassBalancedDataset', oversample_thr=1., dataset=data",
+                                     "type='ConcatDataset', datasets=[data, data]"])
+def test_wrappers_repeat_on_purpose(wrapper, own, check):
+    root, _ = own
+    (root / 'config.py').write_text(f"""
+data = dict(type='CustomDataset', data_root={str(root)!r}, data_prefix='images', pipeline=[])
+train_dataloader = dict(dataset=dict({wrapper}))
+""")
+    _, (report, ) = check(root / 'config.py', status=0)
+    assert [row['images'] for row in report['splits']] == [18] and not report['findings']
+
+
+def test_indices(own, check, tmp_path, toy_sizes):
+    _, write = own
+    _, (report, ) = check(write(), '--cfg-options', 'test_dataloader.dataset.indices=5', status=0)
+    assert [row['images'] for row in report['splits']] == [6, 6, 5]
+    root = make_task('cub', tmp_path)
+    (tmp_path / 'config.py').write_text(
+        f"test_dataloader = dict(dataset=dict(type='mmspt.CUB', data_root={str(root)!r}, split='test', indices=5))")
+    _, (report, ) = check(tmp_path / 'config.py', status=0)
+    assert [(row['images'], row['expected']) for row in report['splits']] == [(5, None)]
+
+
+@pytest.mark.parametrize('kind', ['CIFAR10', 'CIFAR100', 'MNIST', 'FashionMNIST'])
+def test_nothing_is_downloaded(kind, check, tmp_path):
+    (tmp_path / 'config.py').write_text(f"""
+data = dict(type='{kind}', data_root={str(tmp_path / 'data')!r}, pipeline=[])
+train_dataloader = dict(dataset=dict(type='RepeatDataset', times=2, dataset=data))
+test_dataloader = dict(dataset=dict(data, split='test'))
+""")
+    _, (report, ) = check(tmp_path / 'config.py')
+    assert [finding['text'].startswith(f'RuntimeError: Cannot find {kind} dataset') for finding in report['findings']
+            ] == [True, True]
+
+
+@pytest.mark.parametrize(('folder', 'text'), [('s3://bucket/cub', 'install petrel'),
+                                                ('http://x.org/cub', 'download it')])
+def test_remote_folder(folder, text, check):
+    _, (report, ) = check('cub', folder)
+    finding, = report['findings']
+    assert text in finding['text'] and finding['remedy'] == 'copy the data set to a local folder'
+
+
+def test_home(check, tmp_path, toy_sizes, monkeypatch):
+    make_task('cub', tmp_path)
+    monkeypatch.setenv('HOME', str(tmp_path))
+    check('cub', '~/CUB_200_2011', status=0)
+
+
+@pytest.mark.parametrize('file', ['no/report.json', '.'])
+def test_report_that_cannot_be_written(file, monkeypatch, capsys, tmp_path):
+    """Said before hours of decoding, not after."""
+    monkeypatch.chdir(tmp_path)
+    assert f"file in a folder that exists, got '{file}'" in run(monkeypatch, capsys, 'cub', '--json', file, status=2)

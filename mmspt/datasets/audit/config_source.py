@@ -1,4 +1,6 @@
 """A config's data sets as :mod:`mmspt.datasets.audit.findings` needs them, read as far as they can be read."""
+import copy
+import inspect
 import os.path as osp
 from typing import Any
 
@@ -7,75 +9,102 @@ from mmengine.registry import DefaultScope
 from mmpretrain.registry import DATASETS
 
 from ..benchmark import BenchmarkTask
-from ..lists import Item
+from ..lists import Item, is_label
 from ..tasks import task_of
+from ..wrappers import leaves
 from .findings import Finding, Split
+from .pixels import Decoded, digest_pixels
 from .sources import REPEATING, ROLES, Source, as_finding, as_split
 
 REMEDY = "correct data_root, data_prefix or the list, whose lines are '<path> <label>'"
+TESTED = Finding('test', "the test set must not be the validation set too, as it is in many of MMPretrain's own "
+                 'configs: the best epoch, or a setting, would be chosen on the test images',
+                 'give val_dataloader images of its own, held out of the training images, or set val_dataloader, '
+                 'val_cfg and val_evaluator to None')
 
 
 def read_config(cfg: Config) -> Source:
     """Read the data sets of a config's three data loaders; what cannot be read becomes a finding.
 
-    Those need ``get_data_info(index)`` with 'img_path' and 'gt_label', as MMPretrain's have.
+    Those need ``get_data_info(index)`` with 'gt_label' and 'img_path' or 'img', as MMPretrain's have. Wrappers are
+    built whole, so folds and subsets are what a run sees; nothing is downloaded.
     """
     num_classes = (cfg.get('model', {}).get('head') or {}).get('num_classes')
-    splits: list[Split] = []
-    findings: list[Finding] = []
-    seen: list[tuple[str, dict]] = []
+    source = Source(str(cfg.filename), [], [], REMEDY, in_memory={})
+    configs: dict[str, dict] = {}
     for role in ROLES:
-        for dataset in _unwrap((cfg.get(f'{role}_dataloader') or {}).get('dataset')):
-            what = {key: value for key, value in dataset.items() if key not in ('pipeline', 'test_mode')}
-            if any(config == what for other, config in seen if other == 'val'):
-                findings.append(Finding(role, "the same data set as 'val': fine if nothing is chosen by it", note=True))
-                continue
-            seen.append((role, what))
-            try:
-                with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
-                    splits.append(_read(role, dataset, num_classes))
-            except Exception as error:  # any data set class, any error
-                findings.append(_explain(role, dataset, error))
-    if not seen:
-        findings.append(Finding('all', f"a config must name a data set, but '{cfg.filename}' does not",
-                                'set train_dataloader.dataset'))
-    return Source(str(cfg.filename), splits, findings, REMEDY, repeats=any(task_of(w) in REPEATING for _, w in seen))
+        config = (cfg.get(f'{role}_dataloader') or {}).get('dataset')
+        if isinstance(config, dict):
+            configs[role] = _bare(config)
+    for role, config in configs.items():
+        if role == 'test' and config == configs.get('val'):
+            source.findings.append(TESTED)
+            continue
+        try:
+            with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
+                source.splits.append(_read(role, config, num_classes, source.in_memory))
+        except Exception as error:  # any data set class, any error
+            source.findings.append(_explain(role, config, error))
+    if not configs:
+        source.findings.append(Finding('all', f"a config must name a data set, but '{cfg.filename}' does not",
+                                       'set train_dataloader.dataset'))
+    tasks = {task_of(leaf) for config in configs.values() for leaf in leaves(config)}
+    return source._replace(repeats=not tasks.isdisjoint(REPEATING))
 
 
-def _unwrap(dataset: Any) -> list[dict]:
-    """Configs of the data sets inside wrappers."""
-    if not isinstance(dataset, dict):
-        return []
-    inner = [d for d in (dataset.get('dataset'), *(dataset.get('datasets') or [])) if isinstance(d, dict)]
-    return [found for d in inner for found in _unwrap(d)] if inner else [dataset]
+def _bare(config: dict) -> dict:
+    """A copy that reads no image when it is built, the same for two roles that differ in their pipelines alone."""
+    config = copy.deepcopy(config)
+    for leaf in leaves(config):
+        leaf.update(pipeline=[], lazy_init=True)
+    return config
 
 
-def _read(name: str, config: dict, num_classes: int | None) -> Split:
-    dataset = DATASETS.build(dict(config, pipeline=[], lazy_init=True))
-    if isinstance(dataset, BenchmarkTask):  # its lists alone: a missing image is not the end
+def _read(name: str, config: dict, num_classes: int | None, in_memory: dict[str, Decoded]) -> Split:
+    config = copy.deepcopy(config)
+    for leaf in leaves(config):
+        if _takes_download(leaf.get('type')):
+            leaf['download'] = False
+    dataset = DATASETS.build(config)
+    if isinstance(dataset, BenchmarkTask) and config.get('indices') is None:
+        # its lists alone: a missing image is not the end
         dataset.remedy = f'unpack {dataset.task.name} as docs/data.md says'
         return as_split(dataset, name, num_classes)
     dataset.full_init()
+    wrapped = next(leaves(config)) is not config
+    first: dict[Decoded, str] = {}
     items: list[Item] = []
     for index in range(len(dataset)):
         info = dataset.get_data_info(index)
-        if 'img_path' not in info or 'gt_label' not in info:
-            raise ValueError("a data set must give 'img_path' and 'gt_label' of each image, but "
+        if 'gt_label' not in info or not ('img_path' in info or 'img' in info):
+            raise ValueError("a data set must give 'gt_label' and 'img_path' or 'img' of each image, but "
                              f'{config["type"]} gives {", ".join(info)}')
-        items.append((info['img_path'], int(info['gt_label'])))
+        path = info.get('img_path')
+        if path is None:
+            digest, path = digest_pixels(info['img']), f'{name}[{index}]'
+            path = first.setdefault(digest, path) if wrapped else path
+            in_memory[path] = digest
+        items.append((path, int(info['gt_label'])))
     if not items:
         raise ValueError(f'a data set must have images, but {config["type"]} has none')
+    items = list(dict.fromkeys(items)) if wrapped else items  # wrappers repeat images on purpose
     return Split(name, items, num_classes, every_class=name == 'train')
 
 
-def _explain(role: str, dataset: dict, error: Exception) -> Finding:
+def _takes_download(kind: Any) -> bool:
+    """Whether a data set class has the argument `download`."""
+    kind = DATASETS.get(kind) if isinstance(kind, str) else kind
+    return kind is not None and 'download' in inspect.signature(kind).parameters
+
+
+def _explain(role: str, config: dict, error: Exception) -> Finding:
     """Name the first bad line of a list, which MMPretrain's error does not."""
-    path = osp.join(dataset.get('data_root') or '', dataset.get('ann_file') or '')
-    if dataset.get('type') == 'CustomDataset' and osp.isfile(path):
-        with open(path, encoding='utf-8', errors='replace') as file:
-            for number, line in enumerate(file, 1):
-                _, _, label = line.strip().rpartition(' ')
-                if not label.removeprefix('-').isdigit():
-                    return Finding(role, f"a line must be '<path> <label>', but line {number} of '{path}' is "
-                                         f'{line.strip()[:200]!r}', 'correct it')
+    for leaf in leaves(config):
+        path = osp.expanduser(osp.join(leaf.get('data_root') or '', leaf.get('ann_file') or ''))
+        if leaf.get('type') == 'CustomDataset' and osp.isfile(path):
+            with open(path, encoding='utf-8', errors='replace') as file:
+                for number, line in enumerate(file, 1):
+                    if not is_label(line.strip().rpartition(' ')[2]):
+                        return Finding(role, "a line must be '<path> <label>', the label of at most 9 digits, but line "
+                                             f"{number} of '{path}' is {line.strip()[:200]!r}", 'correct it')
     return as_finding(role, error, REMEDY)

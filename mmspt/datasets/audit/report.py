@@ -32,12 +32,15 @@ def check_source(source: Source, decode: bool = True, workers: int | None = None
         dict[str, Any]: 'name', 'splits' (see :func:`.findings.summarize`) and 'findings', fit for JSON.
     """
     splits = [*source.splits, *([source.union] if source.union else [])]
-    paths = list(dict.fromkeys(path for split in splits for path, _ in split.items))
+    paths = list(dict.fromkeys(path for split in splits for path, _ in split.items if path not in source.in_memory))
     missing = set(find_missing(paths))
     there = [path for path in paths if path not in missing]
     done = iter(range(1, len(there) + 1))
-    decoded = decode_all(there, workers, lambda: on_image(next(done), len(there))) if decode else {}
-    keys = {path: image.digest for path, image in decoded.items() if image.digest} if decode else {p: p for p in there}
+    decoded = dict(source.in_memory)
+    if decode:
+        decoded |= decode_all(there, workers, lambda: on_image(next(done), len(there)))
+    keys = {path: image.digest for path, image in decoded.items() if image.digest}
+    keys |= {} if decode else {path: path for path in there}
     findings = list(source.findings)
     for split in splits:
         findings += [*check_size(split), *check_labels(split), *check_missing(split, missing, source.remedy),

@@ -10,6 +10,7 @@ from ..fine_grained import FineGrained
 from ..tasks import TASKS
 from ..vtab import LISTS
 from .findings import Finding, Split
+from .pixels import Decoded
 
 ROLES = ('train', 'val', 'test')
 REPEATING = ('vtab_dsprites_loc', 'vtab_dsprites_ori')
@@ -27,17 +28,23 @@ class Source(NamedTuple):
     union: Split | None = None
     """A list of its own that must hold the first two splits."""
     repeats: bool = False
+    in_memory: dict[str, Decoded] = {}
+    """Name -> digest of images that are in no file."""
 
 
 def read_task(key: str, folder: str) -> Source:
     """Read the splits of one of :data:`TASKS` below ``folder``; what cannot be read becomes a finding."""
     remedy = f'unpack {TASKS[key].name} as docs/data.md says'
+    folder = folder if '://' in folder else osp.expanduser(folder)
     name, findings = f'{TASKS[key].name} in {folder}', []
     place = osp.join(folder, key.removeprefix('vtab_')) if key.startswith('vtab_') else folder
     if '://' not in place and not osp.isdir(place):
         return Source(name, [], [Finding('all', f"the folder '{place}' does not exist", remedy)], remedy)
     options: dict[str, Any] = {}
-    probe = _open(key, folder, 'train', remedy)
+    try:
+        probe = _open(key, folder, 'train', remedy)
+    except Exception as error:  # a remote folder, whose backend may be absent
+        return Source(name, [], [as_finding('all', error, 'copy the data set to a local folder')], remedy)
     if isinstance(probe, FineGrained):
         try:
             options['lists'] = 'vpt' if probe.reads_vpt() else 'official'

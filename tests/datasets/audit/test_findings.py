@@ -1,8 +1,10 @@
 """Findings about splits made by hand, and about images damaged by hand."""
+import io
 import struct
 import threading
 import zlib
 
+import mmcv
 import numpy as np
 import pytest
 from PIL import Image, ImageFile, PngImagePlugin
@@ -187,3 +189,20 @@ def test_threads_decode_each_image_once(picture, tmp_path, monkeypatch):
     assert list(results) == names and len(calls) == 12 and threads == {threading.get_ident()}
     assert len({decoded.digest for decoded in results.values()}) == 4
     assert results == decode_all(names, workers=1)
+
+
+def test_what_training_cannot_decode(tmp_path):
+    """Training decodes with OpenCV, which refuses a TIFF of 32-bit floats and gives a deep PNG 8 bits."""
+    Image.fromarray(np.ones((4, 4), dtype=np.float32)).save(tmp_path / 'a.tif')
+    Image.fromarray(np.ones((4, 4), dtype=np.uint8)).save(tmp_path / 'b.tif')
+    assert 'OpenCV, with which training decodes, cannot read TIFF of mode F' in decode(str(tmp_path / 'a.tif')).error
+    assert decode(str(tmp_path / 'b.tif')).error is None
+
+
+@pytest.mark.parametrize(('mode', 'format'), [(mode, format) for format, modes in dict(
+    JPEG=('L', 'RGB', 'CMYK'), PNG=('1', 'L', 'LA', 'P', 'RGB', 'RGBA', 'I;16')).items() for mode in modes])
+def test_formats_that_opencv_need_not_check(mode, format):
+    """It reads whatever Pillow writes in them."""
+    file = io.BytesIO()
+    Image.new(mode, (8, 8)).save(file, format)
+    assert format in pixels.SURE and mmcv.imfrombytes(file.getvalue()).shape == (8, 8, 3)

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from mmspt.evaluation import METRIC, Run, Table, Unfinished, build_tables, find_runs
+from mmspt.evaluation import METRIC, Found, Table, build_tables, find_runs
 from mmspt.evaluation.rendering import grid, markdown, plain
 
 WIDTH = 200  # columns where the output is no terminal
@@ -39,29 +39,34 @@ def show(tables: list[Table], console: Console) -> None:
         console.print()
 
 
-def report(runs: list[Run], tables: list[Table], unfinished: list[Unfinished]) -> str:
-    """The whole report in Markdown: the tables, every run behind them, and what is unfinished."""
-    parts = ['# Results\n\nTop-1 accuracy (%), of the last epoch, tested once; ± is the sample standard deviation over '
-             'seeds.\n', *(markdown(table) for table in tables), '## Runs\n']
-    rows = [['folder', 'config', 'task', 'seed', 'epoch', 'trained on', 'tested on', 'accuracy']]
-    for folder, r in runs:
+def report(found: Found, tables: list[Table]) -> str:
+    """The whole report in Markdown: the tables, every run behind them, what is unfinished and what has no test."""
+    parts = ['# Results\n\nTop-1 accuracy (%), of the last weights, tested once; ± is the sample standard deviation '
+             'over seeds.\n', *(markdown(table) for table in tables), '## Runs\n']
+    rows = [['folder', 'config', 'task', 'seed', 'weights', 'trained on', 'tested on', 'accuracy']]
+    for folder, r, _ in found.runs:
         trained = '{dataset} {split}'.format(**r.trained_on) if r.trained_on else 'only tested'
-        rows.append([folder, str(r.config), r.task, str(r.seed), str(r.epoch), trained,
+        rows.append([folder, str(r.config), r.task, str(r.seed), r.progress, trained,
                      f'{r.split}, {r.num_images:,} images', f'{r.metrics[METRIC]:.2f}'])
     parts.append('\n'.join(f'| {" | ".join(row)} |' for row in (rows[0], ['---'] * len(rows[0]), *rows[1:])) + '\n')
-    if unfinished:
+    if found.unfinished:
         parts.append('## Unfinished\n')
-        parts.append('\n'.join(f'- `{folder}`: {lacks}. Remedy: `{remedy}`' for folder, lacks, remedy in unfinished))
+        lines = [f'- `{folder}`: {lacks}. Remedy: `{remedy}`' for folder, lacks, remedy in found.unfinished]
+        parts.append('\n'.join(lines) + '\n')
+    if found.untested:
+        parts.append('## Without a test\n')
+        parts.append('\n'.join(f'- `{item.folder}`' for item in found.untested))
     return '\n'.join(parts).rstrip() + '\n'
 
 
-def write(prefix: str, runs: list[Run], tables: list[Table], unfinished: list[Unfinished]) -> None:
+def write(prefix: str, found: Found, tables: list[Table]) -> None:
     """Write PREFIX.md and PREFIX.json, each beside and renamed."""
     content = dict(tables=[plain(table) for table in tables],
-                   runs=[dict(folder=run.folder, **asdict(run.result)) for run in runs],
-                   unfinished=[item._asdict() for item in unfinished])
+                   runs=[dict(folder=run.folder, note=run.note, **asdict(run.result)) for run in found.runs],
+                   unfinished=[item._asdict() for item in found.unfinished],
+                   untested=[item.folder for item in found.untested])
     os.makedirs(osp.dirname(prefix) or '.', exist_ok=True)
-    for path, text in ((f'{prefix}.md', report(runs, tables, unfinished)),
+    for path, text in ((f'{prefix}.md', report(found, tables)),
                        (f'{prefix}.json', json.dumps(content, indent=2, allow_nan=False) + '\n')):
         with open(f'{path}.tmp', 'w', encoding='utf-8') as file:
             file.write(text)
@@ -70,17 +75,21 @@ def write(prefix: str, runs: list[Run], tables: list[Table], unfinished: list[Un
 
 def main() -> None:
     args = parse_args()
-    runs, unfinished = find_runs(args.work_dirs)
-    if runs:
-        tables = build_tables(runs)
+    found = find_runs(args.work_dirs)
+    if found.runs:
+        tables = build_tables(found.runs)
         show(tables, Console(width=None if sys.stdout.isatty() else WIDTH, markup=False, highlight=False))
         if args.out:
-            write(args.out, runs, tables, unfinished)
-    if unfinished:
-        lines = [f"'{folder}': {lacks}\n    {remedy}" for folder, lacks, remedy in unfinished]
-        head = (f'{len(runs)} finished run(s) reported; not these, which' if runs else
-                'a report needs a finished run, there is none; these')
-        raise SystemExit('\n'.join([f'{head} lack something:', *lines]))
+            write(args.out, found, tables)
+    for item in found.untested:
+        print(f"passed by, since its config has no test_dataloader: '{item.folder}'")
+    lines = [f"'{folder}': {lacks}\n    {remedy}" for folder, lacks, remedy in found.unfinished]
+    if not found.runs:
+        raise SystemExit('\n'.join(['a report needs a finished run, there is none; these lack something:', *lines]
+                                   if lines else ['a report needs a finished run that was tested, there is none']))
+    if lines:
+        raise SystemExit('\n'.join([f'{len(found.runs)} finished run(s) reported; not these, which lack something:',
+                                    *lines]))
 
 
 if __name__ == '__main__':

@@ -1,14 +1,20 @@
 """What a run is, read from its config: the row and the column of the paper's tables that its result belongs to."""
 import os.path as osp
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mmspt.datasets.tasks import TASKS, task_of
+from mmspt.datasets.wrappers import leaves
 
 ARCHS = {'s': 'ViT-S', 'small': 'ViT-S', 'b': 'ViT-B', 'base': 'ViT-B', 'l': 'ViT-L', 'large': 'ViT-L',
-         'h': 'ViT-H', 'huge': 'ViT-H'}
-DEPTHS = {'ViT-S': 8, 'ViT-B': 12, 'ViT-L': 24, 'ViT-H': 32}  # MMPretrain's; its 'small' has 8 blocks
+         'h': 'ViT-H', 'huge': 'ViT-H', 'deit-t': 'DeiT-T', 'deit-tiny': 'DeiT-T', 'deit-s': 'DeiT-S',
+         'deit-small': 'DeiT-S', 'deit-b': 'DeiT-B', 'deit-base': 'DeiT-B'}
+DEPTHS = {'ViT-S': 8, 'ViT-B': 12, 'ViT-L': 24, 'ViT-H': 32,  # MMPretrain's; its 'small' has 8 blocks
+          'DeiT-T': 12, 'DeiT-S': 12, 'DeiT-B': 12}
 VPT_INITIALIZERS = ('UniformInit', 'NormalInit')
+SOURCE = ('type', 'data_root', 'ann_file', 'data_prefix', 'split', 'task')  # keys that say which images are read
+WEIGHTS = ('checkpoint', 'pretrained', 'load_from')
 
 
 def describe(cfg: Mapping[str, Any], trained: bool = True, world_size: int = 1) -> dict[str, Any]:
@@ -28,15 +34,15 @@ def describe(cfg: Mapping[str, Any], trained: bool = True, world_size: int = 1) 
     model = cfg.get('model') or {}
     inner = model.get('module') or model  # test-time augmentation wraps the classifier
     backbone = inner.get('backbone') or {}
-    test, train = _dataset(cfg, 'test_dataloader'), _dataset(cfg, 'train_dataloader')
-    task, group = identify(test)
+    test, train = _datasets(cfg, 'test_dataloader'), _datasets(cfg, 'train_dataloader')
+    tasks = [identify(dataset) for dataset in test]
     initializer = _initializer(cfg) if _num_prompts(backbone) else None
     return dict(
         config=config_name(getattr(cfg, 'filename', None)),
-        task=task,
-        group=group,
-        split=split_of(test),
-        trained_on=dict(dataset=_name(train.get('type')), split=split_of(train)) if trained else None,
+        task=_joined(task for task, _ in tasks),
+        group=tasks[0][1] if len(tasks) == 1 else 'Other',
+        split=_joined(map(split_of, test)),
+        trained_on=_trained_on(train, test) if trained else None,
         method=method_of(backbone, initializer),
         initializer=initializer,
         num_prompts=_num_prompts(backbone),
@@ -78,7 +84,15 @@ def method_of(backbone: Mapping[str, Any], initializer: str | None) -> str:
     stages = backbone.get('frozen_stages', -1)
     if stages < 0:
         return 'Full'
-    return 'Linear' if stages >= DEPTHS.get(arch_of(backbone), stages) else f'{stages} blocks frozen'
+    return 'Linear' if stages >= depth_of(backbone) else f'{stages} blocks frozen'
+
+
+def depth_of(backbone: Mapping[str, Any]) -> float:
+    """Number of a transformer's blocks; infinity if it is not known."""
+    arch = backbone.get('arch')
+    if isinstance(arch, Mapping):
+        return arch.get('num_layers', float('inf'))
+    return DEPTHS.get(arch_of(backbone).partition('/')[0], float('inf'))
 
 
 def arch_of(backbone: Mapping[str, Any]) -> str:
@@ -94,18 +108,27 @@ def arch_of(backbone: Mapping[str, Any]) -> str:
 def recipe_of(cfg: Mapping[str, Any], world_size: int = 1) -> dict[str, Any]:
     """What two runs of one config must share to be seeds of one setting: dotted key -> plain value.
 
-    ``batch_size`` is the global one; paths, the augmentation and the test are left out.
+    ``batch_size`` is the global one. Left out are the seed, the test, workers, and where files lie: ``data_root``, and
+    the folders of weights and of absolute paths. The weights that a resumed run goes on from are its own, so its
+    ``load_from`` is left out.
     """
-    loader, model = cfg.get('train_dataloader') or {}, cfg.get('model') or {}
-    return flatten(dict(
+    loader, plan = cfg.get('train_dataloader') or {}, cfg.get('train_cfg') or {}
+    recipe = flatten(dict(
         optim_wrapper=cfg.get('optim_wrapper') or {},
         param_scheduler=cfg.get('param_scheduler') or {},
         auto_scale_lr=(cfg.get('auto_scale_lr') or {}).get('enable', False),
-        max_epochs=(cfg.get('train_cfg') or {}).get('max_epochs'),
+        max_epochs=plan.get('max_epochs'),
+        max_iters=plan.get('max_iters'),
         batch_size=(loader.get('batch_size') or 0) * world_size,
-        train=_without(_dataset(cfg, 'train_dataloader'), 'pipeline', 'data_root'),
-        backbone=_without(model.get('backbone') or {}, 'init_cfg'),
-        prompts=_prompt_hook(cfg)))
+        train=loader.get('dataset') or {},
+        sampler=loader.get('sampler') or {},
+        batch_sampler=loader.get('batch_sampler') or {},
+        drop_last=loader.get('drop_last', False),
+        data_preprocessor=cfg.get('data_preprocessor') or {},
+        model=cfg.get('model') or {},
+        load_from=None if cfg.get('resume') else cfg.get('load_from'),
+        custom_hooks=cfg.get('custom_hooks') or []))
+    return {key: _place_free(key, value) for key, value in recipe.items() if 'data_root' not in key.split('.')}
 
 
 def flatten(value: Any, prefix: str = '') -> dict[str, Any]:
@@ -115,16 +138,33 @@ def flatten(value: Any, prefix: str = '') -> dict[str, Any]:
     elif isinstance(value, list | tuple):
         items = list(enumerate(value))
     else:
-        return {prefix: value if isinstance(value, str | int | float | None) else str(value)}
+        plain = isinstance(value, str | int | float | None)
+        return {prefix: value if plain else re.sub(' at 0x[0-9a-f]+', '', str(value))}  # an address is no setting
     return {name: leaf for key, inner in items
             for name, leaf in flatten(inner, f'{prefix}.{key}' if prefix else str(key)).items()}
 
 
-def _dataset(cfg: Mapping[str, Any], field: str) -> Mapping[str, Any]:
+def _datasets(cfg: Mapping[str, Any], field: str) -> list[Mapping[str, Any]]:
     dataset = (cfg.get(field) or {}).get('dataset')
-    while isinstance(dataset, Mapping) and isinstance(dataset.get('dataset'), Mapping):
-        dataset = dataset['dataset']  # RepeatDataset and the like
-    return dataset if isinstance(dataset, Mapping) else {}
+    return list(leaves(dataset)) if isinstance(dataset, Mapping) else [{}]
+
+
+def _trained_on(train: list[Mapping[str, Any]], test: list[Mapping[str, Any]]) -> dict[str, Any]:
+    """Type and split, and ``tested=True`` if the test reads one of the data sets as well."""
+    sources = [{key: dataset.get(key) for key in SOURCE} for dataset in (*train, *test) if dataset]
+    shared = any(source in sources[len(train):] for source in sources[:len(train)])
+    return dict(dataset=_joined(_name(dataset.get('type')) for dataset in train), split=_joined(map(split_of, train)),
+                **(dict(tested=True) if shared else {}))
+
+
+def _joined(names: Iterable[str | None]) -> Any:
+    """Different names in one text; None if there is none."""
+    return ' + '.join(dict.fromkeys(name for name in names if name)) or None
+
+
+def _place_free(key: str, value: Any) -> Any:
+    path = isinstance(value, str) and (osp.isabs(value) or key.rpartition('.')[2] in WEIGHTS)
+    return osp.basename(osp.normpath(value)) if path else value
 
 
 def _name(kind: Any) -> str:
@@ -151,7 +191,3 @@ def _initializer(cfg: Mapping[str, Any]) -> str:
     if not hook:
         return 'UniformInit'  # how the backbone itself starts its prompts
     return _name((hook.get('initializer') or dict(type='RandomSampleInit')).get('type'))
-
-
-def _without(mapping: Mapping[str, Any], *keys: str) -> dict[str, Any]:
-    return {key: value for key, value in mapping.items() if key not in keys}

@@ -3,7 +3,7 @@ from typing import NamedTuple
 
 SOURCES = {
     'SPT paper': 'Wang et al., "Revisiting the Power of Prompt for Visual Tuning", ICML 2024, '
-                 'https://arxiv.org/abs/2402.02382; also listed by Papers with Code',
+                 'https://arxiv.org/abs/2402.02382',
     'SPT code': 'README of the code that the authors of the SPT paper released, '
                 'https://github.com/WangYZ1608/Self-Prompt-Tuning',
     'GateVPT paper': 'Yoo et al., "Improving Visual Prompt Tuning for Self-supervised Vision Transformers", '

@@ -2,8 +2,10 @@
 import json
 import math
 import os
+import os.path as osp
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
+from itertools import count
 from typing import Any, get_type_hints
 
 FILE_NAME = 'result.json'
@@ -23,7 +25,7 @@ class Result:
     num_images: int
     """Images tested."""
     trained_on: dict | None
-    """``dataset`` (type) and ``split``; None if the run only tested."""
+    """``dataset`` (type), ``split``, and ``tested=True`` if it was tested on the same; None if the run only tested."""
     method: str
     """'SPT-Deep', 'SPT-Shallow', 'VPT-Deep', 'VPT-Shallow', 'Linear', 'Full'."""
     initializer: str | None
@@ -41,33 +43,53 @@ class Result:
     seed: int | None
     """Seed of the training; of the test if the checkpoint does not say."""
     epoch: int | None
-    """Epoch of the tested weights; None if the checkpoint does not say."""
+    """Epoch of the tested weights; None if the config counts iterations, or the checkpoint does not say."""
     max_epochs: int | None
     """Epochs that the config asks for; None if it counts iterations."""
     finished: bool
-    """Whether the tested weights are the last of their training."""
+    """Whether the tested weights are the last of their training, which may have been stopped early."""
     metrics: dict
     """Name -> value; accuracies in percent."""
     checkpoint: str | None
     """File of the tested weights; None if they were not saved."""
     versions: dict
     """Package -> version."""
+    iteration: int | None = None
+    """Iteration of the tested weights; None if the config counts epochs."""
+    max_iters: int | None = None
+    """Iterations that the config asks for; None if it counts epochs."""
+
+    @property
+    def progress(self) -> str:
+        """How far the tested weights were trained."""
+        if self.max_iters is not None:
+            return f'iteration {self.iteration} of {self.max_iters}'
+        return f'epoch {self.epoch} of {self.max_epochs}'
 
 
 def plain_metrics(metrics: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Metrics as JSON holds them: numbers, and nested lists for tensors and arrays.
+    """Metrics as JSON holds them: numbers and text, and nested lists for tensors and arrays.
 
     Raises:
-        ValueError: There are none, or one is None or not finite.
+        ValueError: There are none, or one is or holds None, what is not finite, or what JSON has no form for.
     """
     if not metrics:
         raise ValueError(f'a result must have metrics, got {metrics!r}: set test_evaluator')
-    plain = {name: value.tolist() if hasattr(value, 'tolist') else value for name, value in metrics.items()}
-    for name, value in plain.items():
-        if value is None or (isinstance(value, float) and not math.isfinite(value)):
-            raise ValueError(f"a result's metrics must be finite, but '{name}' is {value}: look at the losses in the "
-                             'log')
-    return plain
+    return {str(name): _plain(value, str(name)) for name, value in metrics.items()}
+
+
+def _plain(value: Any, name: str) -> Any:
+    value = value.tolist() if hasattr(value, 'tolist') else value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner, f'{name}.{key}') for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner, f'{name}.{i}') for i, inner in enumerate(value)]
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        raise ValueError(f"a result's metrics must be finite, but '{name}' is {value}: look at the losses in the log")
+    if not isinstance(value, str | int | float):
+        raise ValueError(f"a result's metrics must be numbers or text, but '{name}' is a {type(value).__name__}: "
+                         'change what test_evaluator gives')
+    return value
 
 
 def write_result(result: Result, path: str) -> None:
@@ -76,6 +98,14 @@ def write_result(result: Result, path: str) -> None:
     with open(f'{path}.tmp', 'w', encoding='utf-8') as file:
         file.write(f'{text}\n')
     os.replace(f'{path}.tmp', path)
+
+
+def set_aside(path: str) -> str:
+    """Rename a result to the first free of result.1.json, result.2.json, ..., which no report reads; say to which."""
+    stem, ending = osp.splitext(path)
+    aside = next(name for name in (f'{stem}.{i}{ending}' for i in count(1)) if not osp.exists(name))
+    os.replace(path, aside)
+    return aside
 
 
 def read_result(path: str) -> Result:
@@ -90,15 +120,15 @@ def read_result(path: str) -> Result:
             content = json.load(file, parse_constant=_refuse)
     except ValueError as error:
         raise ValueError(f"a result must be whole JSON, but '{path}' is not ({error}): {remedy}") from error
-    keys = [field.name for field in fields(Result)]
+    keys = [field.name for field in fields(Result) if field.default is MISSING]
     missing = sorted(set(keys) - set(content)) if isinstance(content, dict) else keys
     if missing:
         raise ValueError(f"a result must have all of its keys, but '{path}' lacks {', '.join(missing)}: {remedy}")
     for key, kind in get_type_hints(Result).items():
-        if not isinstance(content[key], kind):
+        if key in content and not isinstance(content[key], kind):
             raise ValueError(f"'{key}' of a result must be {getattr(kind, '__name__', kind)}, but '{path}' has "
                              f'{content[key]!r}: {remedy}')
-    return Result(**{key: content[key] for key in keys})
+    return Result(**{field.name: content[field.name] for field in fields(Result) if field.name in content})
 
 
 def _refuse(constant: str) -> None:

@@ -23,6 +23,8 @@ class Cell:
     seeds: tuple[int | None, ...] = ()
     mark: str | None = None
     """Why it may not stand beside the benchmark's numbers."""
+    trained_on: str | None = None
+    """Split of the training."""
 
     @property
     def mean(self) -> float:
@@ -69,7 +71,8 @@ def build_tables(runs: Iterable[Run]) -> list[Table]:
 
     A cell holds the seeds of one setting: same method, backbone, initializer, number of prompts, config, recipe and
     test. Settings of one task that differ in the last three get rows of their own, since to choose among them
-    would be to choose by the test. A group has a mean where all of its tasks were tested as the benchmark does.
+    would be to choose by the test. What was only tested has no recipe, and a row of its own. A group has a mean where
+    all of its tasks were tested as the benchmark does.
 
     Args:
         runs (Iterable[Run]): Finished, with the metric 'accuracy/top1'.
@@ -89,7 +92,7 @@ def _table(group: str, runs: list[Run]) -> Table:
     bases: dict[tuple, list[Run]] = defaultdict(list)
     for run in runs:
         r = run.result
-        bases[r.method, r.arch, r.pretraining, r.initializer, r.num_prompts].append(run)
+        bases[r.method, r.arch, r.pretraining, r.initializer, r.num_prompts, r.recipe is None].append(run)
     rows = [row for base in sorted(bases, key=str) for row in _rows(bases[base], tasks, notes)]
     if group in GROUPS:
         for row in rows:
@@ -98,6 +101,7 @@ def _table(group: str, runs: list[Run]) -> Table:
         if any(row.pretraining == 'unknown' for row in rows):
             notes.append("pre-training unknown: set `pretraining = 'MAE'` (or 'MoCo-v3', ...) in the config, and "
                          'published rows stand beside')
+    notes += [f'{run.folder}: {run.note}' for run in runs if run.note]
     notes += [f'{source}: {SOURCES[source]}' for source in dict.fromkeys(row.source for row in rows) if source]
     return Table(group, tasks, sorted(rows, key=_order), notes)
 
@@ -121,7 +125,21 @@ def _rows(runs: list[Run], tasks: dict[str, str], notes: list[str]) -> list[Row]
         if len(comparable) > 1:
             notes.append(f'{main.label}, {tasks[task]}: {len(comparable)} settings, in rows of their own; report the '
                          "folders of one alone to have it in the method's row")
-    return [main, *others.values()] if main.cells else list(others.values())
+    rows = [main, *others.values()] if main.cells else list(others.values())
+    notes += [note for row in rows if (note := _mixed(row, tasks))]
+    return rows
+
+
+def _mixed(row: Row, tasks: dict[str, str]) -> str | None:
+    """Say which of the benchmark's tasks a row trained on which split, if not all on the same."""
+    splits: dict[str, list[str]] = defaultdict(list)
+    for task, cell in row.cells.items():
+        if task in TASKS and cell.trained_on is not None:
+            splits[cell.trained_on].append(tasks[task])
+    if len(splits) < 2:
+        return None
+    parts = [f"'{split}' ({', '.join(names)})" for split, names in sorted(splits.items())]
+    return f'{row.label}: trained on different splits: {"; ".join(parts)}'
 
 
 def _cell(runs: Sequence[Run], name: str, notes: list[str]) -> Cell:
@@ -133,12 +151,15 @@ def _cell(runs: Sequence[Run], name: str, notes: list[str]) -> Cell:
         if len(same) > 1:
             notes.append(f"{name}: seed {seed} {len(same)} times ({', '.join(run.folder for run in same)}); it counts "
                          'once, as their mean')
+    if len(runs) > 1 and runs[0].result.recipe is None:
+        notes.append(f'{name}: only tested, so whether these were trained alike is not known '
+                     f"({', '.join(run.folder for run in runs)})")
     mark = why_apart(runs[0].result)
     if mark:
         notes.append(f'* {name}: {mark}; not in a mean')
     ordered = sorted(seeds, key=str)
     values = tuple(mean(run.result.metrics[METRIC] for run in seeds[seed]) for seed in ordered)
-    return Cell(values, tuple(ordered), mark)
+    return Cell(values, tuple(ordered), mark, (runs[0].result.trained_on or {}).get('split'))
 
 
 def _add_mean(row: Row, tasks: list[str]) -> None:
@@ -170,7 +191,7 @@ def _order(row: Row) -> tuple:
 
 def _unusual(result: Result) -> str:
     family, _, kind = result.method.partition('-')
-    parts = []
+    parts = ['only tested'] if result.recipe is None else []
     if result.initializer not in (None, USUAL_START.get(family)):
         parts.append(str(result.initializer))
     if result.num_prompts not in (0, USUAL_PROMPTS.get(kind.partition(',')[0])):

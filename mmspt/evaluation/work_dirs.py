@@ -1,4 +1,4 @@
-"""Find the runs below folders: those with a finished result, and those that lack something."""
+"""Find the runs below folders: those with a finished result, those that lack something, and those without a test."""
 import os
 import os.path as osp
 import re
@@ -20,7 +20,19 @@ class Unfinished(NamedTuple):
     remedy: str
 
 
-def find_runs(folders: Iterable[str]) -> tuple[list[Run], list[Unfinished]]:
+class Untested(NamedTuple):
+    """A folder that has nothing to report: its config has no test, as in pre-training."""
+    folder: str
+
+
+class Found(NamedTuple):
+    """What lies below the folders that were asked for, each in their order."""
+    runs: list[Run]
+    unfinished: list[Unfinished]
+    untested: list[Untested]
+
+
+def find_runs(folders: Iterable[str]) -> Found:
     """Search folders and all below them.
 
     A run is a folder with ``result.json``, ``last_checkpoint`` or MMEngine's folders of logs; those that
@@ -30,56 +42,61 @@ def find_runs(folders: Iterable[str]) -> tuple[list[Run], list[Unfinished]]:
         folders (Iterable[str]): Work directories or their parents; one that is reached twice counts once.
 
     Returns:
-        tuple[list[Run], list[Unfinished]]: Finished runs, and everything else that was asked for, each in the order of
-        folders.
+        Found: Finished runs; those without a test; and everything else that was asked for.
     """
-    runs: dict[str, Run] = {}
-    unfinished: dict[str, Unfinished] = {}
+    found: dict[str, Run | Unfinished | Untested] = {}
     for top in folders:
-        found = False
+        empty = True
         for folder, subfolders, files in os.walk(top):
             logs = [name for name in subfolders if LOGS.fullmatch(name)]
             subfolders[:] = sorted(set(subfolders) - {*logs, *([TRIALS] if SEARCH in files else [])})
             if not _is_run(files, logs):
                 continue
-            found = True
-            run = look_at(folder, files)
-            if isinstance(run, Run):
-                runs.setdefault(osp.realpath(folder), run)
-            else:
-                unfinished.setdefault(osp.realpath(folder), run)
-        if not found:
+            empty = False
+            found.setdefault(osp.realpath(folder), look_at(folder, files, logs))
+        if empty:
             lacks = 'holds no run' if osp.isdir(top) else 'is no folder'
-            unfinished.setdefault(osp.realpath(top), Unfinished(top, lacks, 'name the --work-dir of a run, or a folder '
-                                                                            'above it'))
-    return list(runs.values()), list(unfinished.values())
+            found.setdefault(osp.realpath(top), Unfinished(top, lacks, 'name the --work-dir of a run, or a folder '
+                                                                       'above it'))
+    items = found.values()
+    return Found([item for item in items if isinstance(item, Run)],
+                 [item for item in items if isinstance(item, Unfinished)],
+                 [item for item in items if isinstance(item, Untested)])
 
 
-def look_at(folder: str, files: Iterable[str]) -> Run | Unfinished:
+def look_at(folder: str, files: Iterable[str], logs: Iterable[str] = ()) -> Run | Unfinished | Untested:
     """Read the result of one run, or say what it lacks and how to get it.
 
     Args:
         folder (str): Its work directory.
         files (Iterable[str]): Names of the files there.
+        logs (Iterable[str]): Names of MMEngine's folders of logs there. Defaults to none.
     """
     config = _config(folder, files)
     train = f'python tools/train.py {config} --work-dir {folder} --resume'
     test = f'python tools/test.py {config} CHECKPOINT --work-dir {folder}'
     if FILE_NAME not in files:
+        if _has_no_test(config):
+            return Untested(folder)
+        if 'last_checkpoint' not in files and any(name.endswith('_test.py') for name in files) and config == 'CONFIG':
+            return Unfinished(folder, f'no {FILE_NAME}: a test that did not end', test)
         last = _last_checkpoint(folder)
         return Unfinished(folder, f'no {FILE_NAME}: not trained to its end, or not tested (last checkpoint: {last})',
-                          f"{train}   (default_hooks needs result=dict(type='mmspt.ResultHook'))")
+                          f"{train}   (default_hooks needs result=dict(type='mmspt.ResultHook'); where its after_train "
+                          'is False, tools/test.py on the last checkpoint)')
     try:
         result = read_result(osp.join(folder, FILE_NAME))
     except (OSError, ValueError) as error:
         return Unfinished(folder, str(error), test)
     if not result.finished:
-        epochs = f'epoch {result.epoch} of {result.max_epochs}, {result.checkpoint}'
-        return Unfinished(folder, f'{FILE_NAME} is not of the last epoch ({epochs})', train)
+        lacks = f"{FILE_NAME} is not of the training's end ({result.progress}, {result.checkpoint})"
+        return Unfinished(folder, lacks, train if result.trained_on is not None else test)
     if not isinstance(result.metrics.get(METRIC), int | float):
         return Unfinished(folder, f"{FILE_NAME} has no '{METRIC}', only {', '.join(result.metrics)}",
                           f"test_evaluator = dict(type='Accuracy') in the config, then {test}")
-    return Run(folder, result)
+    newer = _newer(folder, logs)
+    return Run(folder, result, newer and f'{newer} is newer than {FILE_NAME}, so something was trained here after the '
+               'result that is reported (a copy that lost the times of its files looks the same)')
 
 
 def _is_run(files: Iterable[str], logs: list[str]) -> bool:
@@ -101,3 +118,20 @@ def _last_checkpoint(folder: str) -> str:
         return 'none'
     with open(path, encoding='utf-8') as file:
         return osp.basename(file.read().strip())
+
+
+def _has_no_test(config: str) -> bool:
+    """Whether a config as MMEngine writes it, which is read and never executed, has no test loader."""
+    if not osp.isfile(config):
+        return False
+    with open(config, encoding='utf-8') as file:
+        text = file.read()
+    return bool(text.strip()) and re.search(r'^test_dataloader\s*=(?!\s*None\b)', text, re.MULTILINE) is None
+
+
+def _newer(folder: str, logs: Iterable[str]) -> str | None:
+    """A file that only trainings write and that is newer than the result: of a run that went on or began again."""
+    written = osp.getmtime(osp.join(folder, FILE_NAME))
+    names = ['last_checkpoint', *(osp.join(name, 'vis_data', 'scalars.json') for name in sorted(logs))]
+    paths = {name: osp.join(folder, name) for name in names}
+    return next((name for name, path in paths.items() if osp.isfile(path) and osp.getmtime(path) > written), None)

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from helpers import ROOT, command, tool
 from mmspt.engine.hooks import ResultHook
 
-TOY = dict(train_cfg=dict(by_epoch=True, max_epochs=2))
+PLAN = dict(by_epoch=True, max_epochs=2)
 
 
 class Images(Dataset):
@@ -68,17 +68,21 @@ class Told(BaseMetric):
         return {'accuracy/top1': self.value, 'images': len(results)} if self.value != 'none' else {}
 
 
-def toy_runner(work_dir, value=50., labels=(0, 1, 0), test=True, hook=None, hooks=(), **kwargs):
+def toy_runner(work_dir, value=50., labels=(0, 1, 0), test=True, hook=None, hooks=(), plan=PLAN, **kwargs):
     tested = dict(test_dataloader=DataLoader(Images(labels), batch_size=2), test_cfg=dict(),
                   test_evaluator=[Told(value)]) if test else {}
     return Runner(
-        Toy(), str(work_dir), train_dataloader=DataLoader(Images(), batch_size=2), **tested, **TOY,
+        Toy(), str(work_dir), train_dataloader=DataLoader(Images(), batch_size=2), **tested, train_cfg=plan,
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=.1)), custom_hooks=[hook or ResultHook(), *hooks],
-        cfg=Config(TOY), experiment_name=uuid4().hex, default_scope='mmpretrain', **kwargs)
+        cfg=Config(dict(train_cfg=plan)), experiment_name=uuid4().hex, default_scope='mmpretrain', **kwargs)
 
 
 def read(folder):
     return json.loads((folder / 'result.json').read_text())
+
+
+def logs_of(folder):
+    return ''.join(path.read_text() for path in folder.glob('*/*.log'))
 
 
 def free_port():
@@ -108,7 +112,7 @@ def test_labels_are_checked_before_the_first_step(tmp_path):
     assert not list((tmp_path / 'run').glob('*.pth'))
 
 
-@pytest.mark.parametrize('value', ['none', float('nan'), None])
+@pytest.mark.parametrize('value', ['none', float('nan'), None, torch.tensor([float('nan')]), {'a': object()}])
 def test_nothing_is_written_without_a_metric(tmp_path, value):
     toy_runner(tmp_path / 'run', value).train()
     assert (tmp_path / 'run/epoch_2.pth').exists() and not (tmp_path / 'run/result.json').exists()
@@ -121,10 +125,44 @@ class StopAfterOne(Hook):
         runner.train_loop.stop_training = True
 
 
-def test_a_stopped_training_is_not_finished(tmp_path):
+def test_a_training_that_was_stopped_early_is_finished(tmp_path):
     toy_runner(tmp_path / 'run', hooks=[StopAfterOne()]).train()
     result = read(tmp_path / 'run')
-    assert (result['epoch'], result['finished'], result['checkpoint']) == (1, False, 'epoch_1.pth')
+    assert (result['epoch'], result['finished'], result['checkpoint']) == (1, True, 'epoch_1.pth')
+
+
+class MidwayTest(Hook):
+    """A test in the middle of the training."""
+
+    def after_train_epoch(self, runner):
+        if runner.epoch == 0:
+            runner.test_loop.run()
+
+
+def test_an_unfinished_test_never_replaces_a_finished_one(tmp_path):
+    toy_runner(tmp_path / 'run', 60.).train()
+    before = read(tmp_path / 'run')
+    toy_runner(tmp_path / 'run', 10., hook=ResultHook(after_train=False), hooks=[MidwayTest()]).train()
+    assert read(tmp_path / 'run') == before
+    assert 'keeps its finished result (epoch 2 of 2' in logs_of(tmp_path / 'run')
+
+
+def test_a_finished_result_of_another_run_is_kept_beside(tmp_path):
+    for rate, seed in ((.1, 1), (.1, 1), (.2, 1), (.2, 2)):
+        runner = toy_runner(tmp_path, 100 * rate, randomness=dict(seed=seed))
+        runner.cfg.optim_wrapper = dict(optimizer=dict(lr=rate))
+        runner.train()
+    found = [json.loads((tmp_path / f'result{i}.json').read_text()) for i in ('', '.1', '.2')]
+    assert [(result['recipe']['optim_wrapper.optimizer.lr'], result['seed']) for result in found] == [
+        (.2, 2), (.1, 1), (.2, 1)]
+    assert len(list(tmp_path.glob('result*'))) == 3 and 'which no report counts' in logs_of(tmp_path)
+
+
+def test_iterations(tmp_path):
+    toy_runner(tmp_path / 'run', plan=dict(by_epoch=False, max_iters=3)).train()
+    result = read(tmp_path / 'run')
+    assert (result['epoch'], result['max_epochs'], result['iteration'], result['max_iters']) == (None, None, 3, 3)
+    assert result['finished'] and 'Result of iteration 3 of 3 written' in logs_of(tmp_path / 'run')
 
 
 def test_a_test_says_which_checkpoint_and_keeps_a_finished_result(tmp_path):

@@ -44,6 +44,13 @@ def test_the_task():
     (dict(type='VisionTransformer', arch='large', frozen_stages=12), '12 blocks frozen', 'ViT-L'),
     (dict(type='mmspt.PromptedViT', num_prompts=0, frozen=False), 'Full', 'ViT-B'),
     (dict(type='mmspt.PromptedViT', frozen=False, patch_size=32), 'VPT-Deep, backbone tuned', 'ViT-B/32'),
+    (dict(type='VisionTransformer', arch='b', frozen_stages=12, patch_size=32), 'Linear', 'ViT-B/32'),
+    (dict(type='VisionTransformer', arch='deit-base', frozen_stages=2), '2 blocks frozen', 'DeiT-B'),
+    (dict(type='VisionTransformer', arch='deit-s', frozen_stages=12), 'Linear', 'DeiT-S'),
+    (dict(type='VisionTransformer', arch=dict(num_layers=4), frozen_stages=4), 'Linear', 'custom'),
+    (dict(type='VisionTransformer', arch=dict(num_layers=4), frozen_stages=2), '2 blocks frozen', 'custom'),
+    (dict(type='SwinTransformer', arch='tiny', frozen_stages=1), '1 blocks frozen', 'tiny'),
+    (dict(type='ResNet', depth=50, frozen_stages=1), '1 blocks frozen', 'ResNet'),
     (dict(type='ResNet', depth=50), 'Full', 'ResNet'),
 ])
 def test_other_backbones(backbone, method, arch):
@@ -65,17 +72,70 @@ def test_holes_and_test_time_augmentation():
 
 
 def test_the_recipe_sees_what_seeds_must_share():
-    """Rate, batch, prompts and split count; seed, workers, paths and the test do not."""
+    """All that shapes the weights counts; seed, workers, folders, the test and what a run was resumed from do not."""
     base = of('spt/vit-b_mae_cub.py')['recipe']
+    hooks = Config.fromfile(ROOT / 'configs/spt/vit-b_mae_cub.py').custom_hooks
     assert base['optim_wrapper.optimizer.lr'] == 5e-2
     for same in (dict(randomness=dict(seed=3)), {'train_dataloader.num_workers': 1},
                  {'train_dataloader.dataset.data_root': 'elsewhere'}, {'test_dataloader.batch_size': 1},
-                 {'model.backbone.init_cfg.checkpoint': 'elsewhere.pth'}):
+                 {'model.backbone.init_cfg.checkpoint': '/elsewhere/mae_pretrain_vit_base.pth'},
+                 dict(resume=True, load_from='run/epoch_3.pth')):
         assert of('spt/vit-b_mae_cub.py', **same)['recipe'] == base
     for key, changed in {'optim_wrapper.optimizer.lr': {'optim_wrapper.optimizer.lr': 1e-2},
                          'batch_size': {'train_dataloader.batch_size': 64},
                          'train.split': {'train_dataloader.dataset.split': 'val'},
-                         'prompts.initializer.type': {'custom_hooks.0.initializer.type': 'mmspt.KMeansInit'}}.items():
+                         'custom_hooks.0.initializer.type': {'custom_hooks.0.initializer.type': 'mmspt.KMeansInit'},
+                         'model.backbone.init_cfg.checkpoint': {'model.backbone.init_cfg.checkpoint': 'other.pth'},
+                         'load_from': dict(load_from='weights/other.pth'),
+                         'model.head.loss.type': {'model.head.loss.type': 'LabelSmoothLoss'},
+                         'model.train_cfg.augments.type': {'model.train_cfg': dict(augments=dict(type='Mixup'))},
+                         'data_preprocessor.to_rgb': {'data_preprocessor.to_rgb': False},
+                         'custom_hooks.1.type': dict(custom_hooks=[*hooks, dict(type='EMAHook')]),
+                         'sampler.type': {'train_dataloader.sampler.type': 'RepeatAugSampler'},
+                         'drop_last': {'train_dataloader.drop_last': False},
+                         'max_epochs': {'train_cfg.max_epochs': 50},
+                         'train.pipeline.1.scale': {'train_dataloader.dataset.pipeline.1.scale': 448}}.items():
         recipe = of('spt/vit-b_mae_cub.py', **changed)['recipe']
         assert {name for name in recipe if recipe[name] != base.get(name)} == {key}
     assert describe(Config.fromfile(ROOT / 'configs/spt/vit-b_mae_cub.py'), world_size=4)['recipe']['batch_size'] == 128
+
+
+def wrapped(*datasets, **more):
+    return dict(dataset=dict(type='ConcatDataset', datasets=[dict(dataset) for dataset in datasets], **more))
+
+
+CUB = dict(type='mmspt.CUB', data_root='/here/cub', split='test')
+
+
+def test_data_sets_within_others():
+    """One within is itself; several are a task of their own."""
+    one = describe(dict(test_dataloader=wrapped(CUB)))
+    assert (one['task'], one['group'], one['split']) == ('cub', 'FGVC', 'test')
+    two = describe(dict(test_dataloader=wrapped(CUB, CUB | dict(type='mmspt.StanfordDogs')),
+                        train_dataloader=wrapped(CUB | dict(split='train'), CUB | dict(split='val'))))
+    assert (two['task'], two['group'], two['split']) == ('cub + dogs', 'Other', 'test')
+    assert two['trained_on'] == dict(dataset='CUB', split='train + val')
+
+
+def test_folders_of_data_sets_within_others_are_not_in_the_recipe():
+    here, there = (describe(dict(train_dataloader=wrapped(
+        dict(type='CustomDataset', data_root=root, ann_file=f'{root}/{name}'))))['recipe']
+        for root, name in (('/here', 'train.txt'), ('/the/re', 'train.txt')))
+    assert here == there and here['train.datasets.0.ann_file'] == 'train.txt'
+    other = describe(dict(train_dataloader=wrapped(dict(type='CustomDataset', ann_file='fold_2/train.txt'))))['recipe']
+    assert other['train.datasets.0.ann_file'] == 'fold_2/train.txt'
+
+
+def test_objects_have_no_address_in_the_recipe():
+    recipes = [describe(dict(custom_hooks=[object()]))['recipe'] for _ in range(2)]
+    assert recipes[0] == recipes[1] and ' at ' not in str(recipes)
+
+
+@pytest.mark.parametrize(('train', 'shared'), [
+    (CUB, True), (CUB | dict(split='train'), False), (CUB | dict(data_root='/there'), False),
+    (dict(type='RepeatDataset', times=2, dataset=CUB | dict(pipeline=[])), True),
+])
+def test_training_on_what_is_tested_is_told(train, shared):
+    found = describe(dict(test_dataloader=dict(dataset=CUB), train_dataloader=dict(dataset=train)))
+    assert found['trained_on'].get('tested', False) is shared
+    assert 'tested' not in describe(dict())['trained_on']

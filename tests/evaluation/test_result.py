@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmspt.evaluation import plain_metrics, read_result, write_result
+from mmspt.evaluation import plain_metrics, read_result, set_aside, write_result
 from results import make
 
 
@@ -17,6 +17,22 @@ def test_round_trip(tmp_path):
     content = json.loads(path.read_text()) | dict(added_later=1)
     path.write_text(json.dumps(content))
     assert read_result(str(path)) == result
+    del content['iteration'], content['max_iters']  # as an earlier version wrote it
+    path.write_text(json.dumps(content))
+    assert read_result(str(path)) == result
+
+
+def test_progress():
+    assert make(epoch=2, max_epochs=3).progress == 'epoch 2 of 3'
+    assert make(epoch=None, max_epochs=None, iteration=20, max_iters=30).progress == 'iteration 20 of 30'
+
+
+def test_what_is_set_aside_is_kept(tmp_path):
+    path = tmp_path / 'result.json'
+    for seed, name in ((1, 'result.1.json'), (2, 'result.2.json')):
+        write_result(make(seed=seed), str(path))
+        assert set_aside(str(path)) == str(tmp_path / name) and not path.exists()
+    assert [read_result(str(tmp_path / f'result.{i}.json')).seed for i in (1, 2)] == [1, 2]
 
 
 @pytest.mark.parametrize(('change', 'message'), [
@@ -48,3 +64,18 @@ def test_metrics_become_plain():
     for missing in (None, {}, {'a': None}, {'a': torch.tensor(float('nan'))}):
         with pytest.raises(ValueError, match=r'set test_evaluator|must be finite'):
             plain_metrics(missing)
+
+
+def test_metrics_within_others_become_plain():
+    nested = {'a': {'b': [torch.tensor([1., 2.]), np.float32(.5)]}, 'c': (1, 'text')}
+    assert plain_metrics(nested) == {'a': {'b': [[1., 2.], .5]}, 'c': [1, 'text']}
+
+
+@pytest.mark.parametrize(('value', 'message'), [
+    (torch.tensor([1., float('nan')]), r"finite, but 'm\.1' is nan"), ({'x': [None]}, r"finite, but 'm\.x\.0' is None"),
+    ([np.array([float('inf')])], r"finite, but 'm\.0\.0' is inf"), (object(), r"numbers or text, but 'm' is a object"),
+    (1j, "numbers or text, but 'm' is a complex"),
+])
+def test_metrics_that_json_cannot_hold_are_refused(value, message):
+    with pytest.raises(ValueError, match=message):
+        plain_metrics({'m': value})

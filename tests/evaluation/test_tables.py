@@ -3,9 +3,10 @@ import numpy as np
 import pytest
 
 from mmspt.datasets.tasks import TASKS
-from mmspt.evaluation import build_tables
+from mmspt.evaluation import Run, build_tables
 from mmspt.evaluation.rendering import grid, markdown, plain
-from results import run
+from mmspt.evaluation.settings import name_setting
+from results import make, run
 
 FGVC = [key for key, task in TASKS.items() if task.group == 'FGVC']
 
@@ -47,6 +48,8 @@ def test_a_group_has_a_mean_when_all_of_its_tasks_are_there():
     (dict(num_images=40), "tested on 40 images of the benchmark's 5,794"),
     (dict(split='val', num_images=5794), "tested on the split 'val'"),
     (dict(tta=True), 'with test-time augmentation'),
+    (dict(trained_on=dict(dataset='CUB', split='test'), recipe={'train.split': 'test'}), "trained on the split 'test'"),
+    (dict(trained_on=dict(dataset='CUB', split='trainval', tested=True)), 'trained on the images it was tested on'),
 ])
 def test_another_test_is_marked_and_left_out_of_the_mean(changes, why):
     runs = [run(70., task=task) for task in FGVC[1:]] + [run(99., **changes)]
@@ -83,9 +86,44 @@ def test_settings_that_differ_in_many_keys_keep_rows_of_their_own():
     assert sorted(row.cells['cub'].values for row in rows) == [(70., ), (71., ), (72., )]
 
 
-def test_a_mere_test_joins_its_config():
-    _, (row, ), notes = only([run(70.), run(72., seed=1, recipe=None, trained_on=None)])
-    assert row.cells['cub'].values == (70., 72.) and notes == []
+def test_a_rival_without_a_recipe_gives_no_names():
+    slow, fast, tested = (make(recipe=recipe) for recipe in ({'a.b': 1, 'c': 0}, {'a.b': 2, 'c': 0}, None))
+    settings = [[Run('run', result)] for result in (slow, fast, tested)]
+    assert [name_setting(members, settings) for members in settings] == [
+        'vit-b_mae_cub a.b=1', 'vit-b_mae_cub a.b=2', 'vit-b_mae_cub']
+
+
+def test_none_is_another_setting_than_a_missing_key():
+    _, rows, _ = only([run(70., recipe={'model.neck': None}), run(71., recipe={})])
+    assert {row.label: row.cells['cub'].values for row in rows} == {
+        'SPT-Deep, vit-b_mae_cub model.neck=None': (70., ), 'SPT-Deep, vit-b_mae_cub model.neck=default': (71., )}
+
+
+def test_a_mere_test_has_a_row_of_its_own():
+    """What was only tested may have been trained in another way."""
+    tested = dict(recipe=None, trained_on=None)
+    _, (row, other), notes = only([run(70.), run(10., 'a', seed=1, **tested), run(20., 'b', seed=2, **tested)])
+    assert (row.label, row.cells['cub'].values) == ('SPT-Deep', (70., ))
+    assert (other.label, other.cells['cub'].values) == ('SPT-Deep, only tested', (10., 20.))
+    assert notes == ['SPT-Deep, only tested, CUB-200-2011: only tested, so whether these were trained alike is not '
+                     'known (a, b)']
+    fast = {'optim_wrapper.optimizer.lr': 0.9}
+    _, rows, _ = only([run(70.), run(71., recipe=fast), run(72., seed=1, **tested)])
+    assert [row.label for row in rows] == ['SPT-Deep, only tested', 'SPT-Deep, vit-b_mae_cub optimizer.lr=0.05',
+                                           'SPT-Deep, vit-b_mae_cub optimizer.lr=0.9']
+
+
+def test_a_row_that_mixes_training_splits_says_so():
+    runs = [run(70., task=task, trained_on=dict(dataset='x', split='train' if task == 'cub' else 'trainval'))
+            for task in FGVC]
+    _, _, (note, ) = only(runs)
+    assert note.startswith("SPT-Deep: trained on different splits: 'train' (CUB-200-2011); 'trainval' (")
+    assert only(runs[1:])[2] == []
+
+
+def test_what_a_run_is_noted_for_is_told():
+    _, _, notes = only([run(70.)._replace(note='look here')])
+    assert notes == ['run: look here']
 
 
 def test_methods_backbones_and_starts_have_rows_of_their_own():

@@ -22,7 +22,7 @@ def folder(tmp_path):
 
 
 def names(found, top):
-    return [[os.path.relpath(item.folder, top) for item in part] for part in found]
+    return [[os.path.relpath(item.folder, top) for item in part] for part in found[:2]]
 
 
 def test_what_is_a_run(folder):
@@ -37,14 +37,14 @@ def test_a_run_that_is_reached_twice_counts_once(folder):
     top = folder('a/run/result.json', 'a/half/last_checkpoint')
     (top / 'link').symlink_to(top / 'a')
     asked = [str(top / 'a' / 'run'), str(top / 'a'), str(top / 'link'), str(top / 'a' / 'half') + os.sep]
-    runs, unfinished = find_runs(asked)
+    runs, unfinished, _ = find_runs(asked)
     assert len(runs) == len(unfinished) == 1
 
 
 def test_the_remedy_names_the_config_of_the_training(folder):
     top = folder('run/last_checkpoint', 'run/job.py', 'run/job_test.py', 'run/job_init_prompts.py')
     (top / 'run/last_checkpoint').write_text('/somewhere/epoch_3.pth')
-    (_, (item, )) = find_runs([str(top)])
+    (item, ) = find_runs([str(top)]).unfinished
     assert 'last checkpoint: epoch_3.pth' in item.lacks
     assert item.remedy.startswith(f'python tools/train.py {top}/run/job.py --work-dir {top}/run --resume')
 
@@ -55,3 +55,44 @@ def test_trials_of_a_search_are_no_runs(folder):
                  f'sweep/final/1a2b/seed_1/{logs}', f'other/trials/1a2b/{logs}')
     assert names(find_runs([str(top)]), top) == [['sweep/final/1a2b/seed_0'],
                                                  ['other/trials/1a2b', 'sweep/final/1a2b/seed_1']]
+
+
+@pytest.mark.parametrize(('text', 'untested'), [
+    ('model = dict()\n', True), ('test_dataloader = None\n', True),
+    ("model = dict()\ntest_dataloader = dict(\n    batch_size=1)\n", False), ('', False),
+])
+def test_a_run_without_a_test_is_passed_by(folder, text, untested):
+    """Its config is read, never executed."""
+    top = folder('run/last_checkpoint', 'run/job.py')
+    (top / 'run/job.py').write_text(text and f'{text}raise RuntimeError\n')
+    found = find_runs([str(top)])
+    assert [item.folder for item in found.untested] == [str(top / 'run')] * untested
+    assert len(found.unfinished) == (not untested)
+
+
+@pytest.mark.parametrize('left', ['result', 'logs'])
+def test_the_remedy_of_a_mere_test_is_a_test(folder, left):
+    top = folder('run/job_test.py', 'run/20260101_120000/20260101_120000.log')
+    if left == 'result':
+        write_result(make(trained_on=None, recipe=None, finished=False, epoch=3), str(top / 'run/result.json'))
+    (item, ) = find_runs([str(top)]).unfinished
+    assert item.remedy == f'python tools/test.py CONFIG CHECKPOINT --work-dir {top}/run'
+
+
+@pytest.mark.parametrize('name', ['last_checkpoint', '20260101_120000/vis_data/scalars.json'])
+def test_a_training_after_the_result_is_noted(folder, name):
+    """A test's folder of logs has no scalars."""
+    top = folder('run/result.json', f'run/{name}', 'run/20270101_120000/20270101_120000.json')
+    os.utime(top / 'run/result.json', (1000, 1000))
+    os.utime(top / 'run' / name, (900, 900))
+    (run, ) = find_runs([str(top)]).runs
+    assert run.note is None
+    os.utime(top / 'run' / name, (1100, 1100))
+    (run, ) = find_runs([str(top)]).runs
+    assert run.note.startswith(f'{name} is newer than result.json')
+
+
+def test_a_result_that_was_set_aside_is_not_counted(folder):
+    top = folder('run/result.json')
+    (top / 'run/result.1.json').write_text((top / 'run/result.json').read_text())
+    assert len(find_runs([str(top)]).runs) == 1

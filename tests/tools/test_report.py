@@ -29,18 +29,25 @@ def finished(job):
 
 
 def test_report(job, finished):
-    out = job.root / 'reports/all'
+    out, pretraining = job.root / 'reports/all', finished / 'pretraining'
+    pretraining.mkdir()  # has nothing to report, and is no fault
+    (pretraining / 'mae.py').write_text('model = dict()\ntest_dataloader = None\n')
+    (pretraining / 'last_checkpoint').write_text('epoch_300.pth')
+    tool('test.py', job.config, finished / 'job/epoch_2.pth', '--work-dir', finished / 'job')  # changes nothing
     shown = tool('report.py', finished, finished / 'job', '--out', out)
     assert 'FGVC: top-1 accuracy (%)' in shown and '80.00 ±1.41' in shown and '80.13 ±0.34' in shown
     assert 'Other: top-1 accuracy (%)' in shown and 'CustomDataset data' in shown and '1 of 5 tasks' in shown
+    assert f"passed by, since its config has no test_dataloader: '{pretraining}'" in shown
     assert 'https://github.com/WangYZ1608/Self-Prompt-Tuning' in shown
 
     content = json.loads(out.with_suffix('.json').read_text())
     assert [table['group'] for table in content['tables']] == ['FGVC', 'Other'] and content['unfinished'] == []
+    assert [run['note'] for run in content['runs']] == [None] * 3
     assert sorted(run['seed'] for run in content['runs']) == [0, 1, 2]  # the run that was named twice counts once
     text = out.with_suffix('.md').read_text()
     assert '| SPT-Deep | ViT-B MAE | 80.00 ±1.41 |' in text
-    assert '| CustomDataset train.txt | test.txt, 6 images |' in text
+    assert '| epoch 2 of 2 | CustomDataset train.txt | test.txt, 6 images |' in text
+    assert f'## Without a test\n\n- `{pretraining}`' in text and content['untested'] == [str(pretraining)]
     assert not list(out.parent.glob('*.tmp'))
 
 
@@ -60,7 +67,7 @@ def test_unfinished_runs_are_named_and_the_others_reported(job, finished):
     flat = ' '.join(shown.split())
     for name, lacks in (('runs/killed', 'no result.json: not trained to its end, or not tested (last checkpoint: '
                                         'epoch_2.pth)'),
-                        ('runs/early', 'result.json is not of the last epoch (epoch 1 of 2, epoch_1.pth)'),
+                        ('runs/early', "result.json is not of the training's end (epoch 1 of 2, epoch_1.pth)"),
                         ('runs/torn', 'a result must be whole JSON'),
                         ('runs/metric', "result.json has no 'accuracy/top1', only multi-label/mAP"),
                         ('empty', 'holds no run'), ('absent', 'is no folder')):

@@ -12,7 +12,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
 
 import mmspt
-from mmspt.evaluation import FILE_NAME, Result, describe, plain_metrics, read_result, write_result
+from mmspt.evaluation import FILE_NAME, Result, describe, plain_metrics, read_result, set_aside, write_result
 from mmspt.registry import HOOKS
 
 from ..checks import check_data_folder, check_labels
@@ -24,8 +24,9 @@ class ResultHook(Hook):
     """Write ``result.json`` to the work directory after every test, and test once when training ends.
 
     The last weights are tested, never the best on the test set. Before training the test set is built and its labels
-    are checked, so that a broken one is known before work is lost. A run without a test loader is left alone. A mere
-    test (``tools/test.py``) never replaces a finished training's result.
+    are checked, so that a broken one is known before work is lost. A run without a test loader is left alone. Neither
+    a mere test (``tools/test.py``) nor an unfinished training replaces a finished training's result; that of another
+    recipe or seed is kept beside as ``result.1.json`` and so on.
 
     Args:
         after_train (bool): Whether training ends with a test; False leaves testing to ``tools/test.py``.
@@ -78,13 +79,18 @@ class ResultHook(Hook):
             return
         result = make_result(runner, plain, self._loaded)
         kept = _finished(path)
-        if kept is not None and result.trained_on is None and (kept.trained_on is not None or not result.finished):
-            runner.logger.warning(f"'{path}' keeps its finished result (epoch {kept.epoch}, {kept.checkpoint}); to "
-                                  'replace it by this test, delete it first, or name another --work-dir')
+        if kept is not None and (not result.finished or (result.trained_on is None and kept.trained_on is not None)):
+            runner.logger.warning(f"'{path}' keeps its finished result ({kept.progress}, {kept.checkpoint}), not this "
+                                  f'one ({result.progress}); to replace it, delete it first, or name another '
+                                  '--work-dir')
             return
+        if kept is not None and (kept.recipe, kept.seed) != (result.recipe, result.seed):
+            aside = set_aside(path)
+            runner.logger.warning(f"'{path}' was of another recipe or seed; it is kept as '{aside}', which no report "
+                                  'counts; name another --work-dir for each')
         os.makedirs(runner.work_dir, exist_ok=True)
         write_result(result, path)
-        runner.logger.info(f"Result of epoch {result.epoch} of {result.max_epochs} written to '{path}'")
+        runner.logger.info(f"Result of {result.progress} written to '{path}'")
 
 
 def make_result(runner: Runner, metrics: dict[str, Any], loaded: dict[str, Any] | None) -> Result:
@@ -98,14 +104,18 @@ def make_result(runner: Runner, metrics: dict[str, Any], loaded: dict[str, Any] 
     trained = loaded is None and isinstance(runner._train_loop, BaseLoop)
     at = dict(epoch=runner.epoch, iter=runner.iter, seed=runner.seed) if trained else loaded or {}
     plan = runner.cfg.get('train_cfg') or {}
-    counted, wanted = ('iter', plan.get('max_iters')) if 'max_iters' in plan else ('epoch', plan.get('max_epochs'))
+    iterations = plan.get('max_iters') is not None
+    reached, wanted = at.get('iter' if iterations else 'epoch'), plan.get('max_iters' if iterations else 'max_epochs')
+    stopped = trained and getattr(runner.train_loop, 'stop_training', False)  # by EarlyStoppingHook and the like
     return Result(
         **describe(runner.cfg, trained, dist.get_world_size()),
         num_images=len(runner.test_loop.dataloader.dataset),
         seed=at.get('seed', runner.seed),
-        epoch=at.get('epoch'),
-        max_epochs=plan.get('max_epochs'),
-        finished=wanted is not None and at.get(counted) == wanted,
+        epoch=None if iterations else reached,
+        max_epochs=None if iterations else wanted,
+        iteration=reached if iterations else None,
+        max_iters=wanted if iterations else None,
+        finished=stopped or (wanted is not None and reached == wanted),
         metrics=metrics,
         checkpoint=_saved(runner) if trained else runner._load_from,
         versions=dict(mmspt=mmspt.__version__, torch=torch.__version__, mmengine=mmengine.__version__,

@@ -22,6 +22,7 @@ from mmspt.datasets.audit.config_source import read_config
 from mmspt.datasets.audit.report import check_source
 from mmspt.datasets.audit.sources import Source, read_task
 from mmspt.datasets.tasks import FGVC, TASKS, VTAB
+from mmspt.files import write_text
 
 FOLDERS = dict(cub='CUB_200_2011', nabirds='nabirds', flowers102='flowers102', dogs='stanford_dogs',
                cars='stanford_cars')
@@ -123,8 +124,7 @@ def main() -> None:
             reports.append(check_source(source, not args.quick, args.workers, partial(_advance, progress, bar)))
         show(reports[-1], console)
     if args.json:
-        with open(args.json, 'w', encoding='utf-8') as file:
-            json.dump(reports, file, indent=1)
+        write_text(args.json, json.dumps(reports, indent=1) + '\n')
     faults = sum(not finding['note'] for report in reports for finding in report['findings'])
     console.print(f'{faults:,} fault{"s" * (faults > 1)}' if faults else 'nothing wrong', highlight=False)
     raise SystemExit(1 if faults else 0)

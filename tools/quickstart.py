@@ -18,6 +18,7 @@ from rich.progress import Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from mmspt.evaluation import FILE_NAME, METRIC, read_result
+from mmspt.files import write_text
 from mmspt.visualization import plot_accuracy, read_scalars
 
 TOOLS = osp.dirname(osp.abspath(__file__))
@@ -65,11 +66,11 @@ def run(config: str, work_dir: str, on_epoch: Callable[[int], object]) -> dict:
     if osp.isfile(path):
         return json.loads(_read(path))
     os.makedirs(work_dir, exist_ok=True)
-    _write(begun, text)
+    write_text(begun, text)
     seconds = run_tool('train.py', config, '--work-dir', work_dir, '--resume', log=osp.join(work_dir, 'train.txt'),
                        watch=work_dir, on_epoch=on_epoch)
     test = read_result(osp.join(work_dir, FILE_NAME)).metrics[METRIC]
-    _write(path, json.dumps(dict(val=read_scalars(work_dir, METRIC), test=test, seconds=seconds,
+    write_text(path, json.dumps(dict(val=read_scalars(work_dir, METRIC), test=test, seconds=seconds,
                                  trained=count_trained(config))))
     return json.loads(_read(path))
 
@@ -77,12 +78,6 @@ def run(config: str, work_dir: str, on_epoch: Callable[[int], object]) -> dict:
 def _read(path: str) -> str:
     with open(path, encoding='utf-8') as file:
         return file.read()
-
-
-def _write(path: str, text: str) -> None:
-    with open(f'{path}.tmp', 'w', encoding='utf-8') as file:
-        file.write(text)
-    os.replace(f'{path}.tmp', path)
 
 
 def count_trained(config: str) -> int:

@@ -12,6 +12,7 @@ from rich.table import Table as RichTable
 
 from mmspt.evaluation import METRIC, Found, Table, build_tables, find_runs
 from mmspt.evaluation.rendering import grid, markdown, plain
+from mmspt.files import write_text
 
 WIDTH = 200  # columns where the output is no terminal
 
@@ -68,9 +69,7 @@ def write(prefix: str, found: Found, tables: list[Table]) -> None:
     os.makedirs(osp.dirname(prefix) or '.', exist_ok=True)
     for path, text in ((f'{prefix}.md', report(found, tables)),
                        (f'{prefix}.json', json.dumps(content, indent=2, allow_nan=False) + '\n')):
-        with open(f'{path}.tmp', 'w', encoding='utf-8') as file:
-            file.write(text)
-        os.replace(f'{path}.tmp', path)
+        write_text(path, text)
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from rich.markdown import Markdown
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from mmspt.engine.checks import check_config
+from mmspt.files import write_text
 from mmspt.search.finals import read_tested, run_finals
 from mmspt.search.lock import locked
 from mmspt.search.loop import RunningTrial, name_folder, search
@@ -72,9 +73,7 @@ class Launcher:
         self.flags = [f'--amp={amp}'] if amp else []
         self.metric = metric
         self.last_step = length(cfg) if metric else None
-        with open(f'{self.config}.tmp', 'w', encoding='utf-8') as file:
-            file.write(cfg.pretty_text)
-        os.replace(f'{self.config}.tmp', self.config)
+        write_text(self.config, cfg.pretty_text)
 
     def __call__(self, settings: dict[str, Any], work_dir: str, environment: dict[str, str]) -> TrainProcess:
         validated = read_scalars(work_dir, self.metric) if self.metric else ()

@@ -8,6 +8,8 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from itertools import count
 from typing import Any, get_type_hints
 
+from mmspt.files import write_text
+
 FILE_NAME = 'result.json'
 
 
@@ -94,10 +96,7 @@ def _plain(value: Any, name: str) -> Any:
 
 def write_result(result: Result, path: str) -> None:
     """Write beside ``path`` and rename, so that no half-written file is ever found there."""
-    text = json.dumps(asdict(result), indent=2, allow_nan=False)
-    with open(f'{path}.tmp', 'w', encoding='utf-8') as file:
-        file.write(f'{text}\n')
-    os.replace(f'{path}.tmp', path)
+    write_text(path, json.dumps(asdict(result), indent=2, allow_nan=False) + '\n')
 
 
 def set_aside(path: str) -> str:

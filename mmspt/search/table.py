@@ -6,6 +6,8 @@ from typing import Any
 
 import optuna
 
+from mmspt.files import write_text
+
 from .finals import spread
 from .space import Parameter, describe
 from .study import COMPLETE, PRUNED, best
@@ -69,7 +71,4 @@ def write(summary: dict[str, Any], folder: str, title: str) -> None:
     """Write results.json and results.md, each beside and renamed."""
     for name, text in (('results.json', json.dumps(summary, indent=2, allow_nan=False) + '\n'),
                        ('results.md', to_markdown(summary, title))):
-        path = os.path.join(folder, name)
-        with open(f'{path}.tmp', 'w', encoding='utf-8') as file:
-            file.write(text)
-        os.replace(f'{path}.tmp', path)
+        write_text(os.path.join(folder, name), text)

@@ -75,13 +75,14 @@ def write(prefix: str, found: Found, tables: list[Table]) -> None:
 def main() -> None:
     args = parse_args()
     found = find_runs(args.work_dirs)
+    console = Console(width=None if sys.stdout.isatty() else WIDTH, markup=False, highlight=False)
     if found.runs:
         tables = build_tables(found.runs)
-        show(tables, Console(width=None if sys.stdout.isatty() else WIDTH, markup=False, highlight=False))
+        show(tables, console)
         if args.out:
             write(args.out, found, tables)
     for item in found.untested:
-        print(f"passed by, since its config has no test_dataloader: '{item.folder}'")
+        console.print(f"passed by, since its config has no test_dataloader: '{item.folder}'", soft_wrap=True)
     lines = [f"'{folder}': {lacks}\n    {remedy}" for folder, lacks, remedy in found.unfinished]
     if not found.runs:
         raise SystemExit('\n'.join(['a report needs a finished run, there is none; these lack something:', *lines]

@@ -18,7 +18,7 @@ FIXED = re.compile(r'(train_dataloader\.dataset(?!\.pipeline\.)|train_dataloader
 CONSTRUCTOR = 'mmspt.TrainableOnlyOptimWrapperConstructor'
 DEFAULT = ('lr=1e-3:1e-1:log', 'prompt_decay=1e-4:1e-1:log', 'head_decay=1e-3:5:log')
 FORM = ('KEY=LOW:HIGH, KEY=LOW:HIGH:log or KEY=A,B,C, where KEY is lr, prompt_decay, head_decay or any key of '
-        '--cfg-options')
+        '--cfg-options but those that say which data are read')
 
 
 class Parameter(NamedTuple):

@@ -34,8 +34,9 @@ def test_in_any_folder(tmp_path, name):
 
 
 def test_work_directories_and_resuming_do_not_tell_searches_apart(tmp_path):
-    reopen(tmp_path)
-    reopen(tmp_path, config=dict(work_dir='x', resume=True, launcher='pytorch'))
+    study = reopen(tmp_path)
+    study.tell(study.ask(), 1.)
+    assert count(reopen(tmp_path, config=dict(work_dir='x', resume=True, launcher='pytorch'))) == 1
 
 
 @pytest.mark.parametrize(('keys', 'shown'), [

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from mmengine import dist
 from mmengine.hooks import Hook
-from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.optim import AmpOptimWrapper
 from mmengine.runner import Runner, autocast
 from rich.progress import track
@@ -25,6 +24,7 @@ from mmspt.registry import HOOKS, TASK_UTILS
 
 from ..checks import check_labels
 from ..token_loader import SeededImages, choose_images, iterate_images, share
+from ..unwrap import unwrap
 
 FILE_NAME = 'initial_prompts.safetensors'
 
@@ -91,7 +91,7 @@ class PromptInitHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Check the model and the labels; fill the prompts unless the run was resumed."""
-        model = _unwrap(runner.model)
+        model = unwrap(runner.model)
         backbone = find_prompted_vit(model)
         backbone.check_weights()
         check_labels(runner.train_dataloader.dataset, model)
@@ -115,7 +115,7 @@ class PromptInitHook(Hook):
 
     def before_test(self, runner: Runner) -> None:
         """Check the labels of the test set."""
-        check_labels(runner.test_loop.dataloader.dataset, _unwrap(runner.model))
+        check_labels(runner.test_loop.dataloader.dataset, unwrap(runner.model))
 
     def _gradient_came(self, gradient: Tensor) -> None:
         self._reached = True
@@ -218,12 +218,6 @@ class PromptInitHook(Hook):
 
 def _is_count(value: Any, least: int = 1) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def _unwrap(model: Any) -> nn.Module:
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
-    return model
 
 
 def find_prompted_vit(model: nn.Module) -> PromptedViT:

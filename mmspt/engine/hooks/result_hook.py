@@ -8,7 +8,6 @@ import mmpretrain
 import torch
 from mmengine import dist
 from mmengine.hooks import CheckpointHook, Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
 
 import mmspt
@@ -17,6 +16,7 @@ from mmspt.registry import HOOKS
 
 from ..checks import check_data_folder, check_labels
 from ..token_loader import seeded
+from ..unwrap import unwrap
 
 
 @HOOKS.register_module()
@@ -56,7 +56,7 @@ class ResultHook(Hook):
                 check_data_folder(dataset, 'test_dataloader')
             with seeded():  # the run's random numbers are those of a run without a test
                 loop = runner.test_loop
-            check_labels(loop.dataloader.dataset, _unwrap(runner.model))
+            check_labels(loop.dataloader.dataset, unwrap(runner.model))
         except (OSError, ValueError) as error:
             kind = next(kind for kind in (FileNotFoundError, OSError, ValueError) if isinstance(error, kind))
             raise kind(f'{error} (training ends with a test; to train without one, set '
@@ -120,10 +120,6 @@ def make_result(runner: Runner, metrics: dict[str, Any], loaded: dict[str, Any] 
         checkpoint=_saved(runner) if trained else runner._load_from,
         versions=dict(mmspt=mmspt.__version__, torch=torch.__version__, mmengine=mmengine.__version__,
                       mmpretrain=mmpretrain.__version__))
-
-
-def _unwrap(model: Any) -> Any:
-    return model.module if is_model_wrapper(model) else model
 
 
 def _saved(runner: Runner) -> str | None:

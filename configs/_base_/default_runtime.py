@@ -8,6 +8,7 @@ default_hooks = dict(
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='VisualizationHook', enable=False),
     result=dict(type='mmspt.ResultHook'),
+    nmi=dict(type='mmspt.PromptNMIHook', interval=50),
 )
 
 env_cfg = dict(
@@ -16,7 +17,9 @@ env_cfg = dict(
     dist_cfg=dict(backend='nccl'),
 )
 
-vis_backends = [dict(type='LocalVisBackend')]
+# MMEngine leaves out a backend whose save_dir is None, so this switches TensorBoard on:
+#     --cfg-options visualizer.vis_backends.1.save_dir=work_dirs/tensorboard/NAME
+vis_backends = [dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend', save_dir=None)]
 visualizer = dict(type='UniversalVisualizer', vis_backends=vis_backends)
 
 log_level = 'INFO'

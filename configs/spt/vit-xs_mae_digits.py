@@ -8,4 +8,4 @@ model = dict(head=dict(num_classes=10))
 
 param_scheduler = dict(warmup=2, end=12)
 train_cfg = dict(max_epochs=12, val_interval=1)
-default_hooks = dict(logger=dict(interval=7), checkpoint=dict(interval=4))
+default_hooks = dict(logger=dict(interval=7), checkpoint=dict(interval=4), nmi=dict(interval=7))

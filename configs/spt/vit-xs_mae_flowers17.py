@@ -17,4 +17,4 @@ test_dataloader = dict(num_workers=0, dataset=dict(pipeline=test_pipeline))
 
 param_scheduler = dict(warmup=2, end=10)
 train_cfg = dict(max_epochs=10, val_interval=1)
-default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=1))
+default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=1), nmi=dict(interval=11))

@@ -5,7 +5,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-USES = ('images', 'augmentation', 'positions', 'initializer')
+USES = ('images', 'augmentation', 'positions', 'initializer', 'nmi')
 
 
 def derive_seed(seed: int, use: str, index: int = 0) -> int:

@@ -5,14 +5,13 @@ import resource
 import sys
 import time
 from collections.abc import Generator, Iterable
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import closing
 from typing import Any
 
 import torch
 from mmengine import dist
 from mmengine.hooks import Hook
-from mmengine.optim import AmpOptimWrapper
-from mmengine.runner import Runner, autocast
+from mmengine.runner import Runner
 from rich.progress import track
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -22,9 +21,11 @@ from mmspt.prompts import PromptInitializer
 from mmspt.prompts.tokens import collect_tokens, derive_seed, plan_sample
 from mmspt.registry import HOOKS, TASK_UTILS
 
+from ..agree import agree
+from ..autocast import autocast_as_trained
 from ..checks import check_labels
 from ..token_loader import SeededImages, choose_images, iterate_images, share
-from ..unwrap import unwrap
+from ..unwrap import find_prompted_vit, unwrap
 
 FILE_NAME = 'initial_prompts.safetensors'
 
@@ -93,6 +94,9 @@ class PromptInitHook(Hook):
         """Check the model and the labels; fill the prompts unless the run was resumed."""
         model = unwrap(runner.model)
         backbone = find_prompted_vit(model)
+        if backbone is None:
+            raise ValueError(f"PromptInitHook needs a mmspt.PromptedViT, {type(model).__name__} has none: set "
+                             "model.backbone.type='mmspt.PromptedViT'")
         backbone.check_weights()
         check_labels(runner.train_dataloader.dataset, model)
         if runner.val_loop is not None:
@@ -146,7 +150,7 @@ class PromptInitHook(Hook):
             tokens, num_images = self._local_tokens(runner, model, backbone, int(seed))
         except Exception as e:  # told to the other ranks, which would wait for ever, and raised on this one
             error = e
-        _agree(error)
+        agree(error, 'prompt initialization')
         layers = _gather(tokens, num_images) if tokens is not None else [
             torch.empty(0, backbone.embed_dims)] * len(backbone.prompts)
         del tokens
@@ -160,7 +164,7 @@ class PromptInitHook(Hook):
                 save_prompts(prompts, path, initializer=name, seed=int(seed), images=num_images)
             except Exception as e:
                 error = e
-        _agree(error)
+        agree(error, 'prompt initialization')
         dist.broadcast(prompts)
         with torch.no_grad():
             backbone.prompts.copy_(prompts)
@@ -203,30 +207,15 @@ class PromptInitHook(Hook):
         training = backbone.training
         backbone.eval()
         try:
-            with self._autocast(runner), _progress(batches, f'{name}: tokens', steps) as progress:
+            with autocast_as_trained(runner, self.amp), _progress(batches, f'{name}: tokens', steps) as progress:
                 tokens = collect_tokens(progress, backbone.patch_tokens, len(indices), num_layers, keep, seed, copies)
         finally:
             backbone.train(training)
         return tokens[:, :len(mine)], count
 
-    def _autocast(self, runner: Runner) -> AbstractContextManager:
-        mixed = isinstance(runner.optim_wrapper, AmpOptimWrapper)
-        if not (mixed if self.amp is None else self.amp):
-            return nullcontext()
-        return autocast(dtype=runner.optim_wrapper.cast_dtype if mixed else None)
-
 
 def _is_count(value: Any, least: int = 1) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def find_prompted_vit(model: nn.Module) -> PromptedViT:
-    """Return the model's PromptedViT, or raise ValueError."""
-    for module in model.modules():
-        if isinstance(module, PromptedViT):
-            return module
-    raise ValueError(f"PromptInitHook needs a mmspt.PromptedViT, {type(model).__name__} has none: set "
-                     "model.backbone.type='mmspt.PromptedViT'")
 
 
 def save_prompts(prompts: Tensor, path: str, **metadata: Any) -> None:
@@ -252,16 +241,6 @@ def _gather(tokens: Tensor, num_images: int) -> list[Tensor]:
             images = torch.cat([part[:size].cpu() for part, size in zip(parts, sizes, strict=True)])
             layers.append(images.flatten(0, 1))
     return layers
-
-
-def _agree(error: Exception | None) -> None:
-    """Raise this rank's error, or, where another rank failed, say which and stop as well."""
-    texts = dist.all_gather_object(None if error is None else f'{type(error).__name__}: {error}')
-    if error is not None:
-        raise error
-    failed = {f'rank {rank}': text for rank, text in enumerate(texts) if text is not None}
-    if failed:
-        raise RuntimeError(f'prompt initialization failed on another process: {failed}')
 
 
 def _progress(items: Iterable, description: str, total: int) -> closing[Generator]:

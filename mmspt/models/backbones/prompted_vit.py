@@ -1,8 +1,8 @@
 """A Vision Transformer with prompt tokens: VPT (https://arxiv.org/abs/2203.12119), SPT (https://arxiv.org/abs/2402.02382)."""
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,16 @@ from .frozen_vit import FrozenViT
 is_compiling = getattr(torch.compiler, 'is_compiling', None) or torch._dynamo.is_compiling
 
 PROMPT_TYPES = ('deep', 'shallow')
+
+
+class BlockInput(NamedTuple):
+    """What block i reads."""
+    tokens: Tensor
+    """All but prompts, (B, n + N_e, D), n = 1 with CLS; for block 1 with the position embedding."""
+    prompts: Tensor
+    """P_{i-1}: (N_p, D) where the block has prompts of its own, (B, N_p, D) where they travelled through blocks."""
+    patches: Tensor
+    """E_{i-1}, (B, N_e, D); E_0 is the output of the patch embedding without the position embedding."""
 
 
 def uniform_bound(patch_size: Sequence[int], embed_dims: int, in_channels: int = 3) -> float:
@@ -185,12 +195,7 @@ class PromptedViT(FrozenViT):
         outs = []
         for i, layer in enumerate(islice(self.layers, last + 1)):
             keys_values = kept[i]
-            prompts = self._prompts_of(i, len(x)) if keys_values is None else None
-            if prompts is not None or keys_values is not None:
-                x, inside = without(x, n, inside), 0
-            if prompts is not None and self._reads_prompts(i):
-                x = torch.cat((x[:, :n], prompts.expand(len(x), -1, -1).to(x.dtype), x[:, n:]), dim=1)
-                prompts, inside = None, self.num_prompts
+            x, prompts, inside = self._exchange(x, i, inside, keys_values)
             if i == last and shortened and self.out_type == 'cls_token':
                 x, inside = layer(x, prompts, 1, keys_values), 0
             elif i == last and shortened and self.out_type == 'avg_featmap' and not self._normalizes(i):
@@ -205,6 +210,55 @@ class PromptedViT(FrozenViT):
                 pooled = self.out_type == 'avg_featmap' and self.pool_prompts
                 outs.append(self._format_output(x if pooled else without(x, n, inside), resolution))
         return tuple(outs)
+
+    def _exchange(self, x: Tensor, block: int, inside: int,
+                  keys_values: Tensor | None = None) -> tuple[Tensor, Tensor | None, int]:
+        """Give a block its own prompts, if it has any, in place of those among its tokens.
+
+        Args:
+            x (Tensor): What left the block before, (B, n + inside + N_e, D).
+            block (int): i - 1 of block i.
+            inside (int): Number of prompts among the tokens.
+            keys_values (Tensor | None): The prompts' keys and values, if they were kept.
+
+        Returns:
+            tuple[Tensor, Tensor | None, int]: Tokens; the prompts, where the block reads them as keys and values; the
+            number of prompts among the tokens.
+        """
+        n = self.num_extra_tokens
+        prompts = self._prompts_of(block, len(x)) if keys_values is None else None
+        if prompts is not None or keys_values is not None:
+            x, inside = without(x, n, inside), 0
+        if prompts is not None and self._reads_prompts(block):
+            x = torch.cat((x[:, :n], prompts.expand(len(x), -1, -1).to(x.dtype), x[:, n:]), dim=1)
+            prompts, inside = None, self.num_prompts
+        return x, prompts, inside
+
+    @torch.no_grad()
+    def block_inputs(self, images: Tensor) -> Iterator[BlockInput]:
+        """Stream what blocks 1, ..., L read of the network with its prompts, one block at a time.
+
+        The caller sets eval mode.
+
+        Args:
+            images (Tensor): (B, 3, H, W).
+
+        Yields:
+            BlockInput: Of block i.
+
+        Raises:
+            ValueError: The model has no prompts.
+        """
+        if self.prompts is None:
+            raise ValueError('block_inputs streams what prompts meet, which needs num_prompts of at least 1, got 0')
+        x, patches, _ = self._embed(images)
+        n, inside = self.num_extra_tokens, 0
+        for i, layer in enumerate(self.layers):
+            x, prompts, inside = self._exchange(x, i, inside)
+            read = self.prompts[i] if i < len(self.prompts) else x[:, n:n + inside]
+            yield BlockInput(without(x, n, inside), read, patches if i == 0 else x[:, n + inside:])
+            if i + 1 < self.num_layers:
+                x = layer(x, prompts)
 
     def _normalizes(self, block: int) -> bool:
         """Whether the final norm follows a block."""

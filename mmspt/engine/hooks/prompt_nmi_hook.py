@@ -1,0 +1,121 @@
+"""Measure, while a model trains, how much its prompts and the patches know of each other."""
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from mmengine import dist
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from torch import Tensor
+
+from mmspt.models import PromptedViT
+from mmspt.prompts.nmi import check_normalizer, normalized_mutual_information
+from mmspt.prompts.tokens import derive_seed
+from mmspt.registry import HOOKS
+
+from ..agree import agree
+from ..autocast import autocast_as_trained
+from ..token_loader import SeededImages, choose_images, iterate_images, share
+from ..unwrap import find_prompted_vit, unwrap
+
+PREFIX = 'nmi/'
+
+
+@HOOKS.register_module()
+class PromptNMIHook(Hook):
+    """Log the NMI of prompts and patches (SPT, https://arxiv.org/abs/2402.02382, figure 2).
+
+    Before the first step, every ``interval`` steps and after the last, training images that stay the same throughout,
+    with their augmentation, pass the network with its prompts, in eval mode and in the run's precision. For each block
+    i the mean over these images of NMI(P_{i-1}, E_{i-1}) goes to the message hub and to all visualization backends
+    as ``nmi/layer_<i>``, the mean over blocks as ``nmi/mean``, and the epochs done so far as ``nmi/epoch``; the step is
+    the number of iterations done. Processes share the images. The run's random numbers are left as they were. A
+    model without prompts is left alone.
+
+    Args:
+        interval (int): Iterations between measurements. Defaults to 50.
+        num_images (int): Images of all processes together. Defaults to 16.
+        normalizer (str): As in :func:`mmspt.prompts.nmi.normalized_mutual_information`. Defaults to 'geometric'.
+        seed (int | None): Chooses images and augmentation; None takes the run's. Defaults to None.
+
+    Raises:
+        ValueError: An option out of its range.
+    """
+    priority = 'LOW'  # prompts are filled before, checkpoints with the hub's history are saved after
+
+    def __init__(self, interval: int = 50, num_images: int = 16, normalizer: str = 'geometric',
+                 seed: int | None = None) -> None:
+        for name, value, least in (('interval', interval, 1), ('num_images', num_images, 1), ('seed', seed, 0)):
+            if (value is not None or name != 'seed') and (type(value) is not int or value < least):
+                raise ValueError(f'{name} of PromptNMIHook must be a whole number of at least {least}, got {value!r}')
+        check_normalizer(normalizer)
+        self.interval = interval
+        self.num_images = num_images
+        self.normalizer = normalizer
+        self.seed = seed
+        self._backbone: PromptedViT | None = None
+        self._images = torch.empty(0)
+
+    def before_train(self, runner: Runner) -> None:
+        """Load the images; measure the initial prompts unless the run was resumed."""
+        model = unwrap(runner.model)
+        self._backbone = find_prompted_vit(model)
+        if self._backbone is None or self._backbone.prompts is None:
+            self._backbone = None
+            return
+        error = None
+        try:
+            self._images = self._load(runner, model.data_preprocessor)
+        except Exception as e:
+            error = e
+        agree(error, 'loading the images of PromptNMIHook')
+        if runner.iter == 0:
+            self._log(runner, 0)
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None,
+                         outputs: dict | None = None) -> None:
+        """Measure if it is time."""
+        if self._backbone is not None and (self.every_n_train_iters(runner, self.interval) or
+                                           self.is_last_train_iter(runner)):
+            self._log(runner, runner.iter + 1)
+
+    def _load(self, runner: Runner, data_preprocessor: Any) -> Tensor:
+        """This process's share of the images, (B, 3, H, W) on the model's device; B may be 0."""
+        seed = torch.tensor(runner.seed if self.seed is None else self.seed, dtype=torch.int64)
+        dist.broadcast(seed)  # with diff_rank_seed each rank has its own
+        dataset = runner.train_dataloader.dataset
+        mine = share(choose_images(self.num_images, len(dataset), derive_seed(int(seed), 'nmi')))
+        if not mine:
+            return torch.empty(0)
+        images = SeededImages(dataset, mine, int(seed))
+        return next(iterate_images(images, data_preprocessor, len(mine), 0))[1]
+
+    def _log(self, runner: Runner, done: int) -> None:
+        assert self._backbone is not None
+        values = self.measure(runner, self._backbone).tolist()
+        scalars = {f'{PREFIX}layer_{i:02d}': value for i, value in enumerate(values, 1)}
+        scalars[f'{PREFIX}mean'] = sum(values) / len(values)
+        runner.message_hub.update_scalars(scalars)
+        epoch = done / len(runner.train_dataloader)
+        runner.visualizer.add_scalars({**scalars, f'{PREFIX}epoch': epoch}, step=done)
+        runner.logger.info(f'NMI of prompts and patches after {done} iterations: mean {scalars[f"{PREFIX}mean"]:.3g}, '
+                           f'blocks 1 to {len(values)}: {" ".join(f"{value:.3g}" for value in values)}')
+
+    def measure(self, runner: Runner, backbone: PromptedViT) -> Tensor:
+        """Compute the mean over the images of all processes, for each block: (L,)."""
+        sums = torch.zeros(backbone.num_layers + 1, device=backbone.patch_embed.projection.weight.device)
+        if len(self._images):
+            training = backbone.training
+            backbone.eval()
+            try:
+                with torch.no_grad(), autocast_as_trained(runner):
+                    sums[:-1] = torch.stack(list(self._of_blocks(backbone)))
+                    sums[-1] = len(self._images)
+            finally:
+                backbone.train(training)
+        dist.all_reduce(sums)
+        return (sums[:-1] / sums[-1]).cpu()
+
+    def _of_blocks(self, backbone: PromptedViT) -> Iterator[Tensor]:
+        for _, prompts, patches in backbone.block_inputs(self._images):
+            yield normalized_mutual_information(prompts, patches, self.normalizer).sum()

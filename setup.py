@@ -30,6 +30,7 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache License 2.0',
     packages=find_packages(include=['mmspt', 'mmspt.*']),
+    package_data={'mmspt.visualization': ['*.mplstyle']},
     python_requires='>=3.10,<3.13',
     install_requires=requirements('runtime'),
     extras_require={

@@ -17,6 +17,7 @@ from rich.markdown import Markdown
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from mmspt.engine.checks import check_config
+from mmspt.evaluation import read_epoch, read_scalars
 from mmspt.files import write_text
 from mmspt.search.finals import read_tested, run_finals
 from mmspt.search.lock import locked
@@ -27,7 +28,6 @@ from mmspt.search.protocol import check_overlap, final_config, search_config
 from mmspt.search.space import DEFAULT, FORM, as_options, check_keys, describe, parse_space
 from mmspt.search.study import COMPLETE, PRUNED, Study, best, count, grid, identify, open_study, take_up
 from mmspt.search.table import summarize, to_markdown, write
-from mmspt.visualization import read_epoch, read_scalars
 from train import add_amp, default_work_dir, name_amp
 
 TRAIN = osp.join(osp.dirname(osp.abspath(__file__)), 'train.py')

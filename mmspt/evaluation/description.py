@@ -12,6 +12,8 @@ ARCHS = {'s': 'ViT-S', 'small': 'ViT-S', 'b': 'ViT-B', 'base': 'ViT-B', 'l': 'Vi
          'deit-small': 'DeiT-S', 'deit-b': 'DeiT-B', 'deit-base': 'DeiT-B'}
 DEPTHS = {'ViT-S': 8, 'ViT-B': 12, 'ViT-L': 24, 'ViT-H': 32,  # MMPretrain's; its 'small' has 8 blocks
           'DeiT-T': 12, 'DeiT-S': 12, 'DeiT-B': 12}
+USUAL_START = dict(SPT='RandomSampleInit', VPT='UniformInit')
+USUAL_PROMPTS = dict(Deep=20, Shallow=100)
 VPT_INITIALIZERS = ('UniformInit', 'NormalInit')
 SOURCE = ('type', 'data_root', 'ann_file', 'data_prefix', 'split', 'task')  # keys that say which images are read
 WEIGHTS = ('checkpoint', 'pretrained', 'load_from')
@@ -85,6 +87,15 @@ def method_of(backbone: Mapping[str, Any], initializer: str | None) -> str:
     if stages < 0:
         return 'Full'
     return 'Linear' if stages >= depth_of(backbone) else f'{stages} blocks frozen'
+
+
+def unusual(method: str, initializer: str | None, num_prompts: int) -> list[str]:
+    """Say what sets prompts apart from the usual form of their method: another start, another number."""
+    family, _, kind = method.partition('-')
+    parts = [] if initializer in (None, USUAL_START.get(family)) else [str(initializer)]
+    if num_prompts not in (0, USUAL_PROMPTS.get(kind.partition(',')[0])):
+        parts.append(f'{num_prompts} prompts')
+    return parts
 
 
 def depth_of(backbone: Mapping[str, Any]) -> float:

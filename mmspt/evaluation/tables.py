@@ -6,14 +6,13 @@ from statistics import mean, stdev
 
 from mmspt.datasets.tasks import GROUPS, TASKS
 
+from .description import unusual
 from .published import PUBLISHED, SOURCES
 from .result import Result
 from .settings import Run, name_setting, part_settings, why_apart
 
 METRIC = 'accuracy/top1'
 METHODS = ('Full', 'Linear', 'VPT-Shallow', 'VPT-Deep', 'GateVPT', 'SPT-Shallow', 'SPT-Deep')
-USUAL_START = dict(SPT='RandomSampleInit', VPT='UniformInit')
-USUAL_PROMPTS = dict(Deep=20, Shallow=100)
 
 
 @dataclass(frozen=True)
@@ -190,10 +189,5 @@ def _order(row: Row) -> tuple:
 
 
 def _unusual(result: Result) -> str:
-    family, _, kind = result.method.partition('-')
-    parts = ['only tested'] if result.recipe is None else []
-    if result.initializer not in (None, USUAL_START.get(family)):
-        parts.append(str(result.initializer))
-    if result.num_prompts not in (0, USUAL_PROMPTS.get(kind.partition(',')[0])):
-        parts.append(f'{result.num_prompts} prompts')
-    return ', '.join(parts)
+    tested = ['only tested'] if result.recipe is None else []
+    return ', '.join([*tested, *unusual(result.method, result.initializer, result.num_prompts)])

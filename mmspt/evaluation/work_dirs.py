@@ -50,7 +50,7 @@ def find_runs(folders: Iterable[str]) -> Found:
         for folder, subfolders, files in os.walk(top):
             logs = [name for name in subfolders if LOGS.fullmatch(name)]
             subfolders[:] = sorted(set(subfolders) - {*logs, *([TRIALS] if SEARCH in files else [])})
-            if not _is_run(files, logs):
+            if not is_run(files, logs):
                 continue
             empty = False
             found.setdefault(osp.realpath(folder), look_at(folder, files, logs))
@@ -72,7 +72,7 @@ def look_at(folder: str, files: Iterable[str], logs: Iterable[str] = ()) -> Run 
         files (Iterable[str]): Names of the files there.
         logs (Iterable[str]): Names of MMEngine's folders of logs there. Defaults to none.
     """
-    config = _config(folder, files)
+    config = find_config(folder, files)
     train = f'python tools/train.py {config} --work-dir {folder} --resume'
     test = f'python tools/test.py {config} CHECKPOINT --work-dir {folder}'
     if FILE_NAME not in files:
@@ -80,7 +80,7 @@ def look_at(folder: str, files: Iterable[str], logs: Iterable[str] = ()) -> Run 
             return Untested(folder)
         if 'last_checkpoint' not in files and any(name.endswith('_test.py') for name in files) and config == 'CONFIG':
             return Unfinished(folder, f'no {FILE_NAME}: a test that did not end', test)
-        last = _last_checkpoint(folder)
+        last = last_checkpoint(folder)
         return Unfinished(folder, f'no {FILE_NAME}: not trained to its end, or not tested (last checkpoint: {last})',
                           f"{train}   (default_hooks needs result=dict(type='mmspt.ResultHook'); where its after_train "
                           'is False, tools/test.py on the last checkpoint)')
@@ -99,20 +99,21 @@ def look_at(folder: str, files: Iterable[str], logs: Iterable[str] = ()) -> Run 
                'result that is reported (a copy that lost the times of its files looks the same)')
 
 
-def _is_run(files: Iterable[str], logs: list[str]) -> bool:
+def is_run(files: Iterable[str], logs: Iterable[str]) -> bool:
+    """Whether a folder with these files, and these folders of MMEngine's logs, is the work directory of a run."""
     configs = [name for name in files if name.endswith('.py')]
     only_prompts = bool(configs) and all(name.endswith('_init_prompts.py') for name in configs)
-    return FILE_NAME in files or 'last_checkpoint' in files or (bool(logs) and not only_prompts)
+    return FILE_NAME in files or 'last_checkpoint' in files or (any(logs) and not only_prompts)
 
 
-def _config(folder: str, files: Iterable[str]) -> str:
+def find_config(folder: str, files: Iterable[str]) -> str:
     """The config that MMEngine wrote there last, other than a test's."""
     paths = [osp.join(folder, name) for name in files
              if name.endswith('.py') and not name.endswith(('_test.py', '_init_prompts.py'))]
     return max(paths, key=osp.getmtime, default='CONFIG')
 
 
-def _last_checkpoint(folder: str) -> str:
+def last_checkpoint(folder: str) -> str:
     path = osp.join(folder, 'last_checkpoint')
     if not osp.isfile(path):
         return 'none'

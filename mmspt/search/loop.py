@@ -9,7 +9,7 @@ from typing import Any
 
 import optuna
 
-from mmspt.visualization import read_scalars
+from mmspt.evaluation import read_scalars
 
 from .processes import TrainProcess
 from .space import Parameter

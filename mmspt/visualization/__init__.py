@@ -1,3 +1,4 @@
-from .curves import plot_accuracy, read_epoch, read_scalars
+from .picture import Picture, save_picture, styled
+from .run_folder import RunFolder
 
-__all__ = ['plot_accuracy', 'read_epoch', 'read_scalars']
+__all__ = ['Picture', 'RunFolder', 'save_picture', 'styled']

@@ -1,10 +1,7 @@
-"""Scalars of runs, resumed and running, and the picture of them."""
+"""Scalars of runs, resumed and running."""
 import json
 
-import numpy as np
-from PIL import Image
-
-from mmspt.visualization import plot_accuracy, read_scalars
+from mmspt.evaluation import read_scalars
 
 
 def write(folder, records, end='\n'):
@@ -24,19 +21,3 @@ def test_a_resumed_run_is_joined_and_the_later_part_counts(tmp_path):
 def test_a_line_that_is_being_written_waits(tmp_path):
     write(tmp_path / '20260101_000000', [dict(acc=10., step=1), dict(acc=20., step=2)], end='\n{"acc": 3')
     assert read_scalars(str(tmp_path), 'acc') == {1: 10., 2: 20.}
-
-
-def test_every_run_is_drawn(tmp_path):
-    """A second run puts its own colour onto the picture; nothing half-written is left beside it."""
-    path = tmp_path / 'curves.png'
-
-    def pixels(runs):
-        plot_accuracy(runs, str(path), 'title')
-        return {tuple(pixel) for pixel in np.asarray(Image.open(path).convert('RGB')).reshape(-1, 3)}
-
-    blue, orange = (0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00)
-    one = pixels(dict(first={1: 10., 2: 20.}))
-    two = pixels(dict(first={1: 10., 2: 20.}, second={1: 5., 2: 30.}))
-    assert blue in one and orange not in one
-    assert blue in two and orange in two
-    assert [p.name for p in tmp_path.iterdir()] == ['curves.png']

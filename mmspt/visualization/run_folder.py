@@ -1,0 +1,202 @@
+"""What a training left in its work directory, for pictures: config, prompts before and after, model, images."""
+import copy
+import os
+import os.path as osp
+import re
+from functools import cached_property
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import DATASETS, MODELS, DefaultScope
+from mmengine.runner import load_checkpoint
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from mmspt.engine.checks import check_data_folder
+from mmspt.engine.token_loader import SeededImages
+from mmspt.engine.unwrap import find_prompted_vit
+from mmspt.evaluation import describe, unusual
+from mmspt.evaluation.work_dirs import LOGS, find_config, is_run
+from mmspt.models import PromptedViT
+from mmspt.prompts.initializers import check_prompts
+
+PROMPTS = 'initial_prompts.safetensors'
+SPLITS = ('train', 'val', 'test')
+
+
+class RunFolder:
+    """The work directory of a training.
+
+    Args:
+        folder (str): Its path.
+        checkpoint (str | None): File of the tuned weights; None is the newest of the run's ``epoch_*.pth`` or
+            ``iter_*.pth``. Defaults to None.
+
+    Raises:
+        ValueError: It is no run, or its config is missing.
+    """
+
+    def __init__(self, folder: str, checkpoint: str | None = None) -> None:
+        remedy = 'name the --work-dir of python tools/train.py CONFIG --work-dir FOLDER'
+        if not osp.isdir(folder):
+            raise ValueError(f"a run must be the work directory of a training, but '{folder}' is no folder: {remedy}")
+        names = os.listdir(folder)
+        if not is_run(names, filter(LOGS.fullmatch, names)):
+            raise ValueError(f"a run must be the work directory of a training, but '{folder}' holds none: {remedy}")
+        self.folder = osp.normpath(folder)
+        self.config_path = find_config(folder, names)
+        if not osp.isfile(self.config_path):
+            raise ValueError(f"a run must hold the config that MMEngine wrote there, but '{folder}' has none: copy it "
+                             f'back, or train anew with python tools/train.py CONFIG --work-dir {folder}')
+        self._checkpoint = checkpoint
+
+    @cached_property
+    def config(self) -> Config:
+        """The run's config."""
+        return Config.fromfile(self.config_path)
+
+    @cached_property
+    def description(self) -> dict[str, Any]:
+        """See :func:`mmspt.evaluation.describe`."""
+        return describe(self.config)
+
+    @property
+    def label(self) -> str:
+        """The run's method, and what is unusual about its prompts."""
+        d = self.description
+        return ', '.join([d['method'], *unusual(d['method'], d['initializer'], d['num_prompts'])])
+
+    @property
+    def train_command(self) -> str:
+        """The command that trains the run, or trains it on."""
+        return f'python tools/train.py {self.config_path} --work-dir {self.folder} --resume'
+
+    @property
+    def checkpoint(self) -> str:
+        """Path of the tuned weights.
+
+        Raises:
+            ValueError: There are none.
+        """
+        if self._checkpoint is not None:
+            if not osp.isfile(self._checkpoint):
+                raise ValueError(f"a checkpoint must be a file, but '{self._checkpoint}' is none: name one of "
+                                 f'{self.folder}/epoch_*.pth')
+            return self._checkpoint
+        found = [(int(match[2]), match[0]) for match in map(re.compile(r'(epoch|iter)_(\d+)\.pth').fullmatch,
+                                                            os.listdir(self.folder)) if match]
+        if not found:
+            raise ValueError(f"a run must have a checkpoint (epoch_*.pth or iter_*.pth), but '{self.folder}' has none: "
+                             f'{self.train_command}')
+        return osp.join(self.folder, max(found)[1])
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """The classifier with the tuned weights, in eval mode, on the CPU; no other weights are read.
+
+        Raises:
+            ValueError, RuntimeError: The checkpoint is missing, or does not fit the config.
+        """
+        path, cfg = self.checkpoint, copy.deepcopy(self.config.model)
+        cfg.setdefault('data_preprocessor', self.config.get('data_preprocessor', {}))
+        cfg.backbone.init_cfg = None
+        with DefaultScope.overwrite_default_scope(self.config.get('default_scope', 'mmpretrain')):
+            model = MODELS.build(cfg)
+        load_checkpoint(model, path, map_location='cpu', strict=True, logger='silent')
+        return model.eval()
+
+    @property
+    def backbone(self) -> PromptedViT:
+        """The model's backbone, with its tuned prompts.
+
+        Raises:
+            ValueError: It has no prompts.
+        """
+        self._check_has_prompts()
+        backbone = find_prompted_vit(self.model)
+        assert backbone is not None
+        return backbone
+
+    @property
+    def tuned_prompts(self) -> Tensor:
+        """(L, N_p, D), (1, N_p, D) for a shallow model; fp32."""
+        prompts = self.backbone.prompts
+        assert prompts is not None
+        return prompts.detach().float()
+
+    @cached_property
+    def initial_prompts(self) -> Tensor:
+        """The prompts before training, of the same shape.
+
+        Raises:
+            ValueError: Their file is missing, is none, or does not fit the tuned prompts.
+        """
+        return self._initial[0]
+
+    @cached_property
+    def seed(self) -> int:
+        """Seed of the prompts' images and augmentation."""
+        return int(self._initial[1].get('seed', 0))
+
+    @cached_property
+    def _initial(self) -> tuple[Tensor, dict[str, str]]:
+        self._check_has_prompts()
+        path = osp.join(self.folder, PROMPTS)
+        remedy = f'python tools/init_prompts.py {self.config_path} --work-dir {self.folder}'
+        if not osp.isfile(path):
+            raise ValueError(f"a run must have its initial prompts, but '{path}' is missing: {remedy}")
+        try:
+            with safe_open(path, 'pt') as file:
+                prompts, metadata = file.get_tensor('prompts').float(), file.metadata() or {}
+        except SafetensorError as error:
+            raise ValueError(f"'{path}' must hold initial prompts, but cannot be read ({error}): {remedy}") from error
+        return check_prompts(prompts, tuple(self.tuned_prompts.shape), f"'{path}'"), metadata
+
+    def _check_has_prompts(self) -> None:
+        if not self.description['num_prompts']:
+            raise ValueError(f"this needs a run with prompts, but '{self.folder}' ({self.label}) has none: "
+                             'python tools/train.py with a config of configs/spt/ or configs/vpt/')
+
+    def images(self, split: str = 'train', indices: list[int] | None = None) -> SeededImages:
+        """Images of the run's data as its prompts saw them first: with the training pipeline and the run's seed.
+
+        Args:
+            split (str): 'train', 'val' or 'test'; the last two have pipelines of their own. Defaults to 'train'.
+            indices (list[int] | None): Which; None is all. Defaults to None.
+
+        Raises:
+            OSError, ValueError: The data are missing, or have no such image.
+        """
+        field = f'{split}_dataloader'
+        cfg = (self.config.get(field) or {}).get('dataset')
+        if cfg is None:
+            raise ValueError(f"images of '{split}' need a {field}, but the config of '{self.folder}' has none: choose "
+                             f'another of {", ".join(SPLITS)}')
+        check_data_folder(cfg, field)
+        with DefaultScope.overwrite_default_scope(self.config.get('default_scope', 'mmpretrain')):
+            dataset = DATASETS.build(copy.deepcopy(cfg))
+        outside = [index for index in indices or [] if not 0 <= index < len(dataset)]
+        if outside:
+            raise ValueError(f"images of '{split}' are numbered from 0 to {len(dataset) - 1}, got {outside[0]}")
+        hook: dict = next((hook for hook in self.config.get('custom_hooks') or []
+                     if str(hook.get('type')).endswith('PromptInitHook')), {})
+        return SeededImages(dataset, range(len(dataset)) if indices is None else indices, self.seed,
+                            hook.get('pipeline') if split == 'train' else None)
+
+
+def to_pixels(images: Tensor, data_preprocessor: Any) -> Tensor:
+    """Undo a data preprocessor's normalization: (B, 3, H, W) to RGB in [0, 1], (B, H, W, 3)."""
+    images = images.detach().cpu().float()
+    if getattr(data_preprocessor, '_enable_normalize', False):
+        images = images * data_preprocessor.std.cpu() + data_preprocessor.mean.cpu()
+    if not getattr(data_preprocessor, 'to_rgb', True):
+        images = images.flip(1)
+    return (images / 255).clamp(0, 1).permute(0, 2, 3, 1)
+
+
+@torch.no_grad()
+def preprocess(items: list[dict], data_preprocessor: Any) -> Tensor:
+    """Collate items of a data set and normalize them: (B, 3, H, W)."""
+    return data_preprocessor(pseudo_collate(items), training=False)['inputs']

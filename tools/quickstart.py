@@ -17,9 +17,9 @@ from rich.console import Console
 from rich.progress import Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from mmspt.evaluation import FILE_NAME, METRIC, read_result
+from mmspt.evaluation import FILE_NAME, METRIC, read_result, read_scalars
 from mmspt.files import write_text
-from mmspt.visualization import plot_accuracy, read_scalars
+from mmspt.visualization import RunFolder, draw_curves, save_picture
 
 TOOLS = osp.dirname(osp.abspath(__file__))
 CONFIGS = osp.join(osp.dirname(TOOLS), 'configs')
@@ -125,9 +125,8 @@ def main() -> None:
                                 partial(_tell, progress, tasks[name]))
             _tell(progress, tasks[name], epochs)
     show(results, console)
-    picture = osp.join(args.work_dir, 'curves.png')
-    plot_accuracy({name: {int(e): v for e, v in result['val'].items()} for name, result in results.items()}, picture,
-                  'Digits, 20 labelled images a class, frozen MAE ViT')
+    runs = [RunFolder(osp.join(args.work_dir, config.split('/')[0])) for config in RUNS.values()]
+    picture, *_ = save_picture(draw_curves(runs), args.work_dir)
     console.print(f'curves: {picture}\nlogs, configs and checkpoints: {args.work_dir}/{{linear,vpt,spt}}')
 
 

@@ -1,8 +1,8 @@
 """Which results are seeds of one setting, and which may stand beside the benchmark's."""
 import json
 from collections import defaultdict
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from mmspt.datasets.tasks import TASKS
 
@@ -42,7 +42,7 @@ def part_settings(runs: list[Run]) -> list[list[Run]]:
     return [settings[key] for key in sorted(settings)]
 
 
-def _text(recipe: dict | None) -> str:
+def _text(recipe: Mapping[str, Any] | None) -> str:
     return json.dumps(recipe, sort_keys=True)
 
 
@@ -50,12 +50,8 @@ def name_setting(setting: Sequence[Run], settings: Sequence[Sequence[Run]]) -> s
     """Name a setting by its config and by what sets it apart from the others of its config and task."""
     result = setting[0].result
     rivals = [members for members in settings if members[0].result.config == result.config]
-    recipes = [members[0].result.recipe for members in rivals if members[0].result.recipe is not None]
-    differ = [key for key in sorted(set().union(*recipes))
-              if len({_text({key: r.get(key, UNSAID)}) for r in recipes}) > 1]
-    parts = []
-    if result.recipe is not None:
-        parts += [f'{_short(key)}={result.recipe.get(key, UNSAID)}' for key in differ[:3]]
+    differ = differing_keys([members[0].result.recipe for members in rivals if members[0].result.recipe is not None])
+    parts = [] if result.recipe is None else name_values(result.recipe, differ[:3])
     if len({members[0].result.split for members in rivals}) > 1:
         parts.append(f'split {result.split}')
     if len({members[0].result.num_images for members in rivals}) > 1:
@@ -67,6 +63,17 @@ def name_setting(setting: Sequence[Run], settings: Sequence[Sequence[Run]]) -> s
     if len(differ) > 3:  # the three that are named may be the same in another setting
         parts.append(f'... ({next(i for i, members in enumerate(rivals, 1) if members is setting)})')
     return ' '.join([result.config or 'no config', *parts])
+
+
+def differing_keys(recipes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Dotted keys of settings that not all recipes share, sorted."""
+    return [key for key in sorted(set().union(*recipes))
+            if len({_text({key: r.get(key, UNSAID)}) for r in recipes}) > 1]
+
+
+def name_values(recipe: Mapping[str, Any], keys: Iterable[str]) -> list[str]:
+    """'optimizer.lr=0.05' and the like, each key by its last two names."""
+    return [f'{_short(key)}={recipe.get(key, UNSAID)}' for key in keys]
 
 
 def _on_test(result: Result) -> bool:

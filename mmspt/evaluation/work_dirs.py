@@ -2,7 +2,7 @@
 import os
 import os.path as osp
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from .result import FILE_NAME, read_result
@@ -46,15 +46,10 @@ def find_runs(folders: Iterable[str]) -> Found:
     """
     found: dict[str, Run | Unfinished | Untested] = {}
     for top in folders:
-        empty = True
-        for folder, subfolders, files in os.walk(top):
-            logs = [name for name in subfolders if LOGS.fullmatch(name)]
-            subfolders[:] = sorted(set(subfolders) - {*logs, *([TRIALS] if SEARCH in files else [])})
-            if not is_run(files, logs):
-                continue
-            empty = False
+        runs = list(walk_runs(top))
+        for folder, files, logs in runs:
             found.setdefault(osp.realpath(folder), look_at(folder, files, logs))
-        if empty:
+        if not runs:
             lacks = 'holds no run' if osp.isdir(top) else 'is no folder'
             found.setdefault(osp.realpath(top), Unfinished(top, lacks, 'name the --work-dir of a run, or a folder '
                                                                        'above it'))
@@ -62,6 +57,15 @@ def find_runs(folders: Iterable[str]) -> Found:
     return Found([item for item in items if isinstance(item, Run)],
                  [item for item in items if isinstance(item, Unfinished)],
                  [item for item in items if isinstance(item, Untested)])
+
+
+def walk_runs(top: str) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Yield the runs at and below a folder, sorted: folder, names of its files, names of MMEngine's log folders."""
+    for folder, subfolders, files in os.walk(top):
+        logs = [name for name in subfolders if LOGS.fullmatch(name)]
+        subfolders[:] = sorted(set(subfolders) - {*logs, *([TRIALS] if SEARCH in files else [])})
+        if is_run(files, logs):
+            yield folder, files, logs
 
 
 def look_at(folder: str, files: Iterable[str], logs: Iterable[str] = ()) -> Run | Unfinished | Untested:

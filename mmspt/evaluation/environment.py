@@ -1,0 +1,25 @@
+"""On what a run was made, as MMEngine wrote it at the head of the run's log."""
+import os.path as osp
+import re
+from glob import escape, glob
+
+BLOCK = re.compile(r'\nSystem environment:\n(.*?)\n-{40,}', re.DOTALL)
+LINE = re.compile(r'^ {4}(\S[^:]*): (.*)$', re.MULTILINE)
+LEFT_OUT = ('PyTorch compiling details', 'mp_cfg', 'GCC', 'NVCC')
+
+
+def read_environment(work_dir: str) -> dict[str, str]:
+    """Read the environment of a run's last part.
+
+    Args:
+        work_dir (str): Work directory of a run.
+
+    Returns:
+        dict[str, str]: Python, PyTorch, GPUs, seed, launcher and the like -> value; empty if no log tells.
+    """
+    for path in sorted(glob(osp.join(escape(work_dir), '*', '*.log')), reverse=True):
+        with open(path, encoding='utf-8', errors='replace') as file:
+            match = BLOCK.search(file.read(100_000))
+        if match:
+            return {key: value for key, value in LINE.findall(match[1]) if key not in LEFT_OUT}
+    return {}

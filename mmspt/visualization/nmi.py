@@ -47,9 +47,12 @@ def read_nmi(run: RunFolder) -> dict[float, Measurement]:
             layers = sorted((key, value) for key, value in record.items() if key.startswith('nmi/layer_'))
             found[float(record['nmi/epoch'])] = Measurement(int(record['step']), tuple(value for _, value in layers))
     if not found:
+        run.check_has_prompts()
+        hooks = run.config.get('default_hooks') or {}
+        replace = 'default_hooks.nmi._delete_=True ' if 'nmi' in hooks and hooks['nmi'] is None else ''
         raise ValueError(f"a run must have NMI in its logs, but '{run.folder}' ({run.label}) has none: train it with "
-                         f'PromptNMIHook and prompts: python tools/train.py {run.config_path} --work-dir '
-                         f'{run.folder}_nmi --cfg-options default_hooks.nmi.type=mmspt.PromptNMIHook')
+                         f'PromptNMIHook: python tools/train.py {run.config_path} --work-dir {run.folder}_nmi '
+                         f'--cfg-options {replace}default_hooks.nmi.type=mmspt.PromptNMIHook')
     return dict(sorted(found.items()))
 
 
@@ -100,8 +103,8 @@ def draw_nmi(runs: Sequence[RunFolder]) -> Picture:
     ends = '; '.join(f'{name}: {line[0].mean:.3g} at first, {line[-1].mean:.3g} at last'
                      for name, line in ((name, list(line.values())) for name, line in points.items()))
     caption = ('Normalized mutual information of the prompts and the patch tokens that a block reads, on training '
-               f'images that stay the same; 0 is independence. Above the mean over blocks ({ends}; bands: lowest to highest '
-               'seed), below each block.')
+               f'images that stay the same; 0 is independence. Above the mean over blocks ({ends}; bands: lowest to '
+               'highest seed), below each block.')
     return Picture('nmi', 'Mutual information of prompts and patches', caption, figure,
                    ('setting', 'folder', 'epoch', 'iteration', 'layer', 'nmi'), rows)
 

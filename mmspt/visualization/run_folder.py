@@ -114,7 +114,7 @@ class RunFolder:
         Raises:
             ValueError: It has no prompts.
         """
-        self._check_has_prompts()
+        self.check_has_prompts()
         backbone = find_prompted_vit(self.model)
         assert backbone is not None
         return backbone
@@ -142,7 +142,7 @@ class RunFolder:
 
     @cached_property
     def _initial(self) -> tuple[Tensor, dict[str, str]]:
-        self._check_has_prompts()
+        self.check_has_prompts()
         path = osp.join(self.folder, PROMPTS)
         remedy = f'python tools/init_prompts.py {self.config_path} --work-dir {self.folder}'
         if not osp.isfile(path):
@@ -154,7 +154,8 @@ class RunFolder:
             raise ValueError(f"'{path}' must hold initial prompts, but cannot be read ({error}): {remedy}") from error
         return check_prompts(prompts, tuple(self.tuned_prompts.shape), f"'{path}'"), metadata
 
-    def _check_has_prompts(self) -> None:
+    def check_has_prompts(self) -> None:
+        """Raise ValueError if the config has no prompts."""
         if not self.description['num_prompts']:
             raise ValueError(f"this needs a run with prompts, but '{self.folder}' ({self.label}) has none: "
                              'python tools/train.py with a config of configs/spt/ or configs/vpt/')

@@ -1,0 +1,42 @@
+"""Work directories with logs of one's choice."""
+import json
+
+from mmspt.visualization import RunFolder
+
+CONFIG = """
+model = dict(type='ImageClassifier', backbone=dict(type='mmspt.PromptedViT', num_prompts={num_prompts}))
+custom_hooks = [dict(type='mmspt.PromptInitHook', initializer=dict(type='mmspt.{initializer}'))]
+optim_wrapper = dict(optimizer=dict(lr={lr}))
+train_cfg = dict({train})
+randomness = dict(seed={seed})
+default_hooks = dict({hooks})
+"""
+
+
+def make_run(folder, *parts, num_prompts=20, initializer='RandomSampleInit', lr=0.1, train='max_epochs=2', seed=0,
+             hooks=''):
+    """A run whose parts, one a start, logged these records."""
+    folder.mkdir(parents=True)
+    (folder / 'job.py').write_text(CONFIG.format(num_prompts=num_prompts, initializer=initializer, lr=lr, train=train,
+                                                 seed=seed, hooks=hooks))
+    for i, records in enumerate(parts or ([], )):
+        path = folder / f'20260101_00000{i}' / 'vis_data' / 'scalars.json'
+        path.parent.mkdir(parents=True)
+        path.write_text(''.join(json.dumps(record) + '\n' for record in records))
+    return RunFolder(str(folder))
+
+
+def nmi(iteration, epoch, *layers):
+    """A record as PromptNMIHook writes it."""
+    named = {f'nmi/layer_{i:02d}': value for i, value in enumerate(layers, 1)}
+    return {**named, 'nmi/mean': sum(layers) / len(layers), 'nmi/epoch': epoch, 'step': iteration}
+
+
+def train(iteration, epoch, loss):
+    """A record as LoggerHook writes it while training."""
+    return dict(loss=loss, epoch=epoch, iter=iteration, step=iteration)
+
+
+def val(epoch, accuracy):
+    """A record as LoggerHook writes it after a validation."""
+    return {'accuracy/top1': accuracy, 'step': epoch}

@@ -1,0 +1,33 @@
+"""How far prompts moved, against NumPy."""
+import numpy as np
+import pytest
+import torch
+
+from mmspt.visualization import RunFolder, draw_drift
+from mmspt.visualization.drift import measure_drift
+
+
+def test_numbers():
+    initial, tuned = torch.tensor([[[3., 4.], [1., 0.]]]), torch.tensor([[[6., 8.], [0., -2.]]])
+    drift = measure_drift(initial, tuned)
+    assert [values.tolist() for values in drift] == [[[1., 0.]], [[5., 1.]], [[10., 2.]], [[5., pytest.approx(5**.5)]]]
+
+
+@pytest.mark.parametrize('name', ['spt', 'shallow'])
+def test_a_real_run(runs, name):
+    run = RunFolder(getattr(runs, name))
+    picture = draw_drift(run)
+    before, after = run.initial_prompts.numpy().astype(float), run.tuned_prompts.numpy().astype(float)
+    depth, count, _ = before.shape
+    assert [row[:2] for row in picture.rows] == [(i + 1, j + 1) for i in range(depth) for j in range(count)]
+    for block, prompt, *values in picture.rows:
+        a, b = before[block - 1, prompt - 1], after[block - 1, prompt - 1]
+        norms = np.linalg.norm(a), np.linalg.norm(b)
+        assert values == pytest.approx([a @ b / np.prod(norms), *norms, np.linalg.norm(b - a)], rel=1e-4)
+    assert max(row[-1] for row in picture.rows) > 1e-4  # training moved them
+    assert picture.render('png').startswith(b'\x89PNG')
+
+
+def test_a_run_without_prompts_is_refused(runs):
+    with pytest.raises(ValueError, match='needs a run with prompts'):
+        draw_drift(RunFolder(runs.linear))

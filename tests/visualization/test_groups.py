@@ -1,0 +1,38 @@
+"""Which runs are seeds of one setting, what settings are called, and the spread of their curves."""
+import pytest
+
+from made_runs import make_run
+from mmspt.visualization.groups import group_runs, spread
+
+
+def names(groups):
+    return {name: [run.folder.rpartition('/')[2] for run in members] for name, members in groups.items()}
+
+
+def test_seeds_are_put_together(tmp_path):
+    runs = [make_run(tmp_path / f'{start[:3]}{seed}', initializer=start, seed=seed)
+            for seed in (0, 1) for start in ('UniformInit', 'RandomSampleInit')]
+    assert names(group_runs(runs)) == {'VPT-Deep': ['Uni0', 'Uni1'], 'SPT-Deep': ['Ran0', 'Ran1']}
+
+
+@pytest.mark.parametrize('changes, expected', [
+    (dict(lr=0.2), {'SPT-Deep, optimizer.lr=0.1': ['a'], 'SPT-Deep, optimizer.lr=0.2': ['b']}),
+    (dict(initializer='KMeansInit'), {'SPT-Deep': ['a'], 'SPT-Deep, KMeansInit': ['b']}),
+    (dict(num_prompts=5), {'SPT-Deep': ['a'], 'SPT-Deep, 5 prompts': ['b']}),
+    (dict(num_prompts=0), {'SPT-Deep': ['a'], 'Linear': ['b']}),
+    (dict(seed=3), {'SPT-Deep': ['a', 'b']}),
+])
+def test_a_name_says_what_sets_a_setting_apart(tmp_path, changes, expected):
+    runs = [make_run(tmp_path / 'a'), make_run(tmp_path / 'b', **changes)]
+    assert names(group_runs(runs)) == expected
+
+
+def test_long_names_that_begin_alike_stay_apart(tmp_path):
+    runs = [make_run(tmp_path / name, initializer='KMeansInit', lr=f'"{"long" * 30}{name}"') for name in 'abc']
+    groups = group_runs(runs)
+    assert [len(members) for members in groups.values()] == [1, 1, 1]
+    assert all(len(name) < 70 for name in groups)
+
+
+def test_spread_is_taken_where_all_curves_have_a_point():
+    assert spread([{0: 1., 1: 2., 2: 9.}, {0: 3., 1: 8.}]) == {0: (2., 1., 3.), 1: (5., 2., 8.)}

@@ -1,0 +1,53 @@
+"""NMI over training: what was logged is what is drawn."""
+import pytest
+
+from made_runs import make_run, nmi
+from mmspt.visualization import draw_nmi
+
+
+def test_means_and_maps(tmp_path):
+    """Two seeds and another setting; the later part of a resumed run counts."""
+    runs = [make_run(tmp_path / 'a', [nmi(0, 0., .1, .3), nmi(5, 1., .9, .9)], [nmi(5, 1., .2, .4)]),
+            make_run(tmp_path / 'b', [nmi(0, 0., .3, .5), nmi(5, 1., .4, .8)], seed=1),
+            make_run(tmp_path / 'c', [nmi(0, 0., .02, .04), nmi(5, 1., .04, .08)], initializer='UniformInit')]
+    picture = draw_nmi(runs)
+    lines = {line.get_label(): line.get_ydata() for line in picture.figure.axes[0].lines}
+    assert lines['SPT-Deep (2 seeds)'] == pytest.approx([.3, .45])
+    assert lines['VPT-Deep'] == pytest.approx([.03, .06])
+    meshes = {axes.get_title(): axes.collections[0].get_array() for axes in picture.figure.axes[1:3]}
+    assert meshes['SPT-Deep'].tolist() == [pytest.approx([.2, .3]), pytest.approx([.4, .6])]  # block x epoch
+    assert meshes['VPT-Deep'].tolist() == [pytest.approx([.02, .04]), pytest.approx([.04, .08])]
+    assert [row[2:] for row in picture.rows if row[1].endswith('a')] == [
+        (0., 0, 1, .1), (0., 0, 2, .3), (0., 0, 'mean', .2), (1., 5, 1, .2), (1., 5, 2, .4),
+        (1., 5, 'mean', pytest.approx(.3))]
+    assert 'SPT-Deep: 0.3 at first, 0.45 at last' in picture.caption
+
+
+@pytest.mark.parametrize('low, scale', [(.1, 'linear'), (.001, 'log')])
+def test_a_wide_range_is_drawn_on_a_logarithmic_axis(tmp_path, low, scale):
+    picture = draw_nmi([make_run(tmp_path / 'a', [nmi(0, 0., low, low), nmi(5, 1., .2, .2)])])
+    assert picture.figure.axes[0].get_yscale() == scale
+
+
+def test_zero_is_drawn(tmp_path):
+    """As from a run that was only begun; rounding may leave less than nothing."""
+    picture = draw_nmi([make_run(tmp_path / 'a', [nmi(0, 0., 0., -1e-9)]),
+                        make_run(tmp_path / 'b', [nmi(0, 0., .2, .2)], initializer='UniformInit')])
+    assert picture.render('png').startswith(b'\x89PNG')
+
+
+def test_runs_of_different_depth_stand_apart(tmp_path):
+    runs = [make_run(tmp_path / 'a', [nmi(0, 0., .1, .3)]), make_run(tmp_path / 'b', [nmi(0, 0., .1, .3, .5)])]
+    with pytest.raises(ValueError, match=r"one depth.*a' has 2, .*b' has 3 blocks.*tools/analyze.py nmi RUN"):
+        draw_nmi(runs)
+
+
+@pytest.mark.parametrize('changes, message', [
+    (dict(hooks='nmi=None'), r'a/job.py --work-dir .*a_nmi --cfg-options default_hooks.nmi._delete_=True '
+                             r'default_hooks.nmi.type=mmspt.PromptNMIHook'),
+    (dict(), r'--cfg-options default_hooks.nmi.type=mmspt.PromptNMIHook'),
+    (dict(num_prompts=0), r'needs a run with prompts.*\(Linear\) has none.*configs/spt/'),
+])
+def test_a_run_without_nmi_names_the_command(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        draw_nmi([make_run(tmp_path / 'a', [dict(loss=1., iter=1, epoch=1, step=1)], **changes)])

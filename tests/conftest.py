@@ -1,5 +1,6 @@
-"""A quiet, seeded environment for every test."""
+"""A quiet, seeded environment for every test, and trained runs to look at."""
 import os
+from types import SimpleNamespace
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')  # before torch reads it
 
@@ -10,6 +11,15 @@ from mmengine.model import BaseModule
 from mmengine.registry import DefaultScope
 
 import mmspt  # noqa: F401
+from helpers import make_job, tool
+
+RUNS = {
+    'spt': [],
+    'spt_seed1': ['randomness.seed=1'],
+    'vpt': ['custom_hooks.0.initializer.type=mmspt.UniformInit'],
+    'shallow': ['model.backbone.prompt_type=shallow'],
+    'linear': ['model.backbone.num_prompts=0'],
+}
 
 
 @pytest.fixture(autouse=True)
@@ -20,3 +30,17 @@ def _environment(monkeypatch):
     monkeypatch.setattr(BaseModule, '_dump_init_info', lambda self: None)
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         yield
+
+
+@pytest.fixture(scope='session')
+def runs(tmp_path_factory):
+    """Names of RUNS -> work directory, as text, and ``job``; 2 epochs of 3 steps, 4 blocks, 5 prompts, width 64.
+
+    Made once by the command that a user types; tests must not write into them.
+    """
+    job = make_job(tmp_path_factory.mktemp('job'))
+    folders = {name: str(job.root / 'work_dirs' / name) for name in RUNS}
+    for name, options in RUNS.items():
+        tool('train.py', job.config, '--work-dir', folders[name], '--cfg-options', 'train_cfg.max_epochs=2',
+             'param_scheduler.end=2', 'default_hooks.nmi.interval=3', *options)
+    return SimpleNamespace(job=job, **folders)

@@ -32,26 +32,26 @@ def normalized_mutual_information(prompts: Tensor, patches: Tensor, normalizer: 
 
     Returns:
         Tensor: (B,), fp32, one value an image, in [0, 1] but for rounding; 0 where there is one prompt or one patch, or
-        where f is 0. It is computed in fp32, by logarithms, so that no similarity is too small for it.
+        where f is 0. It is computed in fp64, by logarithms: rounding in fp32 exceeds the NMI at which VPT starts.
 
     Raises:
         ValueError: Shapes that do not fit each other, or an unknown normalizer.
     """
     check_normalizer(normalizer)
     if patches.ndim != 3 or prompts.ndim not in (2, 3) or prompts.shape[-1] != patches.shape[-1] or (
-            prompts.ndim == 3 and len(prompts) != len(patches)) or 0 in (*prompts.shape, *patches.shape[1:]):
+            prompts.ndim == 3 and len(prompts) != len(patches)) or 0 in (*prompts.shape, *patches.shape):
         raise ValueError('prompts must have shape (N_p, D) or (B, N_p, D) and patches (B, N_e, D), none of them empty, '
                          f'got {tuple(prompts.shape)} and {tuple(patches.shape)}')
     if prompts.shape[-2] == 1 or patches.shape[1] == 1:
         return torch.zeros(len(patches), device=patches.device)
     with torch.autocast(patches.device.type, enabled=False):
-        prompts, patches = prompts.float(), patches.float()
+        prompts, patches = prompts.double(), patches.double()
         log_joint = F.logsigmoid(prompts @ patches.transpose(1, 2) / patches.shape[-1]**0.5)  # (B, N_p, N_e)
         log_joint = log_joint - log_joint.logsumexp(dim=(1, 2), keepdim=True)
         log_p, log_e = log_joint.logsumexp(dim=2, keepdim=True), log_joint.logsumexp(dim=1, keepdim=True)
         information = (log_joint.exp() * (log_joint - log_p - log_e)).sum(dim=(1, 2))
         scale = NORMALIZERS[normalizer](_entropy(log_p), _entropy(log_e))
-        return torch.where(scale > 0, information / scale, torch.zeros_like(scale))
+        return torch.where(scale > 0, information / scale, 0.).float()
 
 
 def check_normalizer(normalizer: str) -> None:

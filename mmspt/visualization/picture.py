@@ -27,7 +27,7 @@ def styled() -> AbstractContextManager:
 class Picture:
     """A figure, what it shows, and its numbers."""
     name: str
-    """Of the files, without ending."""
+    """Of the files, without ending; may hold folders."""
     title: str
     """What is shown, for a page's heading."""
     caption: str
@@ -37,6 +37,12 @@ class Picture:
     """Columns of the numbers, with units."""
     rows: Sequence[Sequence[Any]]
     """The numbers."""
+
+    def __post_init__(self) -> None:
+        """Lay the figure out once: each drawing would move things a little, and SVG and PNG would differ."""
+        with styled():
+            self.figure.draw_without_rendering()
+        self.figure.set_layout_engine('none')
 
     @property
     def csv(self) -> str:
@@ -57,11 +63,12 @@ class Picture:
 
 def save_picture(picture: Picture, folder: str) -> list[str]:
     """Write PNG, SVG and CSV into a folder, which is made if need be, each beside and renamed; return their paths."""
-    os.makedirs(folder, exist_ok=True)
     stem = osp.join(folder, picture.name)
+    os.makedirs(osp.dirname(stem) or '.', exist_ok=True)
     for kind in METADATA:
+        content = picture.render(kind)
         with open(f'{stem}.{kind}.tmp', 'wb') as file:
-            file.write(picture.render(kind))
+            file.write(content)
         os.replace(f'{stem}.{kind}.tmp', f'{stem}.{kind}')
     write_text(f'{stem}.csv', picture.csv)
     return [f'{stem}.{kind}' for kind in (*METADATA, 'csv')]

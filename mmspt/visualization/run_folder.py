@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 from mmengine.runner import load_checkpoint
 from safetensors import SafetensorError, safe_open
@@ -33,12 +32,13 @@ class RunFolder:
         folder (str): Its path.
         checkpoint (str | None): File of the tuned weights; None is the newest of the run's ``epoch_*.pth`` or
             ``iter_*.pth``. Defaults to None.
+        device (str | None): Where the model computes; None is the GPU if there is one. Defaults to None.
 
     Raises:
         ValueError: It is no run, or its config is missing.
     """
 
-    def __init__(self, folder: str, checkpoint: str | None = None) -> None:
+    def __init__(self, folder: str, checkpoint: str | None = None, device: str | None = None) -> None:
         remedy = 'name the --work-dir of python tools/train.py CONFIG --work-dir FOLDER'
         if not osp.isdir(folder):
             raise ValueError(f"a run must be the work directory of a training, but '{folder}' is no folder: {remedy}")
@@ -51,6 +51,7 @@ class RunFolder:
             raise ValueError(f"a run must hold the config that MMEngine wrote there, but '{folder}' has none: copy it "
                              f'back, or train anew with python tools/train.py CONFIG --work-dir {folder}')
         self._checkpoint = checkpoint
+        self.device = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
 
     @cached_property
     def config(self) -> Config:
@@ -94,7 +95,7 @@ class RunFolder:
 
     @cached_property
     def model(self) -> nn.Module:
-        """The classifier with the tuned weights, in eval mode, on the CPU; no other weights are read.
+        """The classifier with the tuned weights, in eval mode; no other weights are read.
 
         Raises:
             ValueError, RuntimeError: The checkpoint is missing, or does not fit the config.
@@ -105,26 +106,29 @@ class RunFolder:
         with DefaultScope.overwrite_default_scope(self.config.get('default_scope', 'mmpretrain')):
             model = MODELS.build(cfg)
         load_checkpoint(model, path, map_location='cpu', strict=True, logger='silent')
-        return model.eval()
+        return model.to(self.device).eval()
 
     @property
     def backbone(self) -> PromptedViT:
         """The model's backbone, with its tuned prompts.
 
         Raises:
-            ValueError: It has no prompts.
+            ValueError: It has no prompts, or the checkpoint has none.
         """
         self.check_has_prompts()
         backbone = find_prompted_vit(self.model)
         assert backbone is not None
+        if not backbone.has_loaded_prompts:
+            raise ValueError(f"a checkpoint must hold the run's tuned prompts, but '{self.checkpoint}' has none: name "
+                             f'one of {self.folder}/epoch_*.pth, or train with {self.train_command}')
         return backbone
 
     @property
     def tuned_prompts(self) -> Tensor:
-        """(L, N_p, D), (1, N_p, D) for a shallow model; fp32."""
+        """(L, N_p, D), (1, N_p, D) for a shallow model; fp32, on the CPU."""
         prompts = self.backbone.prompts
         assert prompts is not None
-        return prompts.detach().float()
+        return prompts.detach().float().cpu()
 
     @cached_property
     def initial_prompts(self) -> Tensor:
@@ -152,7 +156,10 @@ class RunFolder:
                 prompts, metadata = file.get_tensor('prompts').float(), file.metadata() or {}
         except SafetensorError as error:
             raise ValueError(f"'{path}' must hold initial prompts, but cannot be read ({error}): {remedy}") from error
-        return check_prompts(prompts, tuple(self.tuned_prompts.shape), f"'{path}'"), metadata
+        try:
+            return check_prompts(prompts, tuple(self.tuned_prompts.shape), f"'{path}'"), metadata
+        except ValueError as error:
+            raise ValueError(f'{error}; or make them anew: {remedy}') from error
 
     def check_has_prompts(self) -> None:
         """Raise ValueError if the config has no prompts."""
@@ -185,19 +192,3 @@ class RunFolder:
                      if str(hook.get('type')).endswith('PromptInitHook')), {})
         return SeededImages(dataset, range(len(dataset)) if indices is None else indices, self.seed,
                             hook.get('pipeline') if split == 'train' else None)
-
-
-def to_pixels(images: Tensor, data_preprocessor: Any) -> Tensor:
-    """Undo a data preprocessor's normalization: (B, 3, H, W) to RGB in [0, 1], (B, H, W, 3)."""
-    images = images.detach().cpu().float()
-    if getattr(data_preprocessor, '_enable_normalize', False):
-        images = images * data_preprocessor.std.cpu() + data_preprocessor.mean.cpu()
-    if not getattr(data_preprocessor, 'to_rgb', True):
-        images = images.flip(1)
-    return (images / 255).clamp(0, 1).permute(0, 2, 3, 1)
-
-
-@torch.no_grad()
-def preprocess(items: list[dict], data_preprocessor: Any) -> Tensor:
-    """Collate items of a data set and normalize them: (B, 3, H, W)."""
-    return data_preprocessor(pseudo_collate(items), training=False)['inputs']

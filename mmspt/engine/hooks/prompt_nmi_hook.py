@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from mmengine import dist
+from mmengine.dataset import InfiniteSampler
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor
@@ -55,6 +56,7 @@ class PromptNMIHook(Hook):
         self.seed = seed
         self._backbone: PromptedViT | None = None
         self._images = torch.empty(0)
+        self._measured = 0  # iterations done at the last measurement
 
     def before_train(self, runner: Runner) -> None:
         """Load the images; measure the initial prompts unless the run was resumed."""
@@ -69,15 +71,21 @@ class PromptNMIHook(Hook):
         except Exception as e:
             error = e
         agree(error, 'loading the images of PromptNMIHook')
+        self._measured = runner.iter
         if runner.iter == 0:
-            self._log(runner, 0)
+            self._log(runner)
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None,
                          outputs: dict | None = None) -> None:
         """Measure if it is time."""
         if self._backbone is not None and (self.every_n_train_iters(runner, self.interval) or
                                            self.is_last_train_iter(runner)):
-            self._log(runner, runner.iter + 1)
+            self._log(runner, 1)
+
+    def after_train(self, runner: Runner) -> None:
+        """Measure once more if something stopped the training early."""
+        if self._backbone is not None and self._measured < runner.iter:
+            self._log(runner)
 
     def _load(self, runner: Runner, data_preprocessor: Any) -> Tensor:
         """This process's share of the images, (B, 3, H, W) on the model's device; B may be 0."""
@@ -90,14 +98,15 @@ class PromptNMIHook(Hook):
         images = SeededImages(dataset, mine, int(seed))
         return next(iterate_images(images, data_preprocessor, len(mine), 0))[1]
 
-    def _log(self, runner: Runner, done: int) -> None:
+    def _log(self, runner: Runner, more: int = 0) -> None:
+        """Measure and log; ``more`` is 1 inside an iteration, which MMEngine counts when it is over."""
         assert self._backbone is not None
+        self._measured = done = runner.iter + more
         values = self.measure(runner, self._backbone).tolist()
         scalars = {f'{PREFIX}layer_{i:02d}': value for i, value in enumerate(values, 1)}
         scalars[f'{PREFIX}mean'] = sum(values) / len(values)
         runner.message_hub.update_scalars(scalars)
-        epoch = done / len(runner.train_dataloader)
-        runner.visualizer.add_scalars({**scalars, f'{PREFIX}epoch': epoch}, step=done)
+        runner.visualizer.add_scalars({**scalars, f'{PREFIX}epoch': done / _iterations_per_epoch(runner)}, step=done)
         runner.logger.info(f'NMI of prompts and patches after {done} iterations: mean {scalars[f"{PREFIX}mean"]:.3g}, '
                            f'blocks 1 to {len(values)}: {" ".join(f"{value:.3g}" for value in values)}')
 
@@ -119,3 +128,10 @@ class PromptNMIHook(Hook):
     def _of_blocks(self, backbone: PromptedViT) -> Iterator[Tensor]:
         for _, prompts, patches in backbone.block_inputs(self._images):
             yield normalized_mutual_information(prompts, patches, self.normalizer).sum()
+
+
+def _iterations_per_epoch(runner: Runner) -> float:
+    """Of all processes together; MMEngine's InfiniteSampler does not count its own share."""
+    loader = runner.train_dataloader
+    own_share = not isinstance(loader.sampler, InfiniteSampler) or loader.batch_size is None
+    return len(loader) if own_share else len(loader.dataset) / (loader.batch_size * dist.get_world_size())

@@ -255,7 +255,7 @@ class PromptedViT(FrozenViT):
         n, inside = self.num_extra_tokens, 0
         for i, layer in enumerate(self.layers):
             x, prompts, inside = self._exchange(x, i, inside)
-            read = self.prompts[i] if i < len(self.prompts) else x[:, n:n + inside]
+            read = self.prompts[i].detach() if i < len(self.prompts) else x[:, n:n + inside]
             yield BlockInput(without(x, n, inside), read, patches if i == 0 else x[:, n + inside:])
             if i + 1 < self.num_layers:
                 x = layer(x, prompts)

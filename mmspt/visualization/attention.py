@@ -1,0 +1,145 @@
+"""Where CLS and each prompt look in an image, or which patches read them, block by block."""
+import os.path as osp
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from mmspt.models import PromptedViT
+from mmspt.models.layers.attention_maps import attention_maps
+
+from .choices import choose
+from .images import ITEM, load_item, preprocess, to_pixels
+from .picture import Picture, styled
+from .run_folder import RunFolder
+
+MOST_LAYERS, MOST_PROMPTS = 6, 8
+DIRECTIONS = dict(
+    looks=('Where the prompts look',
+           'how CLS and the prompts share their attention among the patches (row of a softmax)'),
+    read=('Which patches read the prompts',
+          "the weight that each patch's query puts on the key of CLS or of a prompt (column of a softmax)"))
+
+
+def measure_attention(backbone: PromptedViT, images: Tensor) -> Tensor:
+    """Attention weights of all L blocks, mean over heads and images; see :func:`.attention_maps`.
+
+    Args:
+        backbone (PromptedViT): In eval mode, with prompts.
+        images (Tensor): (B, 3, H, W).
+
+    Returns:
+        Tensor: (L, queries, keys), both [CLS; prompts; patches], n + N_p + N_e; on the CPU.
+    """
+    return torch.stack([attention_maps(layer, read.tokens, read.prompts, backbone.num_extra_tokens).mean((0, 1)).cpu()
+                        for layer, read in zip(backbone.layers, backbone.block_inputs(images), strict=True)])
+
+
+def draw_attention(run: RunFolder, image: str, layers: Sequence[int] | None = None,
+                   prompts: Sequence[int] | None = None, direction: str = 'looks') -> Picture:
+    """Draw the image that the network saw and, block by block, the patches that CLS and prompts look at or feed.
+
+    The numbers behind it hold all blocks, CLS and all prompts, whatever is drawn.
+
+    Args:
+        run (RunFolder): A run with prompts and a checkpoint.
+        image (str): Path of an image, or 'train:3', 'val:3', 'test:3' for an item of the run's data.
+        layers (Sequence[int] | None): Blocks, numbered 1, ..., L; None is all, or 6 of them, evenly spread.
+        prompts (Sequence[int] | None): Prompts, numbered 1, ..., N_p; None is all, or 8 of them, evenly spread.
+        direction (str): 'looks' (weights of the prompt's query on the patches) or 'read' (of the patches' queries on
+            the prompt). Defaults to 'looks'.
+
+    Raises:
+        OSError, ValueError: No such image, block, prompt or direction; no prompts; no checkpoint.
+    """
+    if direction not in DIRECTIONS:
+        raise ValueError(f'direction must be one of {tuple(DIRECTIONS)}, got {direction!r}')
+    backbone = run.backbone
+    layers = choose('layers', layers, len(backbone.layers), MOST_LAYERS)
+    prompts = choose('prompts', prompts, backbone.num_prompts, MOST_PROMPTS)
+    inputs = preprocess([load_item(run, image)], run.model.data_preprocessor)
+    weights = measure_attention(backbone, inputs)  # (L, queries, keys)
+    if direction == 'read':
+        weights = weights.transpose(1, 2)  # (L, read, by)
+    with torch.no_grad():
+        grid = backbone.patch_embed(inputs)[1]  # (h, w)
+    n, behind = backbone.num_extra_tokens, backbone.num_extra_tokens + backbone.num_prompts
+    names = ['CLS'] * n + [f'prompt {i}' for i in range(1, backbone.num_prompts + 1)]
+    shown = [*range(n), *(n + i - 1 for i in prompts)]
+    chosen = weights[[layer - 1 for layer in layers]][:, shown, behind:].unflatten(-1, grid)  # (rows, columns, h, w)
+    figure = _draw(to_pixels(inputs, run.model.data_preprocessor)[0].numpy(), (chosen * weights.shape[-1]).numpy(),
+                   [f'block {layer}' for layer in layers], [names[i] for i in shown])
+    stem = image if ITEM.fullmatch(image) else osp.splitext(osp.basename(image))[0]
+    name = 'attention_' + re.sub(r'[^\w-]+', '_', stem) + '_read' * (direction == 'read')
+    caption = f"{run.label}, image '{image}': {_explain(backbone, direction, grid)}"
+    return Picture(name, f'{DIRECTIONS[direction][0]}: {image}', caption, figure,
+                   *_table(weights, names, n, grid, direction))
+
+
+def _explain(backbone: PromptedViT, direction: str, grid: tuple[int, int]) -> str:
+    """What the weights are, their unit, and which of them do not act in this model."""
+    note = ''
+    if direction == 'looks' and backbone.prompt_type == 'deep':
+        pooled = backbone.out_type == 'avg_featmap' and backbone.pool_prompts
+        note = (' The network never asks with its prompts' + ', but in the last block, where their outputs are pooled'
+                * pooled + ': this is what they would look at.')
+    elif direction == 'read' and backbone.out_type == 'cls_token':
+        note = ' In the last block nobody uses what the patches read: CLS alone is put out.'
+    tokens = backbone.num_extra_tokens + backbone.num_prompts + grid[0] * grid[1]
+    return (f'{DIRECTIONS[direction][1]}.{note} Mean over {backbone.layers[0].attn.num_heads} heads, as a multiple of '
+            f'1/{tokens}, the weight of each token if all ({"CLS, " * backbone.num_extra_tokens}{backbone.num_prompts} '
+            f'prompts, {grid[0]} x {grid[1]} patches) had the same. The image is what the network saw.')
+
+
+def _draw(pixels: np.ndarray, maps: np.ndarray, rows: list[str], columns: list[str]) -> Figure:
+    """Image (H, W, 3) and maps (rows, columns, h, w), multiples of uniform attention, as a table of panels."""
+    low, high = np.quantile(maps, (0.05, 0.995))
+    high = max(float(high), 2.)  # a scale with room on both sides of 1, and above 0
+    low = max(min(float(low), 0.5), high / 1000)
+    norm = LogNorm(low, high, clip=True)
+    with styled():
+        height = pixels.shape[0] / pixels.shape[1]
+        figure = Figure(figsize=(1.15 * (1 + len(columns)) + 1.4, max(1.15 * height * len(rows) + 0.5, 3.)))
+        panels = figure.subplots(len(rows), 1 + len(columns), squeeze=False)
+        for i, line in enumerate(panels):
+            line[0].imshow(pixels)
+            line[0].set_ylabel(rows[i])
+            for axes, table in zip(line[1:], maps[i], strict=True):
+                shades = axes.imshow(table, norm=norm, interpolation='nearest')
+        for axes, title in zip(panels[0], ['image', *columns], strict=True):
+            axes.set_title(title, fontsize='medium')
+        for axes in panels.flat:
+            _bare(axes)
+        bar = figure.colorbar(shades, ax=panels, extend='both', aspect=30, pad=0.01,
+                              label='attention, multiple of uniform')
+        ticks = [m * 10.**e for e in range(-4, 5) for m in (1, 2, 5) if low <= m * 10.**e <= high]
+        bar.set_ticks(ticks, labels=[f'{tick:g}' for tick in ticks], minor=False)
+        bar.set_ticks([], minor=True)
+    return figure
+
+
+def _bare(axes: Axes) -> None:
+    axes.set(xticks=[], yticks=[])
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+
+
+def _table(weights: Tensor, names: list[str], n: int, grid: tuple[int, int],
+           direction: str) -> tuple[list[str], list[list[Any]]]:
+    """Header and rows: of each block, CLS and each prompt, the weights, and those of CLS and all prompts."""
+    by = 'on' if direction == 'looks' else 'by'
+    header = ['layer', 'token', *[f'{by} CLS'] * n, *['on prompts'] * (direction == 'looks'),
+              *(f'{by} patch r{row}c{column}' for row in range(1, grid[0] + 1) for column in range(1, grid[1] + 1))]
+
+    def rows() -> Iterator[list[Any]]:
+        for layer, table in enumerate(weights, 1):
+            for name, row in zip(names, table, strict=False):  # patches are no rows
+                own = [row[n:len(names)].sum(dim=0, keepdim=True)] * (direction == 'looks')
+                yield [layer, name, *torch.cat([row[:n], *own, row[len(names):]]).tolist()]
+    return header, list(rows())

@@ -1,0 +1,165 @@
+"""What prompts stand for: the training images' patches nearest to each, before and after tuning."""
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from torch import Tensor
+
+from mmspt.engine.token_loader import SeededImages, choose_images
+from mmspt.prompts.nearest import METRICS, check_options, nearest_patches
+
+from .choices import choose, choose_own
+from .images import preprocess, stream_images, to_pixels
+from .picture import Picture, styled
+from .progress import Track, untracked
+from .run_folder import RunFolder
+
+MOST_ROWS = 12
+WHEN = ('before', 'after')
+GREY = 0.85
+"""Outside the image."""
+CROP, GAP, LINE = 1., 0.6, 0.27
+"""Sizes of the sheet, inches: a crop, the gap between the halves, a line of text."""
+
+
+class Patch(NamedTuple):
+    """A patch on the sheet."""
+    prompt: int
+    """From 1 on."""
+    when: str
+    rank: int
+    """From 1 on."""
+    image: int
+    row: int
+    """Of the image's grid of patches, from 0 on, as is ``column``."""
+    column: int
+    score: float
+
+
+def draw_prototypes(run: RunFolder, layer: int = 1, count: int = 6, context: int = 2, metric: str = 'cosine',
+                    prompts: Sequence[int] | None = None, num_images: int | None = None,
+                    track: Track = untracked) -> Picture:
+    """Draw the patches nearest to each prompt of a block, before and after tuning, with their surroundings.
+
+    Prompts P_{i-1} of block i are compared with the tokens E_{i-1} of all training images in the frozen network without
+    prompts: the space in which the initial ones are prototypes. The images are augmented as they were when the prompts
+    were made.
+
+    Args:
+        run (RunFolder): A run with prompts.
+        layer (int): Number i = 1..L of the block; 1 for shallow prompts. Defaults to 1.
+        count (int): Patches a prompt, each of another image. Defaults to 6.
+        context (int): Patches shown on each side of the one that is meant. Defaults to 2.
+        metric (str): 'cosine' or 'euclidean'. Defaults to 'cosine'.
+        prompts (Sequence[int] | None): Which prompts are drawn, 1..N_p; None is all, or 12 spread evenly. The CSV has
+            them all. Defaults to None.
+        num_images (int | None): Training images to look through, drawn by the run's seed; None is all.
+            Defaults to None.
+        track (Track): A progress bar. Defaults to none.
+
+    Raises:
+        ValueError: An option out of its range, or a run whose prompts cannot be compared.
+        OSError: The data are missing.
+    """
+    check_options(layer, count, metric)
+    choose_own(run, [layer], 1)
+    if context < 0:
+        raise ValueError(f'context must be at least 0 patches, got {context!r}')
+    if num_images is not None and num_images < 1:
+        raise ValueError(f'num_images must be at least 1, or None for all, got {num_images!r}')
+    initial, tuned = run.initial_prompts[layer - 1], run.tuned_prompts[layer - 1]
+    drawn = choose('prompts', prompts, len(tuned), MOST_ROWS)
+    dataset = run.images('train').dataset
+    images = SeededImages(dataset, choose_images(num_images or len(dataset), len(dataset), run.seed), run.seed)
+    sizes: list[tuple[int, ...]] = []
+    scores, indices, positions = nearest_patches(
+        _note_sizes(stream_images(run, images, f'nearest patches, block {layer}', track), sizes),
+        run.backbone.patch_tokens, torch.cat((initial, tuned)), layer, count, metric)
+    patch_size = tuple(run.backbone.patch_size)
+    width = -(-sizes[0][1] // patch_size[1])  # the patch embedding pads below and to the right
+    patches = [Patch(i % len(tuned) + 1, WHEN[i // len(tuned)], rank + 1, int(indices[i, rank]),
+                     int(positions[i, rank]) // width, int(positions[i, rank]) % width, float(scores[i, rank]))
+               for i in range(len(scores)) for rank in range(scores.shape[1])]
+    wanted = [patch for patch in patches if patch.prompt in drawn]
+    crops, paths = _load(images, patches, wanted, run.model.data_preprocessor, patch_size, context)
+    with styled():
+        figure = _draw(wanted, crops, drawn, scores.shape[1], context, METRICS[metric].label)
+    shown = 'its prompts' if len(drawn) == len(tuned) else f'{len(drawn)} of its {len(tuned)} prompts'
+    caption = (f'{run.label}: for block {layer}, {shown} (rows) with the nearest patches (framed) of {len(images):,} '
+               f'training images, one an image, before tuning (left) and after (right). The number is the '
+               f'{METRICS[metric].label} of the prompt and E_{layer - 1}, the token that the frozen network without '
+               f'prompts hands block {layer}; the surroundings are {context} patches a side, grey is outside.')
+    return Picture(f'prototypes_layer_{layer:02d}', f'What the prompts of block {layer} stand for', caption, figure,
+                   ('layer', 'prompt', 'when', 'rank', 'image', 'image_path', 'row', 'column', 'score'),
+                   [(layer, *p[:4], paths[p.image], *p[4:]) for p in patches])
+
+
+def crop_patch(pixels: np.ndarray, row: int, column: int, patch_size: tuple[int, ...], context: int) -> np.ndarray:
+    """Cut a patch and ``context`` patches on each side out of (H, W, 3) in [0, 1]; what is outside is GREY."""
+    (height, width), across = patch_size, 2 * context + 1
+    crop = np.full((across * height, across * width, 3), GREY, dtype=np.float32)
+    top, left = (row - context) * height, (column - context) * width
+    part = pixels[max(top, 0):max(top + len(crop), 0), max(left, 0):max(left + crop.shape[1], 0)]
+    crop[max(-top, 0):max(-top, 0) + part.shape[0], max(-left, 0):max(-left, 0) + part.shape[1]] = part
+    return crop
+
+
+def _note_sizes(batches: Iterable[tuple[list[int], Tensor]],
+                sizes: list[tuple[int, ...]]) -> Iterator[tuple[list[int], Tensor]]:
+    for indices, images in batches:
+        sizes.append(tuple(images.shape[2:]))
+        yield indices, images
+
+
+def _load(images: SeededImages, patches: list[Patch], wanted: list[Patch], data_preprocessor: Any,
+          patch_size: tuple[int, ...], context: int) -> tuple[dict[Patch, np.ndarray], dict[int, str]]:
+    """Look at the images of the patches again: crops of those wanted, and the files of all images."""
+    crops: dict[Patch, np.ndarray] = {}
+    paths: dict[int, str] = {}
+    again = SeededImages(images.dataset, sorted({patch.image for patch in patches}), images.seed)
+    for position, index in enumerate(again.indices):
+        item = again[position]
+        paths[index] = getattr(item['data_samples'], 'img_path', None) or ''
+        mine = [patch for patch in wanted if patch.image == index]
+        if mine:
+            pixels = to_pixels(preprocess([item], data_preprocessor), data_preprocessor)[0].numpy()
+            crops |= {patch: crop_patch(pixels, patch.row, patch.column, patch_size, context) for patch in mine}
+    return crops, paths
+
+
+def _draw(patches: list[Patch], crops: dict[Patch, np.ndarray], drawn: list[int], columns: int, context: int,
+          label: str) -> Figure:
+    """One axes in inches, y downwards: a row a prompt, a crop a patch, its score below."""
+    half, pitch = columns * CROP, CROP + LINE
+    figure = Figure(figsize=(2 * half + GAP + 1., len(drawn) * pitch + 2 * LINE + 0.2))
+    axes = figure.add_subplot()
+    axes.set(xlim=(-0.9, 2 * half + GAP), ylim=(len(drawn) * pitch, -2 * LINE), aspect='equal')
+    axes.axis('off')
+    for i, when in enumerate(WHEN):
+        axes.text(i * (half + GAP) + half / 2, -0.1, f'{when} tuning\n(below: {label})', ha='center', va='bottom')
+    for i, prompt in enumerate(drawn):
+        axes.text(-0.1, i * pitch + CROP / 2, f'prompt\n{prompt}', ha='right', va='center')
+    for patch in patches:
+        left = WHEN.index(patch.when) * (half + GAP) + (patch.rank - 1) * CROP
+        _draw_crop(axes, crops[patch], left + 0.04, drawn.index(patch.prompt) * pitch + 0.04, CROP - 0.08, context)
+        axes.text(left + CROP / 2, drawn.index(patch.prompt) * pitch + CROP, _format(patch.score), ha='center',
+                  va='top', fontsize=11)
+    return figure
+
+
+def _format(score: float) -> str:
+    """Three digits, and no more than three after the point."""
+    return f'{score:.3f}' if abs(score) < 10 else f'{score:.3g}'
+
+
+def _draw_crop(axes: Axes, crop: np.ndarray, left: float, top: float, side: float, context: int) -> None:
+    axes.imshow(crop, extent=(left, left + side, top + side, top), aspect='equal')
+    axes.set_autoscale_on(False)
+    across = 2 * context + 1
+    for colour, line, out in (('black', 1.6, 0.03), ('white', 1.6, 0.011)):  # one of them stands out on any ground
+        corner = left + side * context / across - out, top + side * context / across - out
+        axes.add_patch(Rectangle(corner, *[side / across + 2 * out] * 2, fill=False, edgecolor=colour, linewidth=line))

@@ -1,0 +1,286 @@
+"""A run's work directory as pictures see it: what it holds, and what is said where something is missing."""
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmpretrain.models import ClsDataPreprocessor
+from safetensors.torch import load_file, save_file
+
+from mmspt.visualization import RunFolder
+from mmspt.visualization.images import preprocess, to_pixels
+
+PROMPTS = 'initial_prompts.safetensors'
+LABELS = {
+    'spt': 'SPT-Deep, 5 prompts',
+    'spt_seed1': 'SPT-Deep, 5 prompts',
+    'vpt': 'VPT-Deep, 5 prompts',
+    'shallow': 'SPT-Shallow, 5 prompts',
+    'linear': 'Linear',
+}
+
+
+@pytest.fixture
+def copy(runs, tmp_path):
+    """Path of a copy of a run, by name, which may be broken."""
+
+    def make(name='spt', to='copy'):
+        return Path(shutil.copytree(getattr(runs, name), tmp_path / to))
+
+    return make
+
+
+def prompts_in(checkpoint):
+    state = torch.load(checkpoint, map_location='cpu', weights_only=False)['state_dict']
+    return state['backbone.prompts']
+
+
+# ---------------------------------------------------------------------------------------------- what a run holds
+
+
+@pytest.mark.parametrize('name', sorted(LABELS))
+def test_label(runs, name):
+    assert RunFolder(getattr(runs, name)).label == LABELS[name]
+
+
+@pytest.mark.parametrize(('name', 'layers'), [('spt', 4), ('vpt', 4), ('shallow', 1)])
+def test_prompts_before_and_after(runs, name, layers):
+    folder = getattr(runs, name)
+    run = RunFolder(folder)
+    assert run.checkpoint == os.path.join(folder, 'epoch_2.pth')
+    tuned, initial = run.tuned_prompts, run.initial_prompts
+    assert tuned.shape == initial.shape == (layers, 5, 64) and tuned.dtype == initial.dtype == torch.float32
+    assert torch.equal(tuned, prompts_in(run.checkpoint)) and not tuned.requires_grad
+    assert torch.equal(initial, load_file(os.path.join(folder, PROMPTS))['prompts'])
+    assert not torch.equal(tuned, initial)
+
+
+@pytest.mark.parametrize(('name', 'seed'), [('spt', 0), ('spt_seed1', 1)])
+def test_seed(runs, name, seed):
+    assert RunFolder(getattr(runs, name)).seed == seed
+
+
+@pytest.mark.parametrize('name', ['spt', 'linear'])
+def test_model_is_the_tuned_one(runs, name):
+    """All weights are the checkpoint's, in eval mode; linear probes have a model too."""
+    model = RunFolder(getattr(runs, name)).model
+    saved = torch.load(os.path.join(getattr(runs, name), 'epoch_2.pth'), map_location='cpu', weights_only=False)
+    own = model.state_dict()
+    assert set(own) == set(saved['state_dict']) and not any(module.training for module in model.modules())
+    assert all(torch.equal(own[key], value) for key, value in saved['state_dict'].items())
+
+
+def test_a_checkpoint_of_ones_choice(runs):
+    path = os.path.join(runs.spt, 'epoch_1.pth')
+    chosen, newest = RunFolder(runs.spt, path), RunFolder(runs.spt)
+    assert chosen.checkpoint == path and torch.equal(chosen.tuned_prompts, prompts_in(path))
+    assert not torch.equal(chosen.tuned_prompts, newest.tuned_prompts)
+
+
+@pytest.mark.parametrize(('present', 'newest'), [
+    (['epoch_2.pth', 'epoch_10.pth', 'epoch_9.pth'], 'epoch_10.pth'),
+    (['iter_900.pth', 'iter_1000.pth', 'best_accuracy_top1_iter_2000.pth', 'iter_3000.pth.tmp'], 'iter_1000.pth'),
+], ids=str)
+def test_newest_checkpoint_by_number(copy, present, newest):
+    """Whatever the files' times say."""
+    folder = copy()
+    for name in ('epoch_1.pth', 'epoch_2.pth'):
+        (folder / name).unlink()
+    for i, name in enumerate(sorted(present, reverse=True)):
+        (folder / name).write_bytes(b'')
+        os.utime(folder / name, (i, i))
+    assert RunFolder(str(folder)).checkpoint == str(folder / newest)
+
+
+def test_moved_folder(runs, copy):
+    """Nothing leads back to where the run was."""
+    folder = copy(to='moved to/elsewhere')
+    run, original = RunFolder(f'{folder}/'), RunFolder(runs.spt)
+    assert run.folder == str(folder) and run.label == original.label
+    assert run.checkpoint == str(folder / 'epoch_2.pth')
+    assert torch.equal(run.tuned_prompts, original.tuned_prompts)
+    (folder / PROMPTS).unlink()
+    with pytest.raises(ValueError, match='is missing'):
+        _ = run.initial_prompts
+
+
+def test_no_other_weights_are_read(copy, tmp_path):
+    """The pre-trained checkpoint may be gone."""
+    folder = copy()
+    config = folder / 'job.py'
+    text = config.read_text()
+    name = Config.fromfile(config).model.backbone.init_cfg.checkpoint
+    assert name in text
+    config.write_text(text.replace(name, str(tmp_path / 'gone.pth')))
+    assert torch.equal(RunFolder(str(folder)).tuned_prompts, prompts_in(folder / 'epoch_2.pth'))
+
+
+# ---------------------------------------------------------------------------------------------- images
+
+
+@pytest.mark.parametrize(('split', 'count'), [('train', 12), ('val', 6), ('test', 6)])
+def test_images(runs, split, count):
+    run = RunFolder(runs.spt)
+    images = run.images(split)
+    assert len(images) == count
+    chosen = run.images(split, [count - 1, 0])
+    assert len(chosen) == 2
+    for position, index in enumerate([count - 1, 0]):
+        assert chosen[position]['prompt_index'] == index
+        assert torch.equal(chosen[position]['inputs'], images[index]['inputs'])
+    batch = preprocess([chosen[i] for i in range(2)], run.model.data_preprocessor)
+    assert batch.shape == (2, 3, 32, 32) and batch.dtype == torch.float32
+    pixels = to_pixels(batch, run.model.data_preprocessor)
+    bgr = torch.stack([chosen[i]['inputs'] for i in range(2)]).permute(0, 2, 3, 1)
+    torch.testing.assert_close(pixels, bgr.flip(-1) / 255, rtol=0, atol=1e-5)
+    assert pixels[0].mean(dim=(0, 1)).argmax() == 2 and pixels[1].mean(dim=(0, 1)).argmax() == 0  # make_images' colours
+
+
+@pytest.mark.parametrize('to_rgb', [True, False])
+@pytest.mark.parametrize('normalize', [
+    dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]), dict(mean=[127.5] * 3, std=[127.5] * 3), dict()
+], ids=str)
+def test_to_pixels_inverts_the_preprocessor(to_rgb, normalize):
+    rgb = np.random.default_rng(0).integers(0, 256, (2, 5, 4, 3), dtype=np.uint8)
+    inputs = [torch.from_numpy(image[..., ::-1].copy()).permute(2, 0, 1) for image in rgb]  # loaded as BGR
+    preprocessor = ClsDataPreprocessor(to_rgb=to_rgb, **normalize)
+    pixels = to_pixels(preprocess([dict(inputs=image) for image in inputs], preprocessor), preprocessor)
+    assert pixels.shape == (2, 5, 4, 3)
+    torch.testing.assert_close(pixels, torch.from_numpy(rgb) / 255, rtol=0, atol=1e-5)
+
+
+def test_to_pixels_stays_in_range():
+    preprocessor = ClsDataPreprocessor(mean=[127.5] * 3, std=[127.5] * 3, to_rgb=True)
+    pixels = to_pixels(torch.full((1, 3, 2, 2), 1.5).requires_grad_(), preprocessor)
+    assert pixels.max() == 1 and to_pixels(torch.full((1, 3, 2, 2), -9.), preprocessor).min() == 0
+
+
+# ---------------------------------------------------------------------------------------------- what is missing
+
+
+@pytest.mark.parametrize('content', [None, [], ['notes.txt']], ids=str)
+def test_no_run(tmp_path, content):
+    folder = tmp_path / 'folder'
+    if content is not None:
+        folder.mkdir()
+        for name in content:
+            (folder / name).write_text('')
+    with pytest.raises(ValueError, match=r'must be the work directory of a training.*python tools/train\.py') as error:
+        RunFolder(str(folder))
+    assert str(folder) in str(error.value)
+
+
+def test_a_file_is_no_run(runs):
+    with pytest.raises(ValueError, match=r'is no folder: .*python tools/train\.py CONFIG --work-dir'):
+        RunFolder(os.path.join(runs.spt, 'job.py'))
+
+
+def lose_config(folder):
+    (folder / 'job.py').unlink()
+
+
+def lose_prompts(folder):
+    (folder / PROMPTS).unlink()
+
+
+def truncate_prompts(folder):
+    content = (folder / PROMPTS).read_bytes()
+    (folder / PROMPTS).write_bytes(content[:len(content) // 2])
+
+
+def empty_prompts(folder):
+    (folder / PROMPTS).write_bytes(b'')
+
+
+def rename_prompts(folder):
+    save_file({'other': torch.ones(4, 5, 64)}, folder / PROMPTS)
+
+
+def shrink_prompts(folder):
+    save_file({'prompts': torch.ones(4, 3, 64)}, folder / PROMPTS)
+
+
+def spoil_prompts(folder):
+    save_file({'prompts': torch.full((4, 5, 64), float('nan'))}, folder / PROMPTS)
+
+
+def lose_checkpoints(folder):
+    for path in folder.glob('epoch_*.pth'):
+        path.unlink()
+
+
+@pytest.mark.parametrize(('harm', 'attribute', 'message', 'tool'), [
+    (lose_config, 'label', "must hold the config .* '{folder}' has none", 'train.py CONFIG --work-dir {folder}'),
+    (lose_prompts, 'initial_prompts', "must have its initial prompts, but '{folder}/{prompts}' is missing", None),
+    (lose_prompts, 'seed', "'{folder}/{prompts}' is missing", None),
+    (truncate_prompts, 'initial_prompts', "'{folder}/{prompts}' must hold initial prompts, but cannot be read", None),
+    (empty_prompts, 'initial_prompts', "'{folder}/{prompts}' must hold initial prompts, but cannot be read", None),
+    (rename_prompts, 'initial_prompts', "'{folder}/{prompts}' must hold initial prompts, but cannot be read", None),
+    (shrink_prompts, 'initial_prompts', r"= \(4, 5, 64\), '{folder}/{prompts}' gives \(4, 3, 64\)", None),
+    (spoil_prompts, 'initial_prompts', "must be finite, '{folder}/{prompts}' gives NaN or infinity", None),
+    (lose_checkpoints, 'checkpoint', r"must have a checkpoint .*, but '{folder}' has none",
+     'train.py {folder}/job.py --work-dir {folder} --resume'),
+    (lose_checkpoints, 'tuned_prompts', r"must have a checkpoint .*, but '{folder}' has none",
+     'train.py {folder}/job.py --work-dir {folder} --resume'),
+], ids=lambda value: getattr(value, '__name__', None))
+def test_what_is_missing(copy, harm, attribute, message, tool):
+    """Each message says where, and names the command that would make it."""
+    folder = copy()
+    harm(folder)
+    with pytest.raises(ValueError, match=message.format(folder=folder, prompts=PROMPTS)) as error:
+        getattr(RunFolder(str(folder)), attribute)
+    remedy = (tool or 'init_prompts.py {folder}/job.py --work-dir {folder}').format(folder=folder)
+    assert f'python tools/{remedy}' in str(error.value)
+
+
+def test_chosen_checkpoint_is_missing(runs):
+    with pytest.raises(ValueError, match=r"'nowhere\.pth' is none: name one of .*epoch_\*\.pth"):
+        _ = RunFolder(runs.spt, 'nowhere.pth').model
+
+
+@pytest.mark.parametrize(('name', 'other'), [('spt', 'linear'), ('spt', 'shallow'), ('shallow', 'spt')])
+def test_checkpoint_of_another_model(runs, name, other):
+    """No prompts may stay random in silence."""
+    with pytest.raises((RuntimeError, ValueError), match='prompts'):
+        _ = RunFolder(getattr(runs, name), os.path.join(getattr(runs, other), 'epoch_2.pth')).tuned_prompts
+
+
+@pytest.mark.parametrize('attribute', ['tuned_prompts', 'initial_prompts', 'backbone', 'seed'])
+def test_run_without_prompts(runs, attribute):
+    with pytest.raises(ValueError, match=r'needs a run with prompts.*linear.*python tools/train\.py') as error:
+        getattr(RunFolder(runs.linear), attribute)
+    assert runs.linear in str(error.value)
+
+
+@pytest.mark.parametrize('split', ['training', 'predict', ''])
+def test_unknown_split(runs, split):
+    with pytest.raises(ValueError, match=f"images of '{split}' need a {split}_dataloader.* train, val, test"):
+        RunFolder(runs.spt).images(split)
+
+
+@pytest.mark.parametrize(('indices', 'wrong'), [([12], 12), ([0, 99], 99), ([-1], -1)])
+def test_unknown_index(runs, indices, wrong):
+    with pytest.raises(ValueError, match=f"images of 'train' are numbered from 0 to 11, got {wrong}"):
+        RunFolder(runs.spt).images('train', indices)
+
+
+def test_data_are_gone(copy, runs, tmp_path):
+    folder = copy()
+    config = folder / 'job.py'
+    config.write_text(config.read_text().replace(str(runs.job.data), str(tmp_path / 'gone')))
+    with pytest.raises(FileNotFoundError, match=r'gone.*does not exist: set train_dataloader\.dataset\.data_root'):
+        RunFolder(str(folder)).images()
+
+
+@pytest.mark.parametrize(('lost', 'kept'), [('job.py', '20261121_120000.py')])
+def test_newest_config_counts(copy, lost, kept):
+    """A run that was resumed with another config has two; a test's and init_prompts' are not the run's."""
+    folder = copy()
+    text = (folder / lost).read_text()
+    for i, name in enumerate(('old.py', kept, 'job_test.py', 'job_init_prompts.py')):
+        (folder / name).write_text(text)
+        os.utime(folder / name, (2 * 10**9 + i, 2 * 10**9 + i))
+    assert RunFolder(str(folder)).config_path == str(folder / kept)

@@ -1,0 +1,163 @@
+"""The map of tokens and prompts against NumPy."""
+import csv
+import io
+import sys
+from collections import Counter
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from mmspt.visualization import RunFolder
+from mmspt.visualization.images import preprocess
+from mmspt.visualization.token_map import draw_token_map, pull_in
+
+NUM_TOKENS = 12 * 16  # all that the run's data have
+
+
+def numbers(picture, layer, kind):
+    rows = [row for row in csv.DictReader(io.StringIO(picture.csv))
+            if (row['layer'], row['kind']) == (str(layer), kind)]
+    assert [int(row['number']) for row in rows] == list(range(1, len(rows) + 1))
+    return np.array([(float(row['x']), float(row['y'])) for row in rows])
+
+
+def tokens_of(run, layer):
+    """All training tokens E_{layer-1}, (images * N_e, D), one image at a time."""
+    images = run.images('train')
+    single = [preprocess([images[i]], run.model.data_preprocessor) for i in range(len(images))]
+    tokens = [list(run.backbone.patch_tokens(image, layer))[layer - 1][0] for image in single]
+    return np.concatenate([token.double().numpy() for token in tokens])
+
+
+@pytest.mark.parametrize('layer', [1, 3])
+def test_pca(runs, layer):
+    run = RunFolder(runs.spt)
+    picture = draw_token_map(run, [layer], num_tokens=NUM_TOKENS)
+    tokens = tokens_of(run, layer)
+    _, values, axes = np.linalg.svd(tokens - tokens.mean(axis=0), full_matrices=False)
+    found = numbers(picture, layer, 'patch')
+    assert found.shape == (NUM_TOKENS, 2)
+    expected = (tokens - tokens.mean(axis=0)) @ axes[:2].T
+    signs = np.sign((expected * found).sum(axis=0))
+    np.testing.assert_allclose(found, expected * signs, atol=1e-3)
+    for kind, prompts in (('initial', run.initial_prompts), ('tuned', run.tuned_prompts)):
+        projected = (prompts[layer - 1].double().numpy() - tokens.mean(axis=0)) @ axes[:2].T * signs
+        np.testing.assert_allclose(numbers(picture, layer, kind), projected, atol=1e-3)
+    shares = values[:2]**2 / (values**2).sum()
+    panel = picture.figure.axes[0]
+    assert (panel.get_xlabel(), panel.get_ylabel()) == tuple(
+        f'PC {i} ({share:.0%} of variance)' for i, share in enumerate(shares, 1))
+
+
+def test_sampled_prompts_lie_on_patches(runs):
+    """RandomSampleInit's prompts are among all tokens."""
+    picture = draw_token_map(RunFolder(runs.spt), [2], num_tokens=NUM_TOKENS)
+    gaps = numbers(picture, 2, 'initial')[:, None] - numbers(picture, 2, 'patch')
+    assert np.linalg.norm(gaps, axis=2).min(axis=1).max() < 1e-3
+
+
+@pytest.mark.parametrize('num_tokens, expected', [(5, 5), (12, 12), (50, 48), (10**6, NUM_TOKENS)])
+def test_number_of_tokens(runs, num_tokens, expected):
+    picture = draw_token_map(RunFolder(runs.spt), [1, 4], num_tokens=num_tokens)
+    rows = csv.DictReader(io.StringIO(picture.csv))
+    assert Counter((row['layer'], row['kind']) for row in rows) == {
+        (layer, kind): count for layer in '14' for kind, count in dict(patch=expected, initial=5, tuned=5).items()}
+    assert f'{expected:,} patch tokens' in picture.caption
+
+
+@pytest.mark.parametrize('method', ['pca', 'tsne'])
+def test_drawn_twice_it_is_the_same(runs, method):
+    first, second = (draw_token_map(RunFolder(runs.spt), [1], method, 60) for _ in range(2))
+    assert first.csv == second.csv and first.render('png') == second.render('png')
+    assert first.name == f'tokens_{method}'
+
+
+def test_tsne_keeps_neighbours_together(runs):
+    """Initial prompts are patch tokens: each lies nearer to its own than to most others."""
+    run = RunFolder(runs.spt)
+    picture = draw_token_map(run, [4], 'tsne', NUM_TOKENS)
+    own = np.linalg.norm(run.initial_prompts[3].numpy()[:, None] - tokens_of(run, 4), axis=2).argmin(axis=1)
+    gaps = np.linalg.norm(numbers(picture, 4, 'initial')[:, None] - numbers(picture, 4, 'patch'), axis=2)
+    assert (gaps < gaps[np.arange(5), own][:, None]).mean() < 0.1
+
+
+def test_panels_and_legend(runs):
+    picture = draw_token_map(RunFolder(runs.vpt), num_tokens=24)
+    figure = picture.figure
+    assert [axes.get_title().split(',')[0] for axes in figure.axes] == ['block 1', 'block 2', 'block 3', 'block 4']
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        'patch tokens', 'prompts before tuning', 'prompts after tuning']
+    assert len(figure.legends) == 1 and not any(axes.get_legend() for axes in figure.axes)
+    assert all(len(axes.lines) == 5 for axes in figure.axes)
+
+
+def test_far_prompts_stay_in_sight(runs, monkeypatch):
+    near = draw_token_map(RunFolder(runs.spt), [1], num_tokens=NUM_TOKENS)
+    monkeypatch.setattr(RunFolder, 'tuned_prompts', RunFolder(runs.spt).tuned_prompts * 1e4)
+    far = draw_token_map(RunFolder(runs.spt), [1], num_tokens=NUM_TOKENS)
+    assert 'outside' not in near.figure.axes[0].get_title() and 'so far out' not in near.caption
+    assert far.figure.axes[0].get_title() == 'block 1, 5 prompts outside'
+    assert '5 prompts lie so far out' in far.caption
+    assert np.abs(numbers(far, 1, 'tuned')).max() > 100 * np.abs(numbers(near, 1, 'tuned')).max()
+    wide, narrow = (np.ptp(picture.figure.axes[0].dataLim.intervalx) for picture in (far, near))
+    assert wide < 2 * narrow
+
+
+@pytest.mark.parametrize('point, expected, outside', [
+    ((1., 1.), (1., 1.), False), ((2., 4.), (2., 4.), False), ((3., 1.), (2., 1.), True), ((1., -7.), (1., -2.), True),
+    ((5., 13.), (2., 4.), True), ((-3., 1.), (0., 1.), True)])
+def test_pull_in(point, expected, outside):
+    points, out = pull_in(np.array([point]), np.array([0., -2.]), np.array([2., 4.]))
+    np.testing.assert_allclose(points, [expected])
+    assert out.tolist() == [outside]
+
+
+def test_umap_is_asked_as_its_manual_says(runs, monkeypatch):
+    """The package is not installed here, so its place is taken by one that keeps the first two features."""
+    asked = {}
+
+    class UMAP:
+        def __init__(self, **options):
+            asked.update(options)
+
+        def fit_transform(self, tokens):
+            return tokens[:, :2]
+
+    monkeypatch.setitem(sys.modules, 'umap', SimpleNamespace(UMAP=UMAP))
+    run = RunFolder(runs.spt)
+    picture = draw_token_map(run, [2], 'umap', NUM_TOKENS)
+    assert asked == dict(n_components=2, n_neighbors=15, random_state=run.seed)
+    np.testing.assert_allclose(numbers(picture, 2, 'tuned'), run.tuned_prompts[1, :, :2], rtol=1e-5)
+    np.testing.assert_allclose(numbers(picture, 2, 'patch'), tokens_of(run, 2)[:, :2], atol=1e-4)
+
+
+def test_umap_is_missing(runs, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'umap', None)
+    with pytest.raises(ValueError, match=r'needs the package umap-learn, .*: pip install umap-learn'):
+        draw_token_map(RunFolder(runs.spt), [1], 'umap')
+
+
+@pytest.mark.parametrize('name, options, message', [
+    ('spt', dict(layers=[1, 5]), 'layers must be .* numbers from 1 to 4, got 5'),
+    ('spt', dict(layers=[]), 'layers must be .* got none'),
+    ('shallow', dict(layers=[2]), r'from 1 to 1, got 2 \(only block 1 of a shallow model'),
+    ('spt', dict(method='lda'), "method must be one of pca, tsne, umap, got 'lda'"),
+    ('spt', dict(num_tokens=1), 'num_tokens must be at least 2, got 1'),
+    ('linear', {}, 'needs a run with prompts'),
+])
+def test_errors(runs, name, options, message):
+    with pytest.raises(ValueError, match=message):
+        draw_token_map(RunFolder(getattr(runs, name)), **options)
+
+
+def test_progress(runs):
+    calls = []
+
+    def track(items, description, total):
+        items = list(items)
+        calls.append((description, total, len(items)))
+        return items
+
+    draw_token_map(RunFolder(runs.spt), [1, 3], num_tokens=24, track=track)
+    assert calls == [('tokens', 3, 3), ('pca: blocks', 2, 2)]

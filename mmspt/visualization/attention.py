@@ -20,6 +20,8 @@ from .picture import Picture, styled
 from .run_folder import RunFolder
 
 MOST_LAYERS, MOST_PROMPTS = 6, 8
+FAINT, HEAT = (0.25, 0.75), 0.72
+"""Range of grey of the image below the heat, and how much of a colour is heat: both can be read."""
 DIRECTIONS = dict(
     looks=('Where the prompts look',
            'how CLS and the prompts share their attention among the patches (row of a softmax)'),
@@ -94,7 +96,7 @@ def _explain(backbone: PromptedViT, direction: str, grid: tuple[int, int]) -> st
     tokens = backbone.num_extra_tokens + backbone.num_prompts + grid[0] * grid[1]
     return (f'{DIRECTIONS[direction][1]}.{note} Mean over {backbone.layers[0].attn.num_heads} heads, as a multiple of '
             f'1/{tokens}, the weight of each token if all ({"CLS, " * backbone.num_extra_tokens}{backbone.num_prompts} '
-            f'prompts, {grid[0]} x {grid[1]} patches) had the same. The image is what the network saw.')
+            f'prompts, {grid[0]} x {grid[1]} patches) had the same. The image is what the network saw; below the heat it is faint and grey.')
 
 
 def _draw(pixels: np.ndarray, maps: np.ndarray, rows: list[str], columns: list[str]) -> Figure:
@@ -103,15 +105,18 @@ def _draw(pixels: np.ndarray, maps: np.ndarray, rows: list[str], columns: list[s
     high = max(float(high), 2.)  # a scale with room on both sides of 1, and above 0
     low = max(min(float(low), 0.5), high / 1000)
     norm = LogNorm(low, high, clip=True)
+    height, width = pixels.shape[:2]
+    faint = FAINT[0] + (FAINT[1] - FAINT[0]) * pixels.mean(axis=-1)
     with styled():
-        height = pixels.shape[0] / pixels.shape[1]
-        figure = Figure(figsize=(1.15 * (1 + len(columns)) + 1.4, max(1.15 * height * len(rows) + 0.5, 3.)))
+        figure = Figure(figsize=(1.15 * (1 + len(columns)) + 1.4, max(1.15 * height / width * len(rows) + 0.5, 3.)))
         panels = figure.subplots(len(rows), 1 + len(columns), squeeze=False)
         for i, line in enumerate(panels):
             line[0].imshow(pixels)
             line[0].set_ylabel(rows[i])
             for axes, table in zip(line[1:], maps[i], strict=True):
-                shades = axes.imshow(table, norm=norm, interpolation='nearest')
+                axes.imshow(faint, cmap='gray', vmin=0, vmax=1)
+                shades = axes.imshow(table, norm=norm, interpolation='nearest', alpha=HEAT, zorder=2,
+                                     extent=(-0.5, width - 0.5, height - 0.5, -0.5))
         for axes, title in zip(panels[0], ['image', *columns], strict=True):
             axes.set_title(title, fontsize='medium')
         for axes in panels.flat:

@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 from PIL import Image
+from safetensors.torch import load_file
 
 from helpers import make_images, tool
 
@@ -116,11 +117,11 @@ def test_the_command_of_an_error_mends_it(runs, tmp_path):
     """Initial prompts that were lost are made again, the same."""
     shutil.copytree(runs.spt, tmp_path / 'run')
     lost = tmp_path / 'run' / 'initial_prompts.safetensors'
-    before = lost.read_bytes()
+    before = load_file(lost)['prompts']
     lost.unlink()
     output = tool('analyze.py', 'drift', tmp_path / 'run', fails=True)
     tool('init_prompts.py', *re.search(r'python tools/init_prompts.py (.*)', output)[1].split())
-    assert lost.read_bytes() == before
+    assert load_file(lost)['prompts'].equal(before)
     tool('analyze.py', 'drift', tmp_path / 'run')
 
 

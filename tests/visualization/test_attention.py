@@ -115,10 +115,13 @@ def test_layout(runs, layers, prompts, rows, columns, direction):
     numbers = table(picture)
     norms = set()
     for i, axes in enumerate(panels):
-        shown = axes.images[0]
+        *below, shown = axes.images
         if i % width == 0:
             assert shown.get_array().shape == (32, 32, 3)
+            pixels = np.asarray(shown.get_array())
             continue
+        np.testing.assert_allclose(below[0].get_array(), 0.25 + 0.5 * pixels.mean(axis=-1), rtol=1e-5)
+        assert shown.get_extent() == below[0].get_extent() and shown.get_zorder() > below[0].get_zorder()
         token = 'CLS' if i % width == 1 else f'prompt {columns[i % width - 2]}'
         expected = np.array(patches(numbers[rows[i // width], token])).reshape(4, 4) * TOKENS
         np.testing.assert_allclose(np.asarray(shown.get_array()), expected, rtol=1e-5)
@@ -229,7 +232,7 @@ def test_flat_and_sharp_attention_can_be_drawn(runs, small_file, level):
             layer.attn.qkv.weight.mul_(level)
             layer.attn.qkv.bias.mul_(level)
     picture = draw_attention(run, small_file)
-    norm = picture.figure.axes[1].images[0].norm
+    norm = picture.figure.axes[1].images[-1].norm
     assert 0 < norm.vmin < 1 < norm.vmax < math.inf
     assert picture.render('png').startswith(b'\x89PNG')
 

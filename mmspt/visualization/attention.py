@@ -96,7 +96,8 @@ def _explain(backbone: PromptedViT, direction: str, grid: tuple[int, int]) -> st
     tokens = backbone.num_extra_tokens + backbone.num_prompts + grid[0] * grid[1]
     return (f'{DIRECTIONS[direction][1]}.{note} Mean over {backbone.layers[0].attn.num_heads} heads, as a multiple of '
             f'1/{tokens}, the weight of each token if all ({"CLS, " * backbone.num_extra_tokens}{backbone.num_prompts} '
-            f'prompts, {grid[0]} x {grid[1]} patches) had the same. The image is what the network saw; below the heat it is faint and grey.')
+            f'prompts, {grid[0]} x {grid[1]} patches) had the same. The image is what the network saw; '
+            'below the heat it is faint and grey.')
 
 
 def _draw(pixels: np.ndarray, maps: np.ndarray, rows: list[str], columns: list[str]) -> Figure:

@@ -6,10 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.collections import QuadMesh
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from mmspt.evaluation import read_records
 
@@ -76,7 +77,7 @@ def draw_nmi(runs: Sequence[RunFolder]) -> Picture:
               for name, members in groups.items()}
     layers = {name: np.array([np.mean([logs[run.folder][epoch].layers for run in members], axis=0)
                               for epoch in points[name]]).T for name, members in groups.items()}  # (L, epochs)
-    columns = min(len(groups), 3)
+    columns = 2 if len(groups) == 4 else min(len(groups), 3)
     maps = math.ceil(len(groups) / columns)
     with styled():
         figure = Figure(figsize=(max(7., 4.2 * columns), 4.2 + 3.4 * maps))
@@ -88,6 +89,8 @@ def draw_nmi(runs: Sequence[RunFolder]) -> Picture:
         wide = max(values) > WIDE * max(min(values), TINY)
         top.set(xlabel='epoch', ylabel='NMI, mean over blocks', xlim=(0, None), **(
             dict(yscale='log') if wide else dict(ylim=(0, None))))
+        if wide:
+            _label(top.yaxis)
         top.legend()
         lowest, highest = (float(limit([limit(table) for table in layers.values()])) for limit in (np.min, np.max))
         norm = LogNorm(max(lowest, highest * TINY), highest, clip=True) if wide else Normalize(0, highest)
@@ -96,7 +99,9 @@ def draw_nmi(runs: Sequence[RunFolder]) -> Picture:
             below.append(figure.add_subplot(grid[1 + place // columns, place % columns]))
             mesh = _heat_map(below[-1], list(points[name]), table, norm)
             below[-1].set_title(name, fontsize='medium')
-        figure.colorbar(mesh, ax=below, label='NMI')
+        bar = figure.colorbar(mesh, ax=below, label='NMI')
+        if wide:
+            _label(bar.ax.yaxis)
     rows = [(name, run.folder, epoch, m.iteration, layer, value) for name, members in groups.items() for run in members
             for epoch, m in logs[run.folder].items()
             for layer, value in [*enumerate(m.layers, 1), ('mean', m.mean)]]
@@ -119,6 +124,13 @@ def _heat_map(axes: Axes, epochs: list[float], table: np.ndarray, norm: Normaliz
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.grid(False)
     return mesh
+
+
+def _label(axis: Axis) -> None:
+    """Plain numbers on a logarithmic axis, more than one for each power of ten."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, place: f'{value:g}'))
+    axis.set_minor_locator(NullLocator())
 
 
 def _ticks(depth: int) -> list[int]:

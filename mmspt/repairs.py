@@ -259,6 +259,8 @@ def init_cpu_distributed(cfg: Config) -> None:
 def apply() -> None:
     """Install repairs 1, 3 and 4; called by ``import mmspt``. Repair 2 is called by the tools, before the Runner."""
     warnings.filterwarnings('ignore', message='Fail to import ``MultiScaleDeformableAttention``', category=UserWarning)
+    # the default runtime leaves it out on purpose, by save_dir=None
+    warnings.filterwarnings('ignore', message=r'Failed to add <class .*TensorboardVisBackend', category=UserWarning)
     CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)
     CheckpointLoader.register_scheme(prefixes=('http://', 'https://'), loader=load_from_http, force=True)
     if OPTIM_WRAPPERS.get('AmpOptimWrapper') is MMEngineAmpOptimWrapper:  # and not another plug-in's

@@ -54,8 +54,10 @@ def parse_args() -> argparse.Namespace:
         command.set_defaults(draw=draw)
         return command
 
-    add('nmi', lambda runs, args, bar: [draw_nmi(with_prompts(runs))], many, 'NMI of prompts and patches over training')
-    add('curves', lambda runs, args, bar: [draw_curves(runs)], many, 'accuracy and loss, with the spread over seeds')
+    add('nmi', lambda runs, args, bar: [draw_nmi(with_prompts(runs), args.lenient)], many,
+        'NMI of prompts and patches over training')
+    add('curves', lambda runs, args, bar: [draw_curves(runs, args.lenient)], many,
+        'accuracy and loss, with the spread over seeds')
     command = add('prototypes', prototypes, one, 'the training patches nearest to each prompt, before and after')
     command.add_argument('--layers', type=int, nargs='+', default=[1], metavar='I', help='blocks, from 1; default 1')
     command.add_argument('--prompts', type=int, nargs='+', metavar='P', help='prompts, from 1; default up to 12')
@@ -134,7 +136,9 @@ def default_out(runs: Sequence[RunFolder]) -> str:
     """The folder `analysis` in the only run, or in the folder that holds all."""
     if len(runs) == 1:
         return osp.join(runs[0].folder, 'analysis')
-    return osp.join(osp.relpath(osp.commonpath([osp.abspath(run.folder) for run in runs])), 'analysis')
+    common = osp.commonpath([osp.abspath(run.folder) for run in runs])
+    inside = osp.relpath(common)
+    return osp.join(common if inside.startswith(os.pardir) else inside, 'analysis')
 
 
 def save(pictures: Iterable[Picture], out: str, console: Console) -> None:
@@ -154,6 +158,7 @@ def main() -> None:
     console = Console(width=None if sys.stdout.isatty() else WIDTH, markup=False, highlight=False)
     try:
         runs = [RunFolder(args.run, args.checkpoint, args.device)] if 'run' in args else open_runs(args.runs)
+        args.lenient = 'run' not in args and len(runs) > len(args.runs)  # a folder may hold runs that have just begun
         args.out = args.out or default_out(runs)
         with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
             save(args.draw(runs, args, follow(progress)), args.out, console)

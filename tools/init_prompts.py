@@ -30,7 +30,8 @@ def only_initialize(cfg: Config) -> Config:
         raise ValueError("the config must have custom_hooks=[dict(type='mmspt.PromptInitHook', ...)], which says how "
                          f'the prompts start; {cfg.filename} has none')
     cfg.custom_hooks = hooks
-    cfg.default_hooks = dict(cfg.default_hooks, checkpoint=None)
+    kept = {name: hook for name, hook in cfg.default_hooks.items() if name != 'nmi'}  # measures trainings
+    cfg.default_hooks = dict(kept, checkpoint=None)
     cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
     cfg.test_dataloader = cfg.test_cfg = cfg.test_evaluator = None
     cfg.train_cfg = dict(by_epoch=False, max_iters=0)

@@ -94,7 +94,7 @@ def unusual(method: str, initializer: str | None, num_prompts: int) -> list[str]
     family, _, kind = method.partition('-')
     parts = [] if initializer in (None, USUAL_START.get(family)) else [str(initializer)]
     if num_prompts not in (0, USUAL_PROMPTS.get(kind.partition(',')[0])):
-        parts.append(f'{num_prompts} prompts')
+        parts.append('1 prompt' if num_prompts == 1 else f'{num_prompts} prompts')
     return parts
 
 

@@ -5,17 +5,54 @@ from collections.abc import Iterator
 from glob import escape, glob
 
 
-def read_records(work_dir: str) -> Iterator[dict]:
-    """Yield the records of a run in the order they were written, a resumed run's later parts last.
+def read_records(work_dir: str) -> list[dict]:
+    """Read the records of a run in the order they were written.
 
     Args:
-        work_dir (str): Work directory of a run. A line that is still being written is left out.
+        work_dir (str): Work directory of a run. Where it was resumed, its later part takes the place of what the
+            earlier ones logged from that moment on; where it was begun again, of all they logged. A line that is
+            still being written is left out.
+
+    Raises:
+        ValueError: A whole line is not JSON.
     """
+    records: list[dict] = []
     for path in sorted(glob(osp.join(escape(work_dir), '*', 'vis_data', 'scalars.json'))):
-        with open(path, encoding='utf-8') as file:
-            for line in file:
-                if line.endswith('\n'):
-                    yield json.loads(line)
+        part = list(_read_part(path))
+        begins: dict[str, float] = {}
+        for record in part:
+            begins.setdefault(*_moment(record))
+        first: dict[str, float] = {}
+        for record in records:
+            first.setdefault(*_moment(record))
+        # a run's first loss, or its first NMI (at iteration 0), is logged at the same moment whenever it begins
+        anew = any(begins.get(kind, float('inf')) <= first.get(kind, -1) for kind in ('iter', 'nmi/epoch'))
+        records = [] if anew else [record for record in records if _is_before(record, begins)]
+        records += part
+    return records
+
+
+def _read_part(path: str) -> Iterator[dict]:
+    with open(path, encoding='utf-8') as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith('\n') or not line.strip():
+                continue
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                raise ValueError(f"every line of a log must be JSON, but line {number} of '{path}' is not ({error}): "
+                                 'take the line out') from error
+
+
+def _moment(record: dict) -> tuple[str, float]:
+    """What a record counts in, and when it was made: training in iterations, NMI in epochs, others in steps."""
+    kind = next((kind for kind in ('iter', 'nmi/epoch') if kind in record), 'step')
+    return kind, float(record[kind])
+
+
+def _is_before(record: dict, begins: dict[str, float]) -> bool:
+    kind, moment = _moment(record)
+    return moment < begins.get(kind, float('inf'))
 
 
 def read_scalars(work_dir: str, key: str) -> dict[int, float]:

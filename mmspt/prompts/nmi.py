@@ -32,7 +32,8 @@ def normalized_mutual_information(prompts: Tensor, patches: Tensor, normalizer: 
 
     Returns:
         Tensor: (B,), fp32, one value an image, in [0, 1] but for rounding; 0 where there is one prompt or one patch, or
-        where f is 0. It is computed in fp64, by logarithms: rounding in fp32 exceeds the NMI at which VPT starts.
+        where f is 0; NaN where a prompt or a patch is not finite. It is computed in fp64, by logarithms: rounding in
+        fp32 exceeds the NMI at which VPT starts.
 
     Raises:
         ValueError: Shapes that do not fit each other, or an unknown normalizer.
@@ -51,7 +52,7 @@ def normalized_mutual_information(prompts: Tensor, patches: Tensor, normalizer: 
         log_p, log_e = log_joint.logsumexp(dim=2, keepdim=True), log_joint.logsumexp(dim=1, keepdim=True)
         information = (log_joint.exp() * (log_joint - log_p - log_e)).sum(dim=(1, 2))
         scale = NORMALIZERS[normalizer](_entropy(log_p), _entropy(log_e))
-        return torch.where(scale > 0, information / scale, 0.).float()
+        return torch.where(scale == 0, 0., information / scale).float()
 
 
 def check_normalizer(normalizer: str) -> None:

@@ -9,6 +9,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from mmspt.models import PromptedViT
@@ -20,8 +21,8 @@ from .picture import Picture, styled
 from .run_folder import RunFolder
 
 MOST_LAYERS, MOST_PROMPTS = 6, 8
-FAINT, HEAT = (0.25, 0.75), 0.72
-"""Range of grey of the image below the heat, and how much of a colour is heat: both can be read."""
+LEVELS = (0.35, 0.65)
+"""Quantiles of the image's lightness at which its outlines are drawn over the heat."""
 DIRECTIONS = dict(
     looks=('Where the prompts look',
            'how CLS and the prompts share their attention among the patches (row of a softmax)'),
@@ -77,6 +78,7 @@ def draw_attention(run: RunFolder, image: str, layers: Sequence[int] | None = No
     chosen = weights[[layer - 1 for layer in layers]][:, shown, behind:].unflatten(-1, grid)  # (rows, columns, h, w)
     figure = _draw(to_pixels(inputs, run.model.data_preprocessor)[0].numpy(), (chosen * weights.shape[-1]).numpy(),
                    [f'block {layer}' for layer in layers], [names[i] for i in shown])
+    figure.suptitle(f'{run.label}: {DIRECTIONS[direction][0].lower()}', fontsize='medium')
     stem = image if ITEM.fullmatch(image) else osp.splitext(osp.basename(image))[0]
     name = 'attention_' + re.sub(r'[^\w-]+', '_', stem) + '_read' * (direction == 'read')
     caption = f"{run.label}, image '{image}': {_explain(backbone, direction, grid)}"
@@ -91,13 +93,15 @@ def _explain(backbone: PromptedViT, direction: str, grid: tuple[int, int]) -> st
         pooled = backbone.out_type == 'avg_featmap' and backbone.pool_prompts
         note = (' The network never asks with its prompts' + ', but in the last block, where their outputs are pooled'
                 * pooled + ': this is what they would look at.')
+    if direction == 'looks' and backbone.out_type == 'avg_featmap':
+        note += ' Nobody uses what CLS puts out in the last block.'
     elif direction == 'read' and backbone.out_type == 'cls_token':
         note = ' In the last block nobody uses what the patches read: CLS alone is put out.'
     tokens = backbone.num_extra_tokens + backbone.num_prompts + grid[0] * grid[1]
     return (f'{DIRECTIONS[direction][1]}.{note} Mean over {backbone.layers[0].attn.num_heads} heads, as a multiple of '
             f'1/{tokens}, the weight of each token if all ({"CLS, " * backbone.num_extra_tokens}{backbone.num_prompts} '
             f'prompts, {grid[0]} x {grid[1]} patches) had the same. The image is what the network saw; '
-            'below the heat it is faint and grey.')
+            'thin lines over the heat are its outlines, of its darker (black) and lighter parts (white).')
 
 
 def _draw(pixels: np.ndarray, maps: np.ndarray, rows: list[str], columns: list[str]) -> Figure:
@@ -107,7 +111,8 @@ def _draw(pixels: np.ndarray, maps: np.ndarray, rows: list[str], columns: list[s
     low = max(min(float(low), 0.5), high / 1000)
     norm = LogNorm(low, high, clip=True)
     height, width = pixels.shape[:2]
-    faint = FAINT[0] + (FAINT[1] - FAINT[0]) * pixels.mean(axis=-1)
+    smooth = gaussian_filter(pixels.mean(axis=-1), [height / maps.shape[2] / 2, width / maps.shape[3] / 2])
+    levels = sorted(set(np.quantile(smooth, LEVELS))) if np.ptp(smooth) > 0.02 else []
     with styled():
         figure = Figure(figsize=(1.15 * (1 + len(columns)) + 1.4, max(1.15 * height / width * len(rows) + 0.5, 3.)))
         panels = figure.subplots(len(rows), 1 + len(columns), squeeze=False)
@@ -115,9 +120,10 @@ def _draw(pixels: np.ndarray, maps: np.ndarray, rows: list[str], columns: list[s
             line[0].imshow(pixels)
             line[0].set_ylabel(rows[i])
             for axes, table in zip(line[1:], maps[i], strict=True):
-                axes.imshow(faint, cmap='gray', vmin=0, vmax=1)
-                shades = axes.imshow(table, norm=norm, interpolation='nearest', alpha=HEAT, zorder=2,
+                shades = axes.imshow(table, norm=norm, interpolation='nearest',
                                      extent=(-0.5, width - 0.5, height - 0.5, -0.5))
+                if levels:
+                    axes.contour(smooth, levels, colors=('black', 'white')[:len(levels)], linewidths=0.6)
         for axes, title in zip(panels[0], ['image', *columns], strict=True):
             axes.set_title(title, fontsize='medium')
         for axes in panels.flat:

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from mmspt.evaluation import METRIC, read_records, read_scalars
 
-from .groups import count_seeds, group_runs, plot_spread, spread
+from .groups import add_legend, count_seeds, group_runs, name_cut, name_left_out, plot_spread, read_all, spread
 from .picture import Picture, styled
 from .run_folder import RunFolder
 
@@ -20,8 +20,15 @@ def counts_epochs(run: RunFolder) -> bool:
 
 
 def read_loss(run: RunFolder) -> dict[int, float]:
-    """Epoch -> mean of the losses logged in it (each a mean over the iterations before); or iteration -> loss."""
+    """Epoch -> mean of the losses logged in it (each a mean over some iterations before); or iteration -> loss.
+
+    Raises:
+        ValueError: There are none.
+    """
     logged = {int(record['iter']): record for record in read_records(run.folder) if {'loss', 'iter'} <= record.keys()}
+    if not logged:
+        raise ValueError(f"curves need a logged loss, but '{run.folder}' has none in */vis_data/scalars.json: wait for "
+                         f'its first, or train it anew in another folder: {run.train_anew("again")}')
     if not counts_epochs(run):
         return {iteration: float(record['loss']) for iteration, record in sorted(logged.items())}
     epochs: dict[int, list[float]] = defaultdict(list)
@@ -30,46 +37,46 @@ def read_loss(run: RunFolder) -> dict[int, float]:
     return {epoch: mean(epochs[epoch]) for epoch in sorted(epochs)}
 
 
-def draw_curves(runs: Sequence[RunFolder]) -> Picture:
+def draw_curves(runs: Sequence[RunFolder], lenient: bool = False) -> Picture:
     """Draw validation accuracy, where there is one, and training loss: a line a setting, a band over its seeds.
 
     Args:
         runs (Sequence[RunFolder]): One or more.
+        lenient (bool): Leave out runs without a logged loss, and say so in the caption, if others have one.
+            Defaults to False.
 
     Raises:
-        ValueError: A run without a logged loss, or runs of which some count epochs and others iterations.
+        ValueError: A run without a logged loss, seeds without common moments, or runs of which some count epochs and
+            others iterations.
     """
+    losses, left_out = read_all(runs, read_loss, lenient)
+    runs = [run for run in runs if run.folder in losses]
     if len({counts_epochs(run) for run in runs}) > 1:
         raise ValueError('curves need runs that all count epochs or all iterations (train_cfg.max_epochs or '
                          'max_iters): draw them apart')
     unit = 'epoch' if counts_epochs(runs[0]) else 'iteration'
-    curves: dict[str, dict[str, list[Mapping[int, float]]]] = {name: {} for name in QUANTITIES}
     groups = group_runs(runs)
-    for name, members in groups.items():
-        for run in members:
-            loss = read_loss(run)
-            if not loss:
-                raise ValueError(f"curves need a logged loss, but '{run.folder}' has none in */vis_data/scalars.json: "
-                                 f'{run.train_command}')
-            curves['loss'].setdefault(name, []).append(loss)
-            accuracy = read_scalars(run.folder, METRIC)
-            if accuracy:
-                curves['accuracy'].setdefault(name, []).append(accuracy)
-    shown = [quantity for quantity in QUANTITIES if curves[quantity]]
-    rows = []
+    curves: dict[str, dict[str, list[Mapping[int, float]]]] = dict(
+        accuracy={name: list(filter(None, (read_scalars(run.folder, METRIC) for run in members)))
+                  for name, members in groups.items()},
+        loss={name: [losses[run.folder] for run in members] for name, members in groups.items()})
+    shown = [quantity for quantity in QUANTITIES if any(curves[quantity].values())]
+    rows, cut = [], ''
     with styled():
         figure = Figure(figsize=(6 * len(shown), 4.2))
         for axes, quantity in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
-            for name, members in groups.items():
-                points = spread(curves[quantity][name]) if name in curves[quantity] else {}
-                plot_spread(axes, points, count_seeds(name, members))
-                rows += [(name, QUANTITIES[quantity], x, *point, len(curves[quantity][name]))
-                         for x, point in points.items()]
+            for name, lines in curves[quantity].items():
+                points = spread(lines, name) if lines else {}
+                plot_spread(axes, points, count_seeds(name, len(groups[name])))
+                rows += [(name, QUANTITIES[quantity], x, *point, len(lines)) for x, point in points.items()]
+                cut += name_cut(lines, name, unit) if quantity == 'loss' else ''
             axes.set(xlabel=unit, ylabel=QUANTITIES[quantity], xlim=(0, None))
-        axes.legend()
-    silent = sorted(set(groups) - set(curves['accuracy']))
-    caption = f'Lines are means over seeds, bands go from the lowest to the highest seed; loss: mean of the {unit}.'
+        add_legend(figure, axes)
+    silent = [name for name, lines in curves['accuracy'].items() if len(lines) < len(groups[name])]
+    means = 'mean of what was logged in the epoch' if unit == 'epoch' else 'as logged'
+    caption = f'Lines are means over seeds, bands go from the lowest to the highest seed; loss: {means}.{cut}'
     if silent:
-        caption += f' Without validation, so without accuracy: {"; ".join(silent)}.'
+        caption += f' Without validation in some or all seeds: {"; ".join(silent)}.'
+    caption += name_left_out(left_out)
     return Picture('curves', 'Accuracy and loss', caption, figure,
                    ('setting', 'quantity', unit, 'mean', 'lowest', 'highest', 'seeds'), rows)

@@ -41,6 +41,7 @@ def draw_drift(run: RunFolder) -> Picture:
     blocks = range(1, len(drift.cosine) + 1)
     with styled():
         figure = Figure(figsize=(12, 4.2))
+        figure.suptitle(run.label, fontsize='medium')
         left, right = figure.subplots(1, 2)
         for axes, values, label in ((left, drift.cosine, None), (right, drift.before, 'before training'),
                                     (right, drift.after, 'after training')):

@@ -1,17 +1,20 @@
 """Runs put together: seeds of one setting under one name, and their curves with their spread."""
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import mean
 from typing import NamedTuple, TypeVar
 
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from mmspt.evaluation.settings import differing_keys, name_values
 
 from .run_folder import RunFolder
 
+T = TypeVar('T')
 X = TypeVar('X', int, float)
+LAST = ('data_preprocessor', 'train.', 'load_from')  # keys that say little in a name
 LONGEST = 60
 """Letters of a name in a legend."""
 
@@ -28,19 +31,52 @@ def group_runs(runs: Sequence[RunFolder]) -> dict[str, list[RunFolder]]:
     """
     settings: dict[str, list[RunFolder]] = defaultdict(list)
     for run in runs:
-        settings[json.dumps(run.description['recipe'], sort_keys=True, default=str)].append(run)
+        d = run.description
+        settings[json.dumps([d['task'], d['recipe']], sort_keys=True, default=str)].append(run)
+    firsts = [members[0] for members in settings.values()]
+    tasks = len({run.description['task'] for run in firsts}) > 1
     named: dict[str, list[RunFolder]] = {}
     for members in settings.values():
-        rivals = [other[0] for other in settings.values() if other[0].label == members[0].label]
-        name = members[0].label
+        first = members[0]
+        name = f'{first.description["task"]}: {first.label}' if tasks else first.label
+        rivals = [run.description['recipe'] for run in firsts
+                  if (run.label, run.description['task']) == (first.label, first.description['task'])]
         if len(rivals) > 1:
-            recipes = [rival.description['recipe'] for rival in rivals]
-            name = ', '.join([name, *name_values(members[0].description['recipe'], differing_keys(recipes)[:3])])
+            keys = sorted(differing_keys(rivals), key=lambda key: key.startswith(LAST))
+            name = ', '.join([name, *name_values(first.description['recipe'], keys[:3])])
             name = name if len(name) <= LONGEST else f'{name[:LONGEST - 1]}…'
         if name in named:
             name = f'{name} ({len(named) + 1})'
         named[name] = members
     return named
+
+
+def read_all(runs: Sequence[RunFolder], read: Callable[[RunFolder], T],
+             lenient: bool) -> tuple[dict[str, T], list[RunFolder]]:
+    """Read something of each run: folder -> what was read, and the runs that have none of it.
+
+    Args:
+        runs (Sequence[RunFolder]): One or more.
+        read (Callable): Raises ValueError for a run that has none.
+        lenient (bool): Leave such runs out, as long as one remains.
+    """
+    found: dict[str, T] = {}
+    errors: dict[RunFolder, ValueError] = {}
+    for run in runs:
+        try:
+            found[run.folder] = read(run)
+        except ValueError as error:
+            if not lenient:
+                raise
+            errors[run] = error
+    if not found:
+        raise next(iter(errors.values()))
+    return found, list(errors)
+
+
+def name_left_out(runs: Sequence[RunFolder]) -> str:
+    """For the caption."""
+    return f' Left out, since their logs hold none of it yet: {", ".join(run.folder for run in runs)}.' if runs else ''
 
 
 class Spread(NamedTuple):
@@ -50,11 +86,20 @@ class Spread(NamedTuple):
     highest: float
 
 
-def spread(curves: Sequence[Mapping[X, float]]) -> dict[X, Spread]:
-    """Put curves together at the places that all of them have."""
+def spread(curves: Sequence[Mapping[X, float]], name: str) -> dict[X, Spread]:
+    """Put curves of one setting together at the places that all of them have; ValueError if there is none."""
     places = sorted(set.intersection(*(set(curve) for curve in curves)))
+    if not places:
+        raise ValueError(f"seeds of one setting must have been logged at common moments, but those of '{name}' share "
+                         'none: name one of its runs, or train the others on')
     values = {x: [curve[x] for curve in curves] for x in places}
     return {x: Spread(mean(v), min(v), max(v)) for x, v in values.items()}
+
+
+def name_cut(curves: Sequence[Mapping[X, float]], name: str, unit: str) -> str:
+    """For the caption: where a setting's line ends because a seed's does, though others go on."""
+    lasts = [max(curve) for curve in curves]
+    return '' if min(lasts) == max(lasts) else f" '{name}' ends at {unit} {min(lasts):g}, the last that all seeds have."
 
 
 def plot_spread(axes: Axes, points: Mapping[X, Spread], label: str | None) -> None:
@@ -65,6 +110,17 @@ def plot_spread(axes: Axes, points: Mapping[X, Spread], label: str | None) -> No
                       color=line.get_color(), alpha=0.2, linewidth=0)
 
 
-def count_seeds(name: str, members: Sequence[RunFolder]) -> str:
-    """The name, with the number of runs where it is more than one."""
-    return name if len(members) == 1 else f'{name} ({len(members)} seeds)'
+def count_seeds(name: str, seeds: int) -> str:
+    """The name, with the number of seeds where it is more than one."""
+    return name if seeds == 1 else f'{name} ({seeds} seeds)'
+
+
+def add_legend(figure: Figure, axes: Axes) -> None:
+    """Inside the axes if there is room, else below them."""
+    handles, labels = axes.get_legend_handles_labels()
+    longest = max(map(len, labels))
+    if len(labels) <= 4 and longest <= 36:
+        axes.legend()
+    else:
+        columns = max(1, int(9 * figure.get_figwidth() / longest))
+        figure.legend(handles, labels, loc='outside lower center', ncols=columns)

@@ -1,5 +1,6 @@
 """NMI of prompts and patches while runs train, from their logs (SPT, https://arxiv.org/abs/2402.02382, figure 2)."""
 import math
+import textwrap
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
@@ -14,7 +15,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 
 from mmspt.evaluation import read_records
 
-from .groups import count_seeds, group_runs, plot_spread, spread
+from .groups import add_legend, count_seeds, group_runs, name_cut, name_left_out, plot_spread, read_all, spread
 from .picture import Picture, styled
 from .run_folder import RunFolder
 
@@ -49,34 +50,45 @@ def read_nmi(run: RunFolder) -> dict[float, Measurement]:
             found[float(record['nmi/epoch'])] = Measurement(int(record['step']), tuple(value for _, value in layers))
     if not found:
         run.check_has_prompts()
-        hooks = run.config.get('default_hooks') or {}
-        replace = 'default_hooks.nmi._delete_=True ' if 'nmi' in hooks and hooks['nmi'] is None else ''
         raise ValueError(f"a run must have NMI in its logs, but '{run.folder}' ({run.label}) has none: train it with "
-                         f'PromptNMIHook: python tools/train.py {run.config_path} --work-dir {run.folder}_nmi '
-                         f'--cfg-options {replace}default_hooks.nmi.type=mmspt.PromptNMIHook')
+                         f'PromptNMIHook: {run.train_anew("nmi")} --cfg-options '
+                         'default_hooks.nmi.type=mmspt.PromptNMIHook default_hooks.nmi.interval=50')
     return dict(sorted(found.items()))
 
 
-def draw_nmi(runs: Sequence[RunFolder]) -> Picture:
+def read_options(run: RunFolder) -> tuple[str, str]:
+    """Normalizer and number of images of a run's PromptNMIHook, as its config has them."""
+    hooks = [*(run.config.get('default_hooks') or {}).values(), *(run.config.get('custom_hooks') or [])]
+    hook: dict = next((hook for hook in hooks if hook and str(hook.get('type')).endswith('PromptNMIHook')), {})
+    return hook.get('normalizer', 'geometric'), str(hook.get('num_images') or 'up to 16')
+
+
+def draw_nmi(runs: Sequence[RunFolder], lenient: bool = False) -> Picture:
     """Draw the mean NMI of each setting over epochs, and below it each setting's NMI by block and epoch.
 
     Args:
-        runs (Sequence[RunFolder]): One or more, of one depth.
+        runs (Sequence[RunFolder]): One or more, of one depth and one normalizer.
+        lenient (bool): Leave out runs without NMI in their logs, and say so in the caption, if others have it.
+            Defaults to False.
 
     Raises:
-        ValueError: A run without NMI in its logs, or runs of different depth.
+        ValueError: A run without NMI in its logs, runs that cannot stand side by side, or no finite NMI.
     """
-    logs = {run.folder: read_nmi(run) for run in runs}
-    depths = {folder: len(next(iter(log.values())).layers) for folder, log in logs.items()}
-    if len(set(depths.values())) > 1:
-        listed = ', '.join(f"'{folder}' has {depth}" for folder, depth in depths.items())
-        raise ValueError(f'runs must have one depth to stand side by side, but {listed} blocks: draw them apart, '
-                         'python tools/analyze.py nmi RUN')
+    logs, left_out = read_all(runs, read_nmi, lenient)
+    runs = [run for run in runs if run.folder in logs]
+    _check_alike(runs, 'blocks', [len(next(iter(log.values())).layers) for log in logs.values()])
+    _check_alike(runs, 'as normalizer', [read_options(run)[0] for run in runs])
     groups = group_runs(runs)
-    points = {name: spread([{epoch: m.mean for epoch, m in logs[run.folder].items()} for run in members])
-              for name, members in groups.items()}
+    means = {name: [{epoch: m.mean for epoch, m in logs[run.folder].items()} for run in members]
+             for name, members in groups.items()}
+    points = {name: spread(lines, name) for name, lines in means.items()}
     layers = {name: np.array([np.mean([logs[run.folder][epoch].layers for run in members], axis=0)
                               for epoch in points[name]]).T for name, members in groups.items()}  # (L, epochs)
+    finite = np.concatenate([table[np.isfinite(table)] for table in layers.values()])
+    broken = [run.folder for run in runs if not all(np.isfinite(m.layers).all() for m in logs[run.folder].values())]
+    if not finite.size:
+        raise ValueError(f'NMI must be finite somewhere, but it is not in {", ".join(broken)}: the prompts diverged, '
+                         'train with a lower learning rate')
     columns = 2 if len(groups) == 4 else min(len(groups), 3)
     maps = math.ceil(len(groups) / columns)
     with styled():
@@ -84,21 +96,21 @@ def draw_nmi(runs: Sequence[RunFolder]) -> Picture:
         grid = figure.add_gridspec(1 + maps, columns, height_ratios=[4.2] + [3.4] * maps)
         top = figure.add_subplot(grid[0, :])
         for name, members in groups.items():
-            plot_spread(top, points[name], count_seeds(name, members))
-        values = [point.mean for line in points.values() for point in line.values()]
-        wide = max(values) > WIDE * max(min(values), TINY)
+            plot_spread(top, points[name], count_seeds(name, len(members)))
+        values = [point.mean for line in points.values() for point in line.values() if math.isfinite(point.mean)]
+        wide = bool(values) and max(values) > WIDE * max(min(values), TINY)
         top.set(xlabel='epoch', ylabel='NMI, mean over blocks', xlim=(0, None), **(
             dict(yscale='log') if wide else dict(ylim=(0, None))))
         if wide:
             _label(top.yaxis)
-        top.legend()
-        lowest, highest = (float(limit([limit(table) for table in layers.values()])) for limit in (np.min, np.max))
-        norm = LogNorm(max(lowest, highest * TINY), highest, clip=True) if wide else Normalize(0, highest)
+        add_legend(figure, top)
+        highest = float(finite.max())
+        norm = LogNorm(max(float(finite.min()), highest * TINY), highest) if wide else Normalize(0, highest)
         below = []
         for place, (name, table) in enumerate(layers.items()):
             below.append(figure.add_subplot(grid[1 + place // columns, place % columns]))
             mesh = _heat_map(below[-1], list(points[name]), table, norm)
-            below[-1].set_title(name, fontsize='medium')
+            below[-1].set_title(textwrap.fill(name, 30), fontsize='medium')
         bar = figure.colorbar(mesh, ax=below, label='NMI')
         if wide:
             _label(bar.ax.yaxis)
@@ -107,11 +119,23 @@ def draw_nmi(runs: Sequence[RunFolder]) -> Picture:
             for layer, value in [*enumerate(m.layers, 1), ('mean', m.mean)]]
     ends = '; '.join(f'{name}: {line[0].mean:.3g} at first, {line[-1].mean:.3g} at last'
                      for name, line in ((name, list(line.values())) for name, line in points.items()))
+    normalizer, images = read_options(runs[0])
     caption = ('Normalized mutual information of the prompts and the patch tokens that a block reads, on training '
-               f'images that stay the same; 0 is independence. Above the mean over blocks ({ends}; bands: lowest to '
-               'highest seed), below each block.')
+               f'images that stay the same ({images}; normalizer: {normalizer}); 0 is independence. Above the mean '
+               f'over blocks ({ends}; bands: lowest to highest seed), below each block.'
+               + ''.join(name_cut(lines, name, 'epoch') for name, lines in means.items()) + name_left_out(left_out))
+    if broken:
+        caption += f' Not finite in part, since prompts diverged: {", ".join(broken)}.'
     return Picture('nmi', 'Mutual information of prompts and patches', caption, figure,
                    ('setting', 'folder', 'epoch', 'iteration', 'layer', 'nmi'), rows)
+
+
+def _check_alike(runs: Sequence[RunFolder], what: str, values: Sequence[object]) -> None:
+    """Raise ValueError if runs differ in what makes their NMI comparable."""
+    if len(set(values)) > 1:
+        listed = ', '.join(f"'{run.folder}' has {value} {what}" for run, value in zip(runs, values, strict=True))
+        raise ValueError(f'runs must be alike to stand side by side, but {listed}: draw them apart, '
+                         'python tools/analyze.py nmi RUN')
 
 
 def _heat_map(axes: Axes, epochs: list[float], table: np.ndarray, norm: Normalize) -> QuadMesh:

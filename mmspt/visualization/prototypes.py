@@ -88,11 +88,13 @@ def draw_prototypes(run: RunFolder, layer: int = 1, count: int = 6, context: int
     crops, paths = _load(images, patches, wanted, run.model.data_preprocessor, patch_size, context)
     with styled():
         figure = _draw(wanted, crops, drawn, scores.shape[1], context, METRICS[metric].label)
+        figure.suptitle(f'{run.label}, block {layer}', fontsize='medium')
     shown = 'its prompts' if len(drawn) == len(tuned) else f'{len(drawn)} of its {len(tuned)} prompts'
     caption = (f'{run.label}: for block {layer}, {shown} (rows) with the nearest patches (framed) of {len(images):,} '
                f'training images, one an image, before tuning (left) and after (right). The number is the '
                f'{METRICS[metric].label} of the prompt and E_{layer - 1}, the token that the frozen network without '
-               f'prompts hands block {layer}; the surroundings are {context} patches a side, grey is outside.')
+               f'prompts hands block {layer}: where it says little alike, the prompt stands for none of them. The '
+               f'surroundings are {context} patches a side, grey is outside.')
     return Picture(f'prototypes_layer_{layer:02d}', f'What the prompts of block {layer} stand for', caption, figure,
                    ('layer', 'prompt', 'when', 'rank', 'image', 'image_path', 'row', 'column', 'score'),
                    [(layer, *p[:4], paths[p.image], *p[4:]) for p in patches])

@@ -54,9 +54,9 @@ class _Job(NamedTuple):
 
 def _plan(runs: Sequence[RunFolder], images: Sequence[str], num_images: int | None, track: Track) -> Iterator[_Job]:
     prompted = [run for run in runs if run.description['num_prompts']]
-    yield _Job('', 'Accuracy and loss', partial(draw_curves, runs))
+    yield _Job('', 'Accuracy and loss', partial(draw_curves, runs, lenient=True))
     if prompted:
-        yield _Job('', 'Mutual information of prompts and patches', partial(draw_nmi, prompted))
+        yield _Job('', 'Mutual information of prompts and patches', partial(draw_nmi, prompted, lenient=True))
     for name, (run, *_) in group_runs(prompted).items() if prompted else ():
         yield _Job(name, 'How far the prompts moved', partial(draw_drift, run))
         depth = _own_layers(run)

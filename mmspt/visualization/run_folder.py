@@ -4,11 +4,12 @@ import os
 import os.path as osp
 import re
 from functools import cached_property
+from shlex import quote
 from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import DATASETS, MODELS, DefaultScope
+from mmengine.registry import DATASETS, MODELS, DefaultScope, Registry
 from mmengine.runner import load_checkpoint
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
@@ -51,12 +52,21 @@ class RunFolder:
             raise ValueError(f"a run must hold the config that MMEngine wrote there, but '{folder}' has none: copy it "
                              f'back, or train anew with python tools/train.py CONFIG --work-dir {folder}')
         self._checkpoint = checkpoint
-        self.device = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
+        try:
+            self.device = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
+            torch.empty(0, device=self.device)
+        except (AssertionError, RuntimeError) as error:
+            raise ValueError(f"the device must be one of this machine, but '{device}' is not "
+                             f'({str(error).splitlines()[0]}): leave --device out, or say cpu') from error
 
     @cached_property
     def config(self) -> Config:
-        """The run's config."""
-        return Config.fromfile(self.config_path)
+        """The run's config; ValueError if it cannot be read."""
+        try:
+            return Config.fromfile(self.config_path)
+        except Exception as error:  # a config is Python: whatever it raises
+            raise ValueError(f"a run's config must be readable, but '{self.config_path}' is not "
+                             f'({type(error).__name__}: {error}): copy back what MMEngine wrote there') from error
 
     @cached_property
     def description(self) -> dict[str, Any]:
@@ -69,10 +79,9 @@ class RunFolder:
         d = self.description
         return ', '.join([d['method'], *unusual(d['method'], d['initializer'], d['num_prompts'])])
 
-    @property
-    def train_command(self) -> str:
-        """The command that trains the run, or trains it on."""
-        return f'python tools/train.py {self.config_path} --work-dir {self.folder} --resume'
+    def train_anew(self, ending: str) -> str:
+        """The command that trains the run's config in another folder."""
+        return f'python tools/train.py {quote(self.config_path)} --work-dir {quote(f"{self.folder}_{ending}")}'
 
     @property
     def checkpoint(self) -> str:
@@ -89,8 +98,10 @@ class RunFolder:
         found = [(int(match[2]), match[0]) for match in map(re.compile(r'(epoch|iter)_(\d+)\.pth').fullmatch,
                                                             os.listdir(self.folder)) if match]
         if not found:
+            best = sorted(name for name in os.listdir(self.folder) if re.fullmatch(r'best_.*\.pth', name))
+            remedy = f'name --checkpoint {quote(osp.join(self.folder, best[-1]))}' if best else self.train_anew('again')
             raise ValueError(f"a run must have a checkpoint (epoch_*.pth or iter_*.pth), but '{self.folder}' has none: "
-                             f'{self.train_command}')
+                             f'{remedy}')
         return osp.join(self.folder, max(found)[1])
 
     @cached_property
@@ -98,15 +109,28 @@ class RunFolder:
         """The classifier with the tuned weights, in eval mode; no other weights are read.
 
         Raises:
-            ValueError, RuntimeError: The checkpoint is missing, or does not fit the config.
+            ValueError: The checkpoint is missing, or does not fit the config, or that cannot be built.
         """
         path, cfg = self.checkpoint, copy.deepcopy(self.config.model)
         cfg.setdefault('data_preprocessor', self.config.get('data_preprocessor', {}))
         cfg.backbone.init_cfg = None
-        with DefaultScope.overwrite_default_scope(self.config.get('default_scope', 'mmpretrain')):
-            model = MODELS.build(cfg)
-        load_checkpoint(model, path, map_location='cpu', strict=True, logger='silent')
+        model = self._build(MODELS, cfg, 'model')
+        try:
+            load_checkpoint(model, path, map_location='cpu', strict=True, logger='silent')
+        except RuntimeError as error:
+            raise ValueError(f"a checkpoint must fit the run's config, but '{path}' does not ({error}): name one of "
+                             f'{self.folder}/epoch_*.pth') from error
         return model.to(self.device).eval()
+
+    def _build(self, registry: Registry, cfg: Config, what: str) -> Any:
+        """Build a part of the config; ValueError if it cannot be."""
+        try:
+            with DefaultScope.overwrite_default_scope(self.config.get('default_scope', 'mmpretrain')):
+                return registry.build(cfg)
+        except (AssertionError, ImportError, KeyError, TypeError) as error:
+            raise ValueError(f"the config must say how to build its {what}, but '{self.config_path}' does not "
+                             f'({type(error).__name__}: {error}): install what it needs, or copy back what MMEngine '
+                             'wrote there') from error
 
     @property
     def backbone(self) -> PromptedViT:
@@ -120,7 +144,7 @@ class RunFolder:
         assert backbone is not None
         if not backbone.has_loaded_prompts:
             raise ValueError(f"a checkpoint must hold the run's tuned prompts, but '{self.checkpoint}' has none: name "
-                             f'one of {self.folder}/epoch_*.pth, or train with {self.train_command}')
+                             f'one of {self.folder}/epoch_*.pth')
         return backbone
 
     @property
@@ -147,8 +171,8 @@ class RunFolder:
     @cached_property
     def _initial(self) -> tuple[Tensor, dict[str, str]]:
         self.check_has_prompts()
-        path = osp.join(self.folder, PROMPTS)
-        remedy = f'python tools/init_prompts.py {self.config_path} --work-dir {self.folder}'
+        path, shape = osp.join(self.folder, PROMPTS), tuple(self.tuned_prompts.shape)
+        remedy = f'python tools/init_prompts.py {quote(self.config_path)} --work-dir {quote(self.folder)}'
         if not osp.isfile(path):
             raise ValueError(f"a run must have its initial prompts, but '{path}' is missing: {remedy}")
         try:
@@ -157,7 +181,7 @@ class RunFolder:
         except SafetensorError as error:
             raise ValueError(f"'{path}' must hold initial prompts, but cannot be read ({error}): {remedy}") from error
         try:
-            return check_prompts(prompts, tuple(self.tuned_prompts.shape), f"'{path}'"), metadata
+            return check_prompts(prompts, shape, f"'{path}'"), metadata
         except ValueError as error:
             raise ValueError(f'{error}; or make them anew: {remedy}') from error
 
@@ -183,8 +207,7 @@ class RunFolder:
             raise ValueError(f"images of '{split}' need a {field}, but the config of '{self.folder}' has none: choose "
                              f'another of {", ".join(SPLITS)}')
         check_data_folder(cfg, field)
-        with DefaultScope.overwrite_default_scope(self.config.get('default_scope', 'mmpretrain')):
-            dataset = DATASETS.build(copy.deepcopy(cfg))
+        dataset = self._build(DATASETS, copy.deepcopy(cfg), field)
         outside = [index for index in indices or [] if not 0 <= index < len(dataset)]
         if outside:
             raise ValueError(f"images of '{split}' are numbered from 0 to {len(dataset) - 1}, got {outside[0]}")

@@ -115,6 +115,7 @@ def draw_token_map(run: RunFolder, layers: Sequence[int] | None = None, method: 
         maps[layer] = project(tokens[layer - 1].flatten(0, 1).double().numpy(), np.concatenate(prompts))
     with styled():
         figure, outside = _draw(maps, num_prompts)
+        figure.suptitle(run.label, fontsize='medium')
     far = (f' {outside} prompts lie so far out that they stand, hollow, on a dotted frame, in their direction from '
            "the patches' middle; the CSV tells where they are.") if outside else ''
     caption = (f'{run.label}: {tokens.shape[1] * tokens.shape[2]:,} patch tokens of {len(images):,} training images, '

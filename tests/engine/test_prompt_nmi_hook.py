@@ -207,6 +207,20 @@ def test_seed_and_number_choose_the_images(tmp_path, options, same):
     assert (values[0] == values[1]) == same
 
 
+@pytest.mark.parametrize(('batch_size', 'options', 'expected'), [
+    (8, {}, 16), (3, {}, 6), (3, dict(num_images=9), 9), (8, dict(num_images=100), 20)])
+def test_a_small_batch_is_not_slowed_down(tmp_path, batch_size, options, expected):
+    """Twice the batch, up to 16 images, unless told otherwise; never more than there are."""
+    runner, _ = train(tmp_path, options, hooks=(), batch_size=batch_size)
+    hook, = (hook for hook in runner.hooks if isinstance(hook, PromptNMIHook))
+    assert len(hook._images) == expected
+
+
+def test_an_interval_of_zero_switches_it_off(tmp_path):
+    train(tmp_path, dict(interval=0), hooks=())
+    assert not records(tmp_path)
+
+
 def by_iterations(batch_size):
     """What makes a run one of 5 iterations, without epochs."""
     loader = dict(
@@ -221,7 +235,7 @@ def test_iterations(tmp_path):
     assert list(found) == [0, 2, 4, 5]
     for step, record in found.items():
         assert layers_of(record) == pytest.approx(stock_values(runner, probe.prompts[step]), rel=1e-3)
-        assert record['nmi/epoch'] == pytest.approx(step / STEPS)
+        assert record['nmi/epoch'] == pytest.approx(step * 8 / 20)  # batches of 8 of 20 images, without a break
 
 
 class StopAfterOne(Hook):
@@ -382,7 +396,7 @@ def test_no_prompts(tmp_path, model):
 
 
 @pytest.mark.parametrize(('options', 'message'), [
-    (dict(interval=0), 'interval of PromptNMIHook must be a whole number of at least 1, got 0'),
+    (dict(interval=-1), 'interval of PromptNMIHook must be a whole number of at least 0, got -1'),
     (dict(interval=-1), 'interval .*got -1'),
     (dict(interval=1.5), 'interval .*got 1.5'),
     (dict(interval=True), 'interval .*got True'),

@@ -1,6 +1,8 @@
 """Scalars of runs, resumed and running."""
 import json
 
+import pytest
+
 from mmspt.evaluation import read_scalars
 
 
@@ -21,3 +23,37 @@ def test_a_resumed_run_is_joined_and_the_later_part_counts(tmp_path):
 def test_a_line_that_is_being_written_waits(tmp_path):
     write(tmp_path / '20260101_000000', [dict(acc=10., step=1), dict(acc=20., step=2)], end='\n{"acc": 3')
     assert read_scalars(str(tmp_path), 'acc') == {1: 10., 2: 20.}
+
+
+def train(*iterations):
+    return [{'loss': 1., 'iter': i, 'step': i} for i in iterations]
+
+
+def nmi(*epochs):
+    return [{'nmi/mean': 1., 'nmi/epoch': e, 'step': 10 * e} for e in epochs]
+
+
+def test_a_resumed_part_takes_the_place_of_what_came_after(tmp_path):
+    """Killed in epoch 3, gone on from the checkpoint of epoch 1."""
+    write(tmp_path / '20260101_000000', [*nmi(0), *train(10), dict(acc=1., step=1), *nmi(1), *train(20),
+                                         dict(acc=2., step=2), *nmi(2), *train(30)])
+    write(tmp_path / '20260102_000000', train(20))
+    assert list(read_scalars(str(tmp_path), 'loss')) == [10, 20]
+    write(tmp_path / '20260103_000000', [*train(20), dict(acc=3., step=2)])
+    assert read_scalars(str(tmp_path), 'acc') == {1: 1., 2: 3.}
+
+
+@pytest.mark.parametrize('begin', [nmi(0), train(10)])
+def test_a_run_that_was_begun_again_is_another(tmp_path, begin):
+    write(tmp_path / '20260101_000000', [*nmi(0), *train(10), dict(acc=1., step=1), *nmi(1), *train(20)])
+    write(tmp_path / '20260102_000000', begin)
+    assert read_scalars(str(tmp_path), 'acc') == {}
+    assert len(read_scalars(str(tmp_path), 'loss')) + len(read_scalars(str(tmp_path), 'nmi/mean')) == 1
+
+
+def test_a_broken_line_is_named_and_an_empty_one_is_none(tmp_path):
+    write(tmp_path / '20260101_000000', [dict(acc=10., step=1)], end='\n\n')
+    assert read_scalars(str(tmp_path), 'acc') == {1: 10.}
+    write(tmp_path / '20260102_000000', [dict(acc=20., step=2)], end='\n{"acc": \n')
+    with pytest.raises(ValueError, match=r"line 2 of '.*20260102_000000.*scalars.json'"):
+        read_scalars(str(tmp_path), 'acc')

@@ -220,3 +220,10 @@ def test_shapes_that_do_not_fit(prompts, patches):
 def test_unknown_normalizer(normalizer):
     with pytest.raises(ValueError, match=rf'one of .*geometric.*, got {normalizer!r}'):
         normalized_mutual_information(*make(), normalizer)
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf'), float('-inf')])
+def test_what_is_not_finite_is_not_taken_for_independence(value):
+    prompts, patches = torch.randn(3, 8), torch.randn(2, 5, 8)
+    prompts[1, 2] = value
+    assert normalized_mutual_information(prompts, patches).isnan().all()

@@ -92,7 +92,9 @@ def test_images_of_one_name_do_not_replace_each_other(runs, tmp_path):
     (['curves', '{root}/absent'], "absent' is no folder"),
     (['nmi', '{linear}'], 'needs a run with prompts'),
     (['drift', '{root}/no_prompts'], 'python tools/init_prompts.py'),
-    (['tokens', '{root}/no_checkpoint'], 'python tools/train.py'),
+    (['tokens', '{root}/no_checkpoint'], 'no_checkpoint_again'),
+    (['drift', '{spt}', '--device', 'warp'], 'leave --device out'),
+    (['curves', '{root}/no_config'], 'job.py'),
     (['attention', '{spt}', '{root}/broken.png'], 'broken.png'),
     (['attention', '{spt}', 'val:99'], 'val'),
     (['prototypes', '{spt}', '--layers', '5'], 'layer'),
@@ -103,10 +105,13 @@ def test_bad_input_is_one_clear_line(runs, tmp_path, command, message):
         shutil.copytree(runs.spt, tmp_path / 'runs' / name, ignore=shutil.ignore_patterns(left_out))
         shutil.move(tmp_path / 'runs' / name, tmp_path / name)
     (tmp_path / 'runs').rmdir()
+    shutil.copytree(runs.spt, tmp_path / 'no_config')
+    (tmp_path / 'no_config' / 'job.py').write_text('model = dict(')
     (tmp_path / 'broken.png').write_bytes(b'no image')
     if command[1] == '{root}':
         shutil.rmtree(tmp_path / 'no_prompts')
         shutil.rmtree(tmp_path / 'no_checkpoint')
+        shutil.rmtree(tmp_path / 'no_config')
     output = tool('analyze.py', *(part.format(root=tmp_path, **vars(runs)) for part in command), '--out',
                   tmp_path / 'out', fails=True)
     assert message in output
@@ -122,7 +127,18 @@ def test_the_command_of_an_error_mends_it(runs, tmp_path):
     output = tool('analyze.py', 'drift', tmp_path / 'run', fails=True)
     tool('init_prompts.py', *re.search(r'python tools/init_prompts.py (.*)', output)[1].split())
     assert load_file(lost)['prompts'].equal(before)
+    assert len(list(tmp_path.glob('run/*/vis_data/scalars.json'))) == 1  # the measurements are the training's
     tool('analyze.py', 'drift', tmp_path / 'run')
+
+
+def test_a_run_without_nmi_is_made_again_with_it(runs, tmp_path):
+    """By the command of the error."""
+    tool('train.py', f'{runs.spt}/job.py', '--work-dir', tmp_path / 'silent', '--cfg-options',
+         'default_hooks.nmi.interval=0')
+    output = tool('analyze.py', 'nmi', tmp_path / 'silent', fails=True)
+    tool('train.py', *re.search(r'python tools/train.py (.*)', output)[1].split())
+    tool('analyze.py', 'nmi', tmp_path / 'silent_nmi')
+    written(tmp_path / 'silent_nmi' / 'analysis', 'nmi')
 
 
 @pytest.fixture(scope='module')

@@ -10,15 +10,16 @@ optim_wrapper = dict(optimizer=dict(lr={lr}))
 train_cfg = dict({train})
 randomness = dict(seed={seed})
 default_hooks = dict({hooks})
+test_dataloader = dict(dataset=dict(type={task!r}))
 """
 
 
 def make_run(folder, *parts, num_prompts=20, initializer='RandomSampleInit', lr=0.1, train='max_epochs=2', seed=0,
-             hooks=''):
+             hooks='', task='Digits'):
     """A run whose parts, one a start, logged these records."""
     folder.mkdir(parents=True)
     (folder / 'job.py').write_text(CONFIG.format(num_prompts=num_prompts, initializer=initializer, lr=lr, train=train,
-                                                 seed=seed, hooks=hooks))
+                                                 seed=seed, hooks=hooks, task=task))
     for i, records in enumerate(parts or ([], )):
         path = folder / f'20260101_00000{i}' / 'vis_data' / 'scalars.json'
         path.parent.mkdir(parents=True)

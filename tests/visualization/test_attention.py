@@ -115,13 +115,12 @@ def test_layout(runs, layers, prompts, rows, columns, direction):
     numbers = table(picture)
     norms = set()
     for i, axes in enumerate(panels):
-        *below, shown = axes.images
+        shown, = axes.images
         if i % width == 0:
             assert shown.get_array().shape == (32, 32, 3)
-            pixels = np.asarray(shown.get_array())
+            extent = shown.get_extent()
             continue
-        np.testing.assert_allclose(below[0].get_array(), 0.25 + 0.5 * pixels.mean(axis=-1), rtol=1e-5)
-        assert shown.get_extent() == below[0].get_extent() and shown.get_zorder() > below[0].get_zorder()
+        assert shown.get_extent() == extent and len(axes.collections) == 1  # outlines
         token = 'CLS' if i % width == 1 else f'prompt {columns[i % width - 2]}'
         expected = np.array(patches(numbers[rows[i // width], token])).reshape(4, 4) * TOKENS
         np.testing.assert_allclose(np.asarray(shown.get_array()), expected, rtol=1e-5)

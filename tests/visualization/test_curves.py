@@ -32,7 +32,7 @@ def test_seeds_make_a_band(tmp_path):
 def test_a_run_without_validation_has_a_loss_alone(tmp_path):
     picture = draw_curves([make_run(tmp_path / 'a', [train(1, 1, 4.)])])
     assert len(picture.figure.axes) == 1
-    assert 'Without validation, so without accuracy: SPT-Deep.' in picture.caption
+    assert 'Without validation in some or all seeds: SPT-Deep.' in picture.caption
 
 
 def test_iterations(tmp_path):
@@ -44,8 +44,33 @@ def test_iterations(tmp_path):
 
 def test_what_cannot_be_drawn_names_the_command(tmp_path):
     silent, epochs = make_run(tmp_path / 'a'), make_run(tmp_path / 'b', [train(1, 1, 4.)])
-    with pytest.raises(ValueError, match=r'a/job.py --work-dir .*a --resume'):
+    with pytest.raises(ValueError, match=r'wait for its first, or .*tools/train.py .*a/job.py --work-dir .*a_again'):
         draw_curves([epochs, silent])
+    picture = draw_curves([epochs, silent], lenient=True)
+    assert rows(picture, 'training loss') == [(1, 4., 4., 4., 1)]
+    assert f'none of it yet: {silent.folder}.' in picture.caption
+    with pytest.raises(ValueError, match='need a logged loss'):
+        draw_curves([silent], lenient=True)
     iterations = make_run(tmp_path / 'c', [dict(loss=2., iter=10, step=10)], train='max_iters=20')
     with pytest.raises(ValueError, match='all count epochs or all iterations'):
         draw_curves([epochs, iterations])
+
+
+def test_a_seed_that_is_not_done_ends_the_line_and_is_named(tmp_path):
+    whole = make_run(tmp_path / 'a', [train(1, 1, 4.), train(2, 2, 2.)])
+    picture = draw_curves([whole, make_run(tmp_path / 'b', [train(1, 1, 2.)], seed=1)])
+    assert rows(picture, 'training loss') == [(1, 3., 2., 4., 2)]
+    assert "'SPT-Deep' ends at epoch 1, the last that all seeds have." in picture.caption
+
+
+@pytest.mark.parametrize('count', [4, 9])
+def test_many_settings_can_be_told_apart(tmp_path, count):
+    """By colour, marker and line; the legend stands where no line does."""
+    runs = [make_run(tmp_path / str(i), [train(1, 1, 4.), train(2, 2, 2.)], lr=i + 1) for i in range(count)]
+    figure = draw_curves(runs).figure
+    lines = figure.axes[0].lines
+    assert len({(line.get_color(), line.get_marker(), line.get_linestyle()) for line in lines}) == count
+    legend, = figure.legends if count > 4 else [figure.axes[0].get_legend()]
+    assert len(legend.get_texts()) == count
+    if count > 4:
+        assert legend.get_window_extent().y1 <= figure.axes[0].get_window_extent().y0

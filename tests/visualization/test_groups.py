@@ -2,7 +2,7 @@
 import pytest
 
 from made_runs import make_run
-from mmspt.visualization.groups import group_runs, spread
+from mmspt.visualization.groups import group_runs, name_cut, spread
 
 
 def names(groups):
@@ -35,4 +35,18 @@ def test_long_names_that_begin_alike_stay_apart(tmp_path):
 
 
 def test_spread_is_taken_where_all_curves_have_a_point():
-    assert spread([{0: 1., 1: 2., 2: 9.}, {0: 3., 1: 8.}]) == {0: (2., 1., 3.), 1: (5., 2., 8.)}
+    curves = [{0: 1., 1: 2., 2: 9.}, {0: 3., 1: 8.}]
+    assert spread(curves, 'a') == {0: (2., 1., 3.), 1: (5., 2., 8.)}
+    assert name_cut(curves, 'a', 'epoch') == " 'a' ends at epoch 1, the last that all seeds have."
+    assert name_cut(curves[:1] * 2, 'a', 'epoch') == ''
+
+
+def test_curves_without_a_common_place_have_no_spread():
+    with pytest.raises(ValueError, match="those of 'a' share none"):
+        spread([{0: 1.}, {1: 1.}], 'a')
+
+
+def test_tasks_are_named_where_they_differ(tmp_path):
+    runs = [make_run(tmp_path / f'{task}{start}', initializer=start, task=task)
+            for task in ('Digits', 'Flowers') for start in ('UniformInit', 'RandomSampleInit')]
+    assert list(group_runs(runs)) == ['Digits: VPT-Deep', 'Digits: SPT-Deep', 'Flowers: VPT-Deep', 'Flowers: SPT-Deep']

@@ -38,16 +38,38 @@ def test_zero_is_drawn(tmp_path):
 
 def test_runs_of_different_depth_stand_apart(tmp_path):
     runs = [make_run(tmp_path / 'a', [nmi(0, 0., .1, .3)]), make_run(tmp_path / 'b', [nmi(0, 0., .1, .3, .5)])]
-    with pytest.raises(ValueError, match=r"one depth.*a' has 2, .*b' has 3 blocks.*tools/analyze.py nmi RUN"):
+    with pytest.raises(ValueError, match=r"be alike.*a' has 2 blocks, .*b' has 3 blocks.*tools/analyze.py nmi RUN"):
         draw_nmi(runs)
 
 
 @pytest.mark.parametrize('changes, message', [
-    (dict(hooks='nmi=None'), r'a/job.py --work-dir .*a_nmi --cfg-options default_hooks.nmi._delete_=True '
-                             r'default_hooks.nmi.type=mmspt.PromptNMIHook'),
-    (dict(), r'--cfg-options default_hooks.nmi.type=mmspt.PromptNMIHook'),
+    (dict(), r'a/job.py --work-dir .*a_nmi --cfg-options default_hooks.nmi.type=mmspt.PromptNMIHook '
+             r'default_hooks.nmi.interval=50'),
     (dict(num_prompts=0), r'needs a run with prompts.*\(Linear\) has none.*configs/spt/'),
 ])
 def test_a_run_without_nmi_names_the_command(tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
         draw_nmi([make_run(tmp_path / 'a', [dict(loss=1., iter=1, epoch=1, step=1)], **changes)])
+
+
+def test_normalizers_are_not_mixed(tmp_path):
+    runs = [make_run(tmp_path / kind, [nmi(0, 0., .1, .3)],
+                     hooks=f'nmi=dict(type="mmspt.PromptNMIHook", normalizer="{kind}")') for kind in ('min', 'max')]
+    with pytest.raises(ValueError, match=r"min' has min as normalizer, .*max' has max as normalizer"):
+        draw_nmi(runs)
+    assert 'normalizer: min' in draw_nmi(runs[:1]).caption
+
+
+def test_prompts_that_diverged_are_named(tmp_path):
+    fine = make_run(tmp_path / 'a', [nmi(0, 0., .1, .3), nmi(5, 1., .2, .2)])
+    broken = make_run(tmp_path / 'b', [nmi(0, 0., .1, .3), nmi(5, 1., float('nan'), .2)], initializer='UniformInit')
+    picture = draw_nmi([fine, broken])
+    assert f'Not finite in part, since prompts diverged: {broken.folder}.' in picture.caption
+    assert picture.render('png').startswith(b'\x89PNG')
+    with pytest.raises(ValueError, match=r'must be finite somewhere, but it is not in .*c: the prompts diverged'):
+        draw_nmi([make_run(tmp_path / 'c', [nmi(0, 0., float('nan'), float('nan'))])])
+
+
+def test_a_run_that_has_just_begun_does_not_hide_the_others(tmp_path):
+    runs = [make_run(tmp_path / 'a', [nmi(0, 0., .1, .3)]), make_run(tmp_path / 'b', seed=1)]
+    assert f'none of it yet: {runs[1].folder}.' in draw_nmi(runs, lenient=True).caption

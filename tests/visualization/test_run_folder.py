@@ -1,5 +1,7 @@
 """A run's work directory as pictures see it: what it holds, and what is said where something is missing."""
 import os
+import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -207,8 +209,13 @@ def spoil_prompts(folder):
     save_file({'prompts': torch.full((4, 5, 64), float('nan'))}, folder / PROMPTS)
 
 
-def lose_checkpoints(folder):
+def lose_last_checkpoints(folder):
     for path in folder.glob('epoch_*.pth'):
+        path.unlink()
+
+
+def lose_checkpoints(folder):
+    for path in folder.glob('*.pth'):
         path.unlink()
 
 
@@ -222,9 +229,9 @@ def lose_checkpoints(folder):
     (shrink_prompts, 'initial_prompts', r"= \(4, 5, 64\), '{folder}/{prompts}' gives \(4, 3, 64\)", None),
     (spoil_prompts, 'initial_prompts', "must be finite, '{folder}/{prompts}' gives NaN or infinity", None),
     (lose_checkpoints, 'checkpoint', r"must have a checkpoint .*, but '{folder}' has none",
-     'train.py {folder}/job.py --work-dir {folder} --resume'),
-    (lose_checkpoints, 'tuned_prompts', r"must have a checkpoint .*, but '{folder}' has none",
-     'train.py {folder}/job.py --work-dir {folder} --resume'),
+     'train.py {folder}/job.py --work-dir {folder}_again'),
+    (lose_checkpoints, 'initial_prompts', r"must have a checkpoint .*, but '{folder}' has none",
+     'train.py {folder}/job.py --work-dir {folder}_again'),
 ], ids=lambda value: getattr(value, '__name__', None))
 def test_what_is_missing(copy, harm, attribute, message, tool):
     """Each message says where, and names the command that would make it."""
@@ -234,6 +241,27 @@ def test_what_is_missing(copy, harm, attribute, message, tool):
         getattr(RunFolder(str(folder)), attribute)
     remedy = (tool or 'init_prompts.py {folder}/job.py --work-dir {folder}').format(folder=folder)
     assert f'python tools/{remedy}' in str(error.value)
+
+
+def test_the_best_checkpoint_is_offered_where_the_last_is_gone(copy):
+    folder = copy()
+    lose_last_checkpoints(folder)
+    with pytest.raises(ValueError, match=r'name --checkpoint (.*)') as error:
+        _ = RunFolder(str(folder)).tuned_prompts
+    best = re.search(r'--checkpoint (.*)', str(error.value))[1]
+    assert RunFolder(str(folder), best).tuned_prompts.shape == (4, 5, 64)
+    assert 'init_prompts' not in str(error.value)
+
+
+def test_names_in_commands_are_quoted(copy, tmp_path):
+    """A user pastes them."""
+    folder = tmp_path / 'a b [x] <ü>'
+    copy().rename(folder)
+    lose_prompts(folder)
+    with pytest.raises(ValueError, match='init_prompts') as error:
+        _ = RunFolder(str(folder)).initial_prompts
+    command = shlex.split(str(error.value)[str(error.value).index('python tools'):])
+    assert command == ['python', 'tools/init_prompts.py', str(folder / 'job.py'), '--work-dir', str(folder)]
 
 
 def test_chosen_checkpoint_is_missing(runs):

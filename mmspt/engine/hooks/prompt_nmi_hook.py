@@ -20,6 +20,7 @@ from ..token_loader import SeededImages, choose_images, iterate_images, share
 from ..unwrap import find_prompted_vit, unwrap
 
 PREFIX = 'nmi/'
+IMAGES = 16
 
 
 @HOOKS.register_module()
@@ -34,8 +35,9 @@ class PromptNMIHook(Hook):
     model without prompts is left alone.
 
     Args:
-        interval (int): Iterations between measurements. Defaults to 50.
-        num_images (int): Images of all processes together. Defaults to 16.
+        interval (int): Iterations between measurements; 0 switches the hook off. Defaults to 50.
+        num_images (int | None): Images of all processes together; None is 16, or twice the global batch if that is
+            less, so that a measurement costs less than two steps. Defaults to None.
         normalizer (str): As in :func:`mmspt.prompts.nmi.normalized_mutual_information`. Defaults to 'geometric'.
         seed (int | None): Chooses images and augmentation; None takes the run's. Defaults to None.
 
@@ -44,10 +46,10 @@ class PromptNMIHook(Hook):
     """
     priority = 'LOW'  # prompts are filled before, checkpoints with the hub's history are saved after
 
-    def __init__(self, interval: int = 50, num_images: int = 16, normalizer: str = 'geometric',
+    def __init__(self, interval: int = 50, num_images: int | None = None, normalizer: str = 'geometric',
                  seed: int | None = None) -> None:
-        for name, value, least in (('interval', interval, 1), ('num_images', num_images, 1), ('seed', seed, 0)):
-            if (value is not None or name != 'seed') and (type(value) is not int or value < least):
+        for name, value, least in (('interval', interval, 0), ('num_images', num_images, 1), ('seed', seed, 0)):
+            if (value is not None or name == 'interval') and (type(value) is not int or value < least):
                 raise ValueError(f'{name} of PromptNMIHook must be a whole number of at least {least}, got {value!r}')
         check_normalizer(normalizer)
         self.interval = interval
@@ -62,7 +64,7 @@ class PromptNMIHook(Hook):
         """Load the images; measure the initial prompts unless the run was resumed."""
         model = unwrap(runner.model)
         self._backbone = find_prompted_vit(model)
-        if self._backbone is None or self._backbone.prompts is None:
+        if self._backbone is None or self._backbone.prompts is None or not self.interval:
             self._backbone = None
             return
         error = None
@@ -92,7 +94,9 @@ class PromptNMIHook(Hook):
         seed = torch.tensor(runner.seed if self.seed is None else self.seed, dtype=torch.int64)
         dist.broadcast(seed)  # with diff_rank_seed each rank has its own
         dataset = runner.train_dataloader.dataset
-        mine = share(choose_images(self.num_images, len(dataset), derive_seed(int(seed), 'nmi')))
+        batch = runner.train_dataloader.batch_size or IMAGES
+        num_images = self.num_images or min(IMAGES, 2 * batch * dist.get_world_size())
+        mine = share(choose_images(num_images, len(dataset), derive_seed(int(seed), 'nmi')))
         if not mine:
             return torch.empty(0)
         images = SeededImages(dataset, mine, int(seed))

@@ -122,5 +122,6 @@ def add_legend(figure: Figure, axes: Axes) -> None:
     if len(labels) <= 4 and longest <= 36:
         axes.legend()
     else:
-        columns = max(1, int(9 * figure.get_figwidth() / longest))
+        columns = max(1, int(9.5 * figure.get_figwidth() / longest))
+        figure.set_figheight(figure.get_figheight() + 0.3 * -(-len(labels) // columns))
         figure.legend(handles, labels, loc='outside lower center', ncols=columns)

@@ -107,7 +107,8 @@ def report(runs: list[RunFolder], args: argparse.Namespace, bar: Track) -> Itera
     """Write the page, and give the pictures on it, each under the name of its setting's folder."""
     drawn = list(draw_all(runs, args.images, args.num_images, bar))
     os.makedirs(args.out, exist_ok=True)
-    write_text(osp.join(args.out, PAGE), make_page(f'{len(runs)} run(s) of mmspt', lay_out(runs, drawn)))
+    title = f'mmspt: {len(runs)} runs' if len(runs) > 1 else f'mmspt: {runs[0].label}'
+    write_text(osp.join(args.out, PAGE), make_page(title, lay_out(runs, drawn)))
     for setting, picture in drawn:
         if isinstance(picture, Picture):
             yield replace(picture, name=osp.join(slug(setting), picture.name) if setting else picture.name)

@@ -93,7 +93,7 @@ def draw_prototypes(run: RunFolder, layer: int = 1, count: int = 6, context: int
     caption = (f'{run.label}: for block {layer}, {shown} (rows) with the nearest patches (framed) of {len(images):,} '
                f'training images, one an image, before tuning (left) and after (right). The number is the '
                f'{METRICS[metric].label} of the prompt and E_{layer - 1}, the token that the frozen network without '
-               f'prompts hands block {layer}: where it says little alike, the prompt stands for none of them. The '
+               f'prompts hands block {layer}: where it is low, the prompt is like none of them. The '
                f'surroundings are {context} patches a side, grey is outside.')
     return Picture(f'prototypes_layer_{layer:02d}', f'What the prompts of block {layer} stand for', caption, figure,
                    ('layer', 'prompt', 'when', 'rank', 'image', 'image_path', 'row', 'column', 'score'),

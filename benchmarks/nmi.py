@@ -29,7 +29,7 @@ from rich.table import Table
 from torch.utils.data import DataLoader, Dataset
 
 from measure import alternate, machine, ratio, settings, write_json
-from mmspt.engine.hooks import PromptNMIHook
+from mmspt.engine.hooks.prompt_nmi_hook import IMAGES, PromptNMIHook
 from mmspt.engine.unwrap import find_prompted_vit
 
 ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
@@ -47,17 +47,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--prompt-type', default='deep', choices=['deep', 'shallow'])
     parser.add_argument('--batch-sizes', nargs='+', type=int, default=[32, 8], help='of training steps')
     parser.add_argument('--interval', type=int, default=default.interval, help='iterations between measurements')
-    parser.add_argument('--num-images', type=int, default=PromptNMIHook(**_options(default)).num_images,
+    parser.add_argument('--num-images', type=int, default=default.get('num_images') or IMAGES,
                         help='that are measured')
     parser.add_argument('--dtype', default='float32', choices=['float32', 'bfloat16', 'float16'],
                         help='below float32: AmpOptimWrapper')
     parser.add_argument('--rounds', type=int, default=7)
     parser.add_argument('--out', default='work_dirs/benchmarks/nmi.json', help='for the numbers')
     return parser.parse_args()
-
-
-def _options(hook: dict) -> dict[str, Any]:
-    return {key: value for key, value in hook.items() if key != 'type'}
 
 
 class RandomImages(Dataset):

@@ -57,7 +57,9 @@ def _plan(runs: Sequence[RunFolder], images: Sequence[str], num_images: int | No
     yield _Job('', 'Accuracy and loss', partial(draw_curves, runs, lenient=True))
     if prompted:
         yield _Job('', 'Mutual information of prompts and patches', partial(draw_nmi, prompted, lenient=True))
-    for name, (run, *_) in group_runs(prompted).items() if prompted else ():
+    for name, (run, *_) in group_runs(runs).items():
+        if run not in prompted:
+            continue
         yield _Job(name, 'How far the prompts moved', partial(draw_drift, run))
         depth = _own_layers(run)
         for layer in sorted({1, (depth + 1) // 2, depth}):

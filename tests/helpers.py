@@ -3,10 +3,12 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import torch
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
@@ -97,3 +99,15 @@ def make_job(root: Path) -> SimpleNamespace:
 
     write()
     return SimpleNamespace(config=str(config), data=data, write=write, root=root)
+
+
+def spawn_two(function, folder: Path) -> None:
+    """Run ``function(rank, folder)`` in two processes; two minutes are enough unless they wait for each other."""
+    context = torch.multiprocessing.spawn(function, (str(folder), ), nprocs=2, join=False)
+    try:
+        deadline = time.monotonic() + 120
+        while not context.join(timeout=1):
+            assert time.monotonic() < deadline, 'the processes wait for each other'
+    finally:
+        for process in context.processes:
+            process.kill()

@@ -2,7 +2,6 @@
 import os
 import random
 import threading
-import time
 from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -19,6 +18,7 @@ from mmpretrain.models import VisionTransformer
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from helpers import spawn_two
 from mmspt.datasets import Digits
 from mmspt.engine.hooks import PromptInitHook
 from mmspt.engine.token_loader import choose_images
@@ -491,14 +491,7 @@ def _two_processes(rank, folder):
 def two_processes(tmp_path_factory):
     """Folder in which two processes left their prompts and their errors."""
     folder = tmp_path_factory.mktemp('two_processes')
-    context = torch.multiprocessing.spawn(_two_processes, (str(folder), ), nprocs=2, join=False)
-    try:
-        deadline = time.monotonic() + 120
-        while not context.join(timeout=1):
-            assert time.monotonic() < deadline, 'the processes wait for each other'
-    finally:
-        for process in context.processes:
-            process.kill()
+    spawn_two(_two_processes, folder)
     return folder
 
 

@@ -18,7 +18,7 @@ from mmpretrain.models import VisionTransformer
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from helpers import ROOT, scalars
+from helpers import ROOT, scalars, spawn_two
 from mmspt.datasets import Digits
 from mmspt.engine.hooks import PromptNMIHook
 from mmspt.repairs import init_cpu_distributed
@@ -465,14 +465,7 @@ def _two_processes(rank, folder):
 def two_processes(tmp_path_factory):
     """Folder in which two processes left their values and their errors."""
     folder = tmp_path_factory.mktemp('two_processes')
-    context = torch.multiprocessing.spawn(_two_processes, (str(folder), ), nprocs=2, join=False)
-    try:
-        deadline = time.monotonic() + 120
-        while not context.join(timeout=1):
-            assert time.monotonic() < deadline, 'the processes wait for each other'
-    finally:
-        for process in context.processes:
-            process.kill()
+    spawn_two(_two_processes, folder)
     return folder
 
 

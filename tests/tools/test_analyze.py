@@ -1,4 +1,5 @@
 """tools/analyze.py as a user calls it, and its page in a real browser."""
+import csv
 import json
 import os
 import re
@@ -74,6 +75,8 @@ def test_a_folder_of_runs_and_the_default_place(runs, tmp_path):
         shutil.copytree(getattr(runs, name), tmp_path / 'runs' / name)
     tool('analyze.py', 'nmi', tmp_path / 'runs')
     written(tmp_path / 'runs' / 'analysis', 'nmi')
+    rows = csv.DictReader((tmp_path / 'runs' / 'analysis' / 'nmi.csv').read_text().splitlines())
+    assert {row['folder'] for row in rows} == {str(tmp_path / 'runs' / name) for name in ('spt', 'vpt')}
     tool('analyze.py', 'drift', tmp_path / 'runs' / 'spt')
     written(tmp_path / 'runs' / 'spt' / 'analysis', 'drift')
 
@@ -139,6 +142,8 @@ def test_a_run_without_nmi_is_made_again_with_it(runs, tmp_path):
     tool('train.py', *re.search(r'python tools/train.py (.*)', output)[1].split())
     tool('analyze.py', 'nmi', tmp_path / 'silent_nmi')
     written(tmp_path / 'silent_nmi' / 'analysis', 'nmi')
+    rows = csv.DictReader((tmp_path / 'silent_nmi' / 'analysis' / 'nmi.csv').read_text().splitlines())
+    assert [row['layer'] for row in rows][:5] == ['1', '2', '3', '4', 'mean']
 
 
 @pytest.fixture(scope='module')

@@ -22,12 +22,9 @@ TOKENS = 1 + N_P + N_E
 TEST_0 = 'images/class_0/006.png'
 
 
-def test_image(runs):
+def first_image(runs):
     """File of the first test image."""
     return str(runs.job.data / TEST_0)
-
-
-test_image.__test__ = False
 
 
 def table(picture):
@@ -63,7 +60,7 @@ def expected_weights(folder, file, block):
 def small_file(runs, tmp_path_factory):
     """An image of the network's size, so that no resizing, whose last digits differ among libraries, is in the way."""
     path = tmp_path_factory.mktemp('images') / 'grün & gelb.v2.png'
-    Image.open(test_image(runs)).convert('RGB').resize((32, 32)).save(path)
+    Image.open(first_image(runs)).convert('RGB').resize((32, 32)).save(path)
     return str(path)
 
 
@@ -144,7 +141,7 @@ def test_the_image_is_what_the_network_saw(runs, small_file):
 def test_a_file_and_an_item_with_the_same_pixels_give_the_same_numbers(runs, direction):
     run = RunFolder(runs.spt)
     file, item, other = (draw_attention(run, image, layers=[1], direction=direction).csv
-                         for image in (test_image(runs), 'test:0', 'test:5'))
+                         for image in (first_image(runs), 'test:0', 'test:5'))
     assert file == item != other
 
 

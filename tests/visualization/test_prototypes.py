@@ -7,6 +7,7 @@ import pytest
 import torch
 from matplotlib.image import AxesImage
 
+from made_runs import record_progress
 from mmspt.visualization import RunFolder
 from mmspt.visualization.images import preprocess, to_pixels
 from mmspt.visualization.prototypes import GREY, crop_patch, draw_prototypes
@@ -100,13 +101,7 @@ def test_drawn_twice_it_is_the_same(runs):
 
 
 def test_progress(runs):
-    calls = []
-
-    def track(items, description, total):
-        items = list(items)
-        calls.append((description, total, len(items)))
-        return items
-
+    calls, track = record_progress()
     draw_prototypes(RunFolder(runs.spt), 2, 1, track=track)
     assert calls == [('nearest patches, block 2', 3, 3)]
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from made_runs import record_progress
 from mmspt.visualization import RunFolder
 from mmspt.visualization.images import preprocess
 from mmspt.visualization.token_map import draw_token_map, pull_in
@@ -152,12 +153,6 @@ def test_errors(runs, name, options, message):
 
 
 def test_progress(runs):
-    calls = []
-
-    def track(items, description, total):
-        items = list(items)
-        calls.append((description, total, len(items)))
-        return items
-
+    calls, track = record_progress()
     draw_token_map(RunFolder(runs.spt), [1, 3], num_tokens=24, track=track)
     assert calls == [('tokens', 3, 3), ('pca: blocks', 2, 2)]

@@ -157,9 +157,10 @@ def check_fit(encoder: StateDict, model: Mapping[str, torch.Tensor], num_layers:
 
     Raises:
         ValueError: Another number of blocks, another shape, keys that the model does not have, or values that are
-            not finite.
+            complex or not finite.
     """
-    depth = 1 + max((int(key.split('.')[1]) for key in encoder if key.startswith('layers.')), default=-1)
+    blocks = [re.match(r'layers\.([0-9]{1,6})\.', key) for key in encoder]
+    depth = 1 + max((int(block[1]) for block in blocks if block), default=-1)
     if depth not in (0, num_layers):
         raise ValueError(f'a checkpoint must have as many blocks as the backbone: it has {depth}, the backbone '
                          f'{num_layers}. Set `arch` (or arch.num_layers) to what was pre-trained')
@@ -173,10 +174,19 @@ def check_fit(encoder: StateDict, model: Mapping[str, torch.Tensor], num_layers:
         raise ValueError(f'a checkpoint must hold nothing that the backbone would leave out: it has {_some(unknown)}. '
                          'Set the argument that creates them (layer_scale_init_value, pre_norm, qkv_bias, num_prompts '
                          'or out_type), or save the checkpoint without them')
-    broken = [key for key, value in encoder.items() if value.is_floating_point() and not value.isfinite().all()]
+    odd = [f'{key} is {value.dtype}' for key, value in encoder.items() if value.is_complex()]
+    if odd:
+        raise ValueError(f'weights must be real numbers: {_some(odd)}. Use another checkpoint')
+    broken = [key for key, value in encoder.items() if value.is_floating_point() and not _is_finite(value)]
     if broken:
         raise ValueError(f'weights must be finite: {_some(broken)} hold NaN or infinity. The file is damaged or its '
                          'training diverged: use another checkpoint')
+
+
+def _is_finite(value: torch.Tensor) -> bool:
+    if value.element_size() == 1:
+        value = value.float()  # torch compares no 8-bit floats
+    return bool(value.isfinite().all())
 
 
 def _remedy(wrong: list[str]) -> str:

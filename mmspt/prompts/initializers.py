@@ -252,6 +252,12 @@ class FileInit(PromptInitializer):
         content = content.get('state_dict', content) if isinstance(content, dict) else {}
         for key in ('prompts', 'backbone.prompts'):
             if key in content:
-                return check_prompts(content[key].float(), shape, f"'{self.path}'")
+                prompts = content[key]
+                if not isinstance(prompts, Tensor) or not prompts.is_floating_point():
+                    raise ValueError('prompts must be a tensor of floating-point numbers, '
+                                     f"'{self.path}' has {getattr(prompts, 'dtype', type(prompts).__name__)}: make one "
+                                     'with tools/init_prompts.py')
+                fits = tuple(prompts.shape) == tuple(shape)  # others are refused before a copy is made
+                return check_prompts(prompts.float() if fits else prompts, shape, f"'{self.path}'")
         raise ValueError(f"a prompts file must hold 'prompts' or 'backbone.prompts', '{osp.basename(self.path)}' has "
                          f'{list(content)[:6]}: make one with tools/init_prompts.py')

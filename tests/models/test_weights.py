@@ -238,8 +238,13 @@ def test_loading_pretrained_weights_warns_of_nothing(tmp_path, monkeypatch):
     (TIMM | {'blocks.0.ls1.gamma': torch.ones(64)}, r'layers\.0\.attn\.gamma1\.weight.*layer_scale_init_value'),
     (OURS | {'prompts': torch.zeros(4, 9, 64)}, r'prompts is \(4, 9, 64\).*num_prompts'),
     (TIMM | {'norm.bias': torch.full((64, ), torch.nan)}, r'must be finite: ln1\.bias'),
+    (OURS | {'ln1.bias': torch.full((64, ), torch.inf)}, r'must be finite: ln1\.bias'),
+    (OURS | {'ln1.bias': torch.full((64, ), torch.nan).to(torch.float8_e5m2)}, r'must be finite: ln1\.bias'),
+    (OURS | {'ln1.bias': torch.zeros(64, dtype=torch.complex64)}, r'must be real numbers: ln1\.bias is torch\.comp'),
+    (OURS | {'layers.first.ln1.bias': torch.zeros(64)}, r'it has layers\.first\.ln1\.bias'),
     ({'conv1.weight': torch.zeros(3), 'layer1.0.conv1.weight': torch.zeros(3)}, r'layout.*2 keys: conv1\.weight'),
-], ids=['width', 'depth', 'deeper', 'patch', 'layer scale', 'prompts', 'nan', 'layout'])
+], ids=['width', 'depth', 'deeper', 'patch', 'layer scale', 'prompts', 'nan', 'infinity', 'nan of 8 bits', 'complex',
+        'name', 'layout'])
 @pytest.mark.parametrize('route', ['backbone', 'classifier'])
 def test_weights_of_another_network_are_refused(weights, message, route, tmp_path):
     path = str(tmp_path / 'weights.pth')

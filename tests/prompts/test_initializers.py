@@ -263,6 +263,21 @@ def test_file_init_refuses_nan(tmp_path):
         FileInit(str(tmp_path / 'p.safetensors')).fill([], (1, 4, 6), (8, 8), rng())
 
 
+@pytest.mark.parametrize(('prompts', 'found'), [
+    (torch.zeros(1, 4, 6, dtype=torch.int64), r'torch\.int64'), (torch.zeros(1, 4, 6).bool(), r'torch\.bool'),
+    (torch.zeros(1, 4, 6, dtype=torch.complex64), r'torch\.complex64'), ([0.5], 'list')], ids=str)
+def test_file_init_refuses_what_is_no_floating_point_tensor(tmp_path, prompts, found):
+    torch.save({'prompts': prompts}, tmp_path / 'p.pth')
+    with pytest.raises(ValueError, match=rf'must be a tensor of floating-point numbers, .*p\.pth.* has {found}: make'):
+        FileInit(str(tmp_path / 'p.pth')).fill([], (1, 4, 6), (8, 8), rng())
+
+
+def test_file_init_refuses_numbers_too_great_for_single_precision(tmp_path):
+    write_safetensors(torch.full((1, 4, 6), 1e300, dtype=torch.float64), tmp_path / 'p.safetensors')
+    with pytest.raises(ValueError, match=r'must be finite, .*p\.safetensors'):
+        FileInit(str(tmp_path / 'p.safetensors')).fill([], (1, 4, 6), (8, 8), rng())
+
+
 def test_file_init_without_the_key(tmp_path):
     save_file({'weights': torch.zeros(1)}, tmp_path / 'p.safetensors')
     with pytest.raises(ValueError, match=r"must hold 'prompts'.*p\.safetensors.*'weights'.*tools/init_prompts\.py"):

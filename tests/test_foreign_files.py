@@ -1,0 +1,168 @@
+"""A planted pickle, in each form that a file can take and each way that a user can name it, never runs."""
+import io
+import os
+import pickle
+import runpy
+import sys
+import tarfile
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from foreign import Call, entries, saved, zipped
+from helpers import ROOT, golden_checkpoint, make_job, tool
+
+IMAGE = 'train:0'
+
+
+def plant(planted: Path) -> Call:
+    return Call(os.mkdir, str(planted))
+
+
+def tarred(planted):
+    """torch.save's format before 0.1.10, whose 'pickle' is unpickled."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode='w') as archive:
+        for name, content in (('sys_info', {}), ('pickle', plant(planted)), ('storages', 0), ('tensors', 0)):
+            data = pickle.dumps(content, 2)
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return file.getvalue()
+
+
+def script(planted):
+    """A TorchScript archive, whose pickle names a call too."""
+    module = io.BytesIO()
+    torch.jit.save(torch.jit.script(torch.nn.Linear(1, 1)), module)
+    contents = entries(module.getvalue())
+    name = next(name for name in contents if name.endswith('/data.pkl'))
+    return zipped(contents | {name: pickle.dumps(plant(planted), 2)})
+
+
+def checkpoint(**parts):
+    """A right checkpoint with other parts."""
+    return dict(meta=dict(epoch=1, iter=3), state_dict=dict(weight=torch.ones(1)), optimizer={}) | parts
+
+
+# name -> (content of the file, given the folder that running it would make)
+FORMS = {
+    'zip': lambda planted: saved(checkpoint(extra=plant(planted))),
+    'legacy': lambda planted: saved(checkpoint(extra=plant(planted)), _use_new_zipfile_serialization=False),
+    'protocol 4': lambda planted: saved(checkpoint(extra=plant(planted)), pickle_protocol=4),
+    'legacy protocol 4': lambda planted: saved(checkpoint(extra=plant(planted)), pickle_protocol=4,
+                                               _use_new_zipfile_serialization=False),
+    'whole': lambda planted: saved(plant(planted)),
+    'meta': lambda planted: saved(checkpoint(meta=dict(epoch=plant(planted), iter=1))),
+    'weight': lambda planted: saved(checkpoint(state_dict=dict(weight=plant(planted)))),
+    'optimizer': lambda planted: saved(checkpoint(optimizer=dict(state={0: [plant(planted)]}, param_groups=[]))),
+    'eval': lambda planted: saved(checkpoint(extra=Call(eval, f'__import__("os").mkdir({str(planted)!r})'))),
+    'plain pickle': lambda planted: pickle.dumps(checkpoint(state_dict={}, extra=plant(planted))),
+    'script': script,
+    'tar': tarred,
+}
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    """A run of one epoch; ``config``, ``run`` and ``root``."""
+    job = make_job(tmp_path_factory.mktemp('job'))
+    job.write(extra="work_dir = 'nowhere'\n")
+    job.run = job.root / 'run'
+    tool('train.py', job.config, '--work-dir', job.run, '--cfg-options', 'train_cfg.max_epochs=1',
+         'param_scheduler.end=1', 'param_scheduler.warmup=0')
+    return job
+
+
+# way -> tool, and its arguments given config, run, folder to write into and file
+WAYS = {
+    'init_cfg': ('train.py', lambda config, run, out, file: [
+        config, '--work-dir', out, '--cfg-options', f'model.backbone.init_cfg.checkpoint={file}']),
+    'load_from': ('train.py', lambda config, run, out, file: [
+        config, '--work-dir', out, '--cfg-options', f'load_from={file}', 'train_cfg.max_epochs=1']),
+    'resume': ('train.py', lambda config, run, out, file: [
+        config, '--work-dir', out, '--resume', file, '--cfg-options', 'train_cfg.max_epochs=1']),
+    'test': ('test.py', lambda config, run, out, file: [config, file, '--work-dir', out]),
+    'init_prompts': ('init_prompts.py', lambda config, run, out, file: [
+        config, '--work-dir', out, '--cfg-options', f'model.backbone.init_cfg.checkpoint={file}']),
+    'FileInit': ('init_prompts.py', lambda config, run, out, file: [
+        config, '--work-dir', out, '--cfg-options', 'custom_hooks.0.initializer.type=mmspt.FileInit',
+        f'custom_hooks.0.initializer.path={file}']),
+    'analyze': ('analyze.py', lambda config, run, out, file: [
+        'attention', run, IMAGE, '--checkpoint', file, '--out', out]),
+    'export': ('export_backbone.py', lambda config, run, out, file: [file, out / 'a.safetensors']),
+}
+
+
+def run(name, arguments, monkeypatch):
+    """Run a tool's file in this process, as python would."""
+    monkeypatch.setattr(sys, 'argv', [name, *map(str, arguments)])
+    monkeypatch.syspath_prepend(str(ROOT / 'tools'))
+    runpy.run_path(str(ROOT / 'tools' / name), run_name='__main__')
+
+
+@pytest.mark.parametrize('form', FORMS)
+def test_the_attacks_are_real(form, tmp_path):
+    """Unpickled, each form makes the folder; torch's own loader does it unless it is told not to."""
+    planted = tmp_path / 'planted'
+    (tmp_path / 'a.pth').write_bytes(FORMS[form](planted))
+    if form == 'plain pickle':
+        pickle.loads((tmp_path / 'a.pth').read_bytes())
+    elif form == 'script':
+        contents = entries((tmp_path / 'a.pth').read_bytes())
+        pickle.loads(next(content for name, content in contents.items() if name.endswith('/data.pkl')))
+    elif form == 'tar':
+        with tarfile.open(tmp_path / 'a.pth') as archive:
+            pickle.load(archive.extractfile('pickle'))
+    else:
+        torch.load(tmp_path / 'a.pth', weights_only=False)
+    assert planted.exists()
+
+
+PAIRS = [pytest.param(way, form, id=f'{way}-{form}',
+                      marks=[] if form == 'zip' or way == 'export' else [pytest.mark.slow])
+         for way in WAYS for form in FORMS]
+
+
+@pytest.mark.parametrize(('way', 'form'), PAIRS)
+def test_a_planted_pickle_never_runs(way, form, trained, tmp_path, monkeypatch, capfd):
+    planted, file = tmp_path / 'planted', tmp_path / 'evil.pth'
+    file.write_bytes(FORMS[form](planted))
+    name, arguments = WAYS[way]
+    with warnings.catch_warnings(), pytest.raises((RuntimeError, ValueError, SystemExit)) as caught:
+        warnings.simplefilter('ignore')
+        run(name, arguments(trained.config, trained.run, tmp_path, file), monkeypatch)
+    said = f'{caught.value}{capfd.readouterr().err}'
+    assert 'evil.pth' in said and ('is refused' in said or 'cannot be read' in said)
+    assert not planted.exists()
+
+
+@pytest.mark.parametrize('way', ['init_cfg', 'load_from', 'resume', 'test', 'export', 'analyze'])
+def test_config_text_in_a_checkpoint_never_runs(way, trained, tmp_path, monkeypatch):
+    """MMEngine's Runner.resume evaluates meta['config']; all else about this file is right."""
+    planted, file = tmp_path / 'planted', tmp_path / 'evil.pth'
+    content = torch.load(golden_checkpoint('mae_deep') if way == 'init_cfg' else trained.run / 'epoch_1.pth',
+                         weights_only=False)
+    code = f'__import__("os").mkdir({str(planted)!r})'
+    torch.save(content | dict(meta=content.get('meta', {}) | dict(config=code)), file)
+    name, arguments = WAYS[way]
+    run(name, arguments(trained.config, trained.run, tmp_path, file), monkeypatch)
+    assert not planted.exists()
+    with pytest.raises(AttributeError):  # the text is no config, and would have run all the same
+        Config.fromstring(code, '.py').nothing  # noqa: B018
+    assert planted.exists()
+
+
+@pytest.mark.slow
+def test_a_planted_pickle_never_runs_in_a_search(trained, tmp_path):
+    """tools/sweep.py as a command: its trials are processes of tools/train.py."""
+    planted, file = tmp_path / 'planted', tmp_path / 'evil.pth'
+    file.write_bytes(FORMS['zip'](planted))
+    output = tool('sweep.py', trained.config, '--work-dir', tmp_path / 'sweep', '--trials', 1, '--seeds', 0,
+                  '--cfg-options', f'model.backbone.init_cfg.checkpoint={file}', fails=True)
+    logs = ''.join(path.read_text(errors='replace') for path in (tmp_path / 'sweep').rglob('*.log'))
+    assert 'evil.pth' in output + logs and 'is refused' in output + logs
+    assert not planted.exists()

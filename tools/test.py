@@ -8,6 +8,7 @@ import mmengine
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.evaluator import DumpResults
 
+from mmspt.datasets.wrappers import leaves
 from train import build_runner, dump_as, set_loader_defaults, set_work_dir, shut_down
 
 
@@ -37,14 +38,16 @@ def parse_args() -> argparse.Namespace:
 
 def use_tta(cfg: Config) -> None:
     """Wrap the model in the config's ``tta_model`` and the pipeline in its ``tta_pipeline``, or in flips."""
-    pipeline = cfg.test_dataloader.dataset.pipeline
+    datasets = list(leaves(cfg.test_dataloader.dataset))
+    pipeline = datasets[0].pipeline
     if 'tta_pipeline' not in cfg:
         flips = [dict(type='RandomFlip', prob=prob) for prob in (1., 0.)]
         augment = dict(type='TestTimeAug', transforms=[flips, [pipeline[-1]]])
         cfg.tta_pipeline = [*deepcopy(pipeline[:-1]), augment]
     tta_model = cfg.get('tta_model', dict(type='mmpretrain.AverageClsScoreTTA'))
     cfg.model = ConfigDict(**tta_model, module=cfg.model)
-    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+    for dataset in datasets:
+        dataset.pipeline = cfg.tta_pipeline
 
 
 def merge_args(cfg: Config, args: argparse.Namespace) -> Config:

@@ -12,6 +12,7 @@ from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from mmspt.datasets.wrappers import skip_bad_images
 from mmspt.engine.checks import check_config
 from mmspt.repairs import init_cpu_distributed
 
@@ -118,8 +119,9 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
 
 
 def build_runner(cfg: Config, phase: str = 'train') -> Runner:
-    """Check the config, start gloo where it is needed, build."""
+    """Check the config, let the data sets skip bad images if it says so, start gloo where it is needed, build."""
     check_config(cfg, phase)
+    skip_bad_images(cfg)
     init_cpu_distributed(cfg)
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
 

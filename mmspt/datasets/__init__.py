@@ -1,9 +1,11 @@
 from .birds import CUB, NABirds
 from .digits import Digits
 from .flowers102 import Flowers102
+from .skip_bad_images import SkipBadImages
 from .stanford_cars import StanfordCars
 from .stanford_dogs import StanfordDogs
 from .transforms import LoadImageFromFile
 from .vtab import VTAB1k
 
-__all__ = ['CUB', 'Digits', 'Flowers102', 'LoadImageFromFile', 'NABirds', 'StanfordCars', 'StanfordDogs', 'VTAB1k']
+__all__ = ['CUB', 'Digits', 'Flowers102', 'LoadImageFromFile', 'NABirds', 'SkipBadImages', 'StanfordCars',
+           'StanfordDogs', 'VTAB1k']

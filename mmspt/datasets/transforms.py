@@ -1,24 +1,66 @@
 """Loading images, with errors that help."""
+from typing import Any
+
+import mmcv
+import numpy as np
 from mmcv.transforms import LoadImageFromFile as _LoadImageFromFile
+from mmengine import fileio
 
 from mmspt.registry import TRANSFORMS
+
+from .image_file import MAX_PIXELS, check_end, check_size, explain, is_deep
 
 
 @TRANSFORMS.register_module()
 class LoadImageFromFile(_LoadImageFromFile):
-    """MMCV's, with the file's name and a remedy in the error about a file that is no image.
+    """MMCV's, with an error that names the file and a remedy where MMCV's says neither, or says nothing.
+
+    By default every image comes as (H, W, 3), uint8, BGR: 16 bits are scaled to 8, grey and palette become colour,
+    CMYK is converted, transparency is dropped. A JPEG that is cut off is an error, whatever OpenCV makes of it, and so
+    is an image of too many pixels, before it is decoded.
+
+    Args:
+        max_pixels (int): Largest height times width. Defaults to 89,478,485, Pillow's bound.
+        *args, **kwargs: Those of :class:`mmcv.transforms.LoadImageFromFile`.
 
     Raises:
-        ValueError: The file cannot be read or decoded.
+        ValueError: The file cannot be read or decoded; with ``ignore_empty=True`` the result is None instead.
     """
+
+    def __init__(self, *args: Any, max_pixels: int = MAX_PIXELS, **kwargs: Any) -> None:
+        if max_pixels < 1:
+            raise ValueError(f'max_pixels must be at least 1, got {max_pixels}')
+        super().__init__(*args, **kwargs)
+        self.max_pixels = max_pixels
 
     def transform(self, results: dict) -> dict | None:
         """Add 'img' (H, W, 3) and its shapes to ``results``, which names 'img_path'."""
         if 'img' in results and 'img_path' not in results:  # MMPretrain's inferencers hand over pixels
             return results
+        path = results['img_path']
         try:
-            return super().transform(results)
+            image = self._decode(self._read(path))
         except Exception as error:
-            raise ValueError(f"every image must be readable, but '{results['img_path']}' is not "
-                             f'({type(error).__name__}: {str(error).strip()[:200]}): fetch it again, or take it off '
-                             'the data set') from error
+            if self.ignore_empty:
+                return None
+            raise ValueError(f"every image must be readable, but '{path}' is not ({explain(error)}): fetch it again, "
+                             'take it off the data set, or set skip_bad_images=True (docs/data.md)') from error
+        results['img'] = image.astype(np.float32) if self.to_float32 else image
+        results['img_shape'] = results['ori_shape'] = image.shape[:2]
+        return results
+
+    def _read(self, path: str) -> bytes:
+        if self.file_client_args is not None:
+            return fileio.FileClient.infer_client(self.file_client_args, path).get(path)
+        return fileio.get(path, backend_args=self.backend_args)
+
+    def _decode(self, content: bytes) -> np.ndarray:
+        if not content:
+            raise ValueError('the file is empty')
+        check_size(content, self.max_pixels)
+        check_end(content)
+        backend = 'cv2' if self.imdecode_backend == 'pillow' and is_deep(content) else self.imdecode_backend
+        image = mmcv.imfrombytes(content, flag=self.color_type, backend=backend)
+        if image is None:
+            raise ValueError(f'{backend} finds no image in it that is whole and of a known format')
+        return image

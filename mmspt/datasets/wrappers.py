@@ -1,5 +1,5 @@
 """Data set configs within others."""
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 
@@ -11,3 +11,41 @@ def leaves(dataset: Mapping[str, Any]) -> Iterator[Any]:
         yield from leaves(config)
     if not inner:
         yield dataset
+
+
+def with_skipping(dataset: dict) -> dict:
+    """A config that puts ``mmspt.SkipBadImages`` around each of its :func:`leaves` that has none."""
+    if _skips(dataset):
+        return dataset
+    if next(leaves(dataset)) is dataset:
+        return type(dataset)(type='mmspt.SkipBadImages', dataset=dataset)
+    return _change_inner(dataset, with_skipping)
+
+
+def without_skipping(dataset: dict) -> dict:
+    """A config without ``mmspt.SkipBadImages``: what was asked for, before the images were looked at."""
+    return without_skipping(dataset['dataset']) if _skips(dataset) else _change_inner(dataset, without_skipping)
+
+
+def skip_bad_images(cfg: Any) -> None:
+    """Do :func:`with_skipping` to each data loader of a run's config, in place, if it says ``skip_bad_images``."""
+    if not cfg.get('skip_bad_images'):
+        return
+    for field in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        loader = cfg.get(field)
+        if loader and isinstance(loader.get('dataset'), dict):
+            loader['dataset'] = with_skipping(loader['dataset'])
+
+
+def _skips(dataset: dict) -> bool:
+    kind = dataset.get('type')
+    return str(getattr(kind, '__name__', kind)).rpartition('.')[2] == 'SkipBadImages'
+
+
+def _change_inner(dataset: dict, change: Callable[[dict], dict]) -> dict:
+    changed: dict[str, Any] = {}
+    if isinstance(dataset.get('dataset'), dict):
+        changed['dataset'] = change(dataset['dataset'])
+    if dataset.get('datasets'):
+        changed['datasets'] = [change(inner) if isinstance(inner, dict) else inner for inner in dataset['datasets']]
+    return type(dataset)(dataset, **changed) if changed else dataset

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mmspt.datasets.tasks import TASKS, task_of
-from mmspt.datasets.wrappers import leaves
+from mmspt.datasets.wrappers import leaves, without_skipping
 
 ARCHS = {'s': 'ViT-S', 'small': 'ViT-S', 'b': 'ViT-B', 'base': 'ViT-B', 'l': 'ViT-L', 'large': 'ViT-L',
          'h': 'ViT-H', 'huge': 'ViT-H', 'deit-t': 'DeiT-T', 'deit-tiny': 'DeiT-T', 'deit-s': 'DeiT-S',
@@ -121,7 +121,7 @@ def recipe_of(cfg: Mapping[str, Any], world_size: int = 1) -> dict[str, Any]:
 
     ``batch_size`` is the global one. Left out are the seed, the test, workers, and where files lie: ``data_root``, and
     the folders of weights and of absolute paths. The weights that a resumed run goes on from are its own, so its
-    ``load_from`` is left out.
+    ``load_from`` is left out. ``mmspt.SkipBadImages`` is no setting: without it a run on bad images ends with an error.
     """
     loader, plan = cfg.get('train_dataloader') or {}, cfg.get('train_cfg') or {}
     recipe = flatten(dict(
@@ -131,7 +131,7 @@ def recipe_of(cfg: Mapping[str, Any], world_size: int = 1) -> dict[str, Any]:
         max_epochs=plan.get('max_epochs'),
         max_iters=plan.get('max_iters'),
         batch_size=(loader.get('batch_size') or 0) * world_size,
-        train=loader.get('dataset') or {},
+        train=without_skipping(loader.get('dataset') or {}),
         sampler=loader.get('sampler') or {},
         batch_sampler=loader.get('batch_sampler') or {},
         drop_last=loader.get('drop_last', False),

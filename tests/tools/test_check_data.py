@@ -311,6 +311,23 @@ train_dataloader = dict(dataset=dict({wrapper}))
     assert [row['images'] for row in report['splits']] == [18] and not report['findings']
 
 
+def test_skipping_hides_nothing(own, check):
+    """A config that leaves bad images out is checked as if it did not: the list repeats one, another is empty."""
+    root, _ = own
+    with open(root / 'train.txt', 'a') as file:
+        file.write((root / 'train.txt').read_text().splitlines()[0] + '\n')
+    bad = root / 'images' / (root / 'train.txt').read_text().splitlines()[1].split()[0]
+    bad.write_bytes(b'')
+    (root / 'config.py').write_text(f"""
+data = dict(type='CustomDataset', data_root={str(root)!r}, data_prefix='images', ann_file='train.txt',
+            pipeline=[dict(type='mmspt.LoadImageFromFile')])
+train_dataloader = dict(dataset=dict(type='mmspt.SkipBadImages', dataset=data))
+""")
+    output, (report, ) = check(root / 'config.py')
+    assert texts(report, 'train') == ['1 of 7 images cannot be read'] and str(bad) in output
+    assert any(finding['note'] and 'more than once' in finding['text'] for finding in report['findings'])
+
+
 def test_indices(own, check, tmp_path, toy_sizes):
     _, write = own
     _, (report, ) = check(write(), '--cfg-options', 'test_dataloader.dataset.indices=5', status=0)

@@ -11,7 +11,7 @@ from mmpretrain.registry import DATASETS
 from ..benchmark import BenchmarkTask
 from ..lists import Item, is_label
 from ..tasks import task_of
-from ..wrappers import leaves
+from ..wrappers import leaves, without_skipping
 from .findings import Finding, Split
 from .pixels import Decoded, digest_pixels
 from .sources import REPEATING, ROLES, Source, as_finding, as_split
@@ -54,7 +54,7 @@ def read_config(cfg: Config) -> Source:
 
 def _bare(config: dict) -> dict:
     """A copy that reads no image when it is built, the same for two roles that differ in their pipelines alone."""
-    config = copy.deepcopy(config)
+    config = copy.deepcopy(without_skipping(config))
     for leaf in leaves(config):
         leaf.update(pipeline=[], lazy_init=True)
     return config

@@ -13,8 +13,8 @@ import numpy as np
 from mmengine.fileio import get
 from PIL import Image, ImageFile
 
-MAX_PIXELS = 89_478_485
-"""Images with more pixels than this are taken for decompression bombs (Pillow's own bound for its warning)."""
+from ..image_file import MAX_PIXELS, explain
+
 BATCH = 1024
 SURE = ('JPEG', 'PNG')
 """Formats that OpenCV, with which training decodes, reads wherever Pillow does. Of others it refuses some (TIFF of 32
@@ -45,8 +45,7 @@ def decode(path: str) -> Decoded:
                                  f'{image.mode}: save it as PNG')
             return _digest(f'{pixels.mode} {pixels.size}', pixels.tobytes())
     except Exception as error:  # a damaged file can raise anything in a decoder
-        reason = str(error).split('<_io.')[0].strip()[:200]
-        return Decoded(error=f'{type(error).__name__}: {reason}')
+        return Decoded(error=explain(error))
 
 
 def digest_pixels(image: np.ndarray) -> Decoded:

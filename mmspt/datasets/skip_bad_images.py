@@ -1,0 +1,148 @@
+"""A data set without the images that cannot be loaded."""
+import copy
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from mmcv.transforms import LoadImageFromFile
+from mmengine import dist
+from mmengine.dataset import BaseDataset
+from mmengine.logging import MMLogger
+from mmpretrain.registry import DATASETS as MMPRETRAIN_DATASETS
+from rich.progress import track
+
+from mmspt.registry import DATASETS
+
+from .image_file import explain
+
+BATCH = 256
+LONG = 2000
+"""From so many images on there is a progress bar."""
+
+
+@DATASETS.register_module()
+class SkipBadImages:
+    """Load every image once when the data set is built, and leave out those that raise an error.
+
+    The loading is that of the data set's own pipeline: its first transform that is MMCV's LoadImageFromFile or made
+    from it (``mmspt.LoadImageFromFile`` finds the most). Without one nothing is tried. Several processes try a share
+    each, and all leave out the same images. All else is the data set's own.
+
+    Args:
+        dataset (dict | BaseDataset): A data set that reads images, or its config; an instance is cut down in place.
+            Wrappers that join or repeat data sets go around this one.
+        lazy_init (bool): Whether to wait with all of this until it is needed. Defaults to False.
+
+    Raises:
+        ValueError: The data set is none of MMEngine's kind, or has no image that can be loaded.
+    """
+
+    def __init__(self, dataset: Any, lazy_init: bool = False) -> None:
+        self.dataset = MMPRETRAIN_DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
+        if not isinstance(self.dataset, BaseDataset):
+            raise ValueError("SkipBadImages needs a data set that reads images itself (MMEngine's BaseDataset), got "
+                             f'{type(self.dataset).__name__}: put it around each data set within')
+        self.bad_images: list[tuple[str, str]] = []
+        """Path and reason of each image left out, in the data set's order."""
+        self._fully_initialized = False
+        if not lazy_init:
+            self.full_init()
+
+    def full_init(self) -> None:
+        """Read the lists, try the images, leave out the bad ones; once."""
+        if self._fully_initialized:
+            return
+        self.dataset.full_init()
+        count, (rank, world_size) = len(self.dataset), dist.get_dist_info()
+        shares = dist.all_gather_object(try_images(self.dataset, range(rank, count, world_size)))
+        bad = {index: (path, reason) for share in shares for index, path, reason in share}
+        self.bad_images = [bad[index] for index in sorted(bad)]
+        if bad:
+            first = "'{}' first ({})".format(*self.bad_images[0])
+            if len(bad) == count:
+                raise ValueError(f'a data set must have images that can be loaded, but none of the {count:,} of '
+                                 f'{type(self.dataset).__name__} can, {first}: fetch them again, or correct the list')
+            MMLogger.get_current_instance().warning(
+                f'{len(bad):,} of {count:,} images of {type(self.dataset).__name__} cannot be loaded and are left out, '
+                f'{first}')
+            self.dataset.get_subset_([index for index in range(count) if index not in bad])
+        self._fully_initialized = True
+
+    @property
+    def metainfo(self) -> dict:
+        """The data set's, without loading anything."""
+        return self.dataset.metainfo
+
+    @property
+    def pipeline(self) -> Any:
+        """The data set's transforms. Setting them leaves copies of this data set alone."""
+        return self.dataset.pipeline
+
+    @pipeline.setter
+    def pipeline(self, pipeline: Any) -> None:
+        self.dataset = copy.copy(self.dataset)
+        self.dataset.pipeline = pipeline
+
+    def get_subset(self, indices: Sequence[int] | int) -> 'SkipBadImages':
+        """Copy with some of the images; see :meth:`mmengine.dataset.BaseDataset.get_subset`."""
+        self.full_init()
+        other = copy.copy(self)
+        other.dataset = self.dataset.get_subset(indices)
+        return other
+
+    def __len__(self) -> int:
+        self.full_init()
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        self.full_init()
+        return self.dataset[index]
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith('_'):
+            raise AttributeError(name)
+        self.full_init()
+        return getattr(self.dataset, name)
+
+
+def try_images(dataset: BaseDataset, indices: Sequence[int]) -> list[tuple[int, str, str]]:
+    """Load images in threads and drop them.
+
+    Args:
+        dataset (BaseDataset): Has a pipeline.
+        indices (Sequence[int]): Which.
+
+    Returns:
+        list[tuple[int, str, str]]: Index, path and reason of each that cannot be loaded.
+    """
+    load = next((step for step in dataset.pipeline.transforms if isinstance(step, LoadImageFromFile)), None)
+    if load is None:
+        return []
+
+    def attempt(index: int) -> tuple[int, str, str] | None:
+        info = dataset.get_data_info(index)
+        path = str(info.get('img_path', f'image {index}'))
+        try:
+            return None if load(info) is not None else (index, path, 'passed over by ignore_empty=True')
+        except Exception as error:  # a damaged file can raise anything in a decoder
+            return index, path, explain(error.__cause__ if isinstance(error.__cause__, Exception) else error)
+
+    quiet = len(indices) < LONG or not dist.is_main_process()
+    bad: list[tuple[int, str, str]] = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        # a few at a time, so that Ctrl-C is heard
+        for start in track(range(0, len(indices), BATCH), 'Trying images', transient=True, disable=quiet):
+            bad += filter(None, pool.map(attempt, indices[start:start + BATCH]))
+    return bad
+
+
+def find_bad_images(dataset: Any) -> Iterator[tuple[str, str]]:
+    """Path and reason of each image left out, however deep in wrappers."""
+    if isinstance(dataset, SkipBadImages):
+        yield from dataset.bad_images
+    else:
+        inner = [getattr(dataset, 'dataset', None), *getattr(dataset, 'datasets', [])]
+        for part in inner:
+            if part is not None:
+                yield from find_bad_images(part)

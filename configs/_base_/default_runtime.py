@@ -4,11 +4,15 @@ default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', interval=10, max_keep_ckpts=1, save_best='auto'),
+    checkpoint=dict(type='mmspt.CheckpointHook', interval=10, max_keep_ckpts=1, save_best='auto'),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='VisualizationHook', enable=False),
     result=dict(type='mmspt.ResultHook'),
     nmi=dict(type='mmspt.PromptNMIHook', interval=50),
+    finite_loss=dict(type='mmspt.FiniteLossHook'),
+    preemption=dict(type='mmspt.PreemptionHook'),
+    resume=dict(type='mmspt.ResumeHook'),
+    bad_images=dict(type='mmspt.BadImagesHook'),
 )
 
 env_cfg = dict(
@@ -21,6 +25,9 @@ env_cfg = dict(
 #     --cfg-options visualizer.vis_backends.1.save_dir=work_dirs/tensorboard/NAME
 vis_backends = [dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend', save_dir=None)]
 visualizer = dict(type='UniversalVisualizer', vis_backends=vis_backends)
+
+# True: tools/ try every image first and go on without those that cannot be loaded, which are listed at the end
+skip_bad_images = False
 
 log_level = 'INFO'
 load_from = None

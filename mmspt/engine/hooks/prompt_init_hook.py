@@ -1,5 +1,4 @@
 """Fill the prompts before the first training step."""
-import os
 import os.path as osp
 import resource
 import sys
@@ -13,9 +12,10 @@ from mmengine import dist
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from rich.progress import track
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
+from mmspt.files import write_bytes
 from mmspt.models import PromptedViT
 from mmspt.prompts import PromptInitializer
 from mmspt.prompts.tokens import collect_tokens, derive_seed, plan_sample
@@ -219,11 +219,9 @@ def _is_count(value: Any, least: int = 1) -> bool:
 
 
 def save_prompts(prompts: Tensor, path: str, **metadata: Any) -> None:
-    """Write prompts (L, N_p, D) beside ``path`` and rename, so that no half-written file is ever found there."""
-    os.makedirs(osp.dirname(path) or '.', exist_ok=True)
-    save_file({'prompts': prompts.detach().cpu().contiguous()}, f'{path}.tmp',
-              metadata={key: str(value) for key, value in metadata.items()})
-    os.replace(f'{path}.tmp', path)
+    """Write prompts (L, N_p, D) as safetensors, never half of them."""
+    write_bytes(path, save({'prompts': prompts.detach().cpu().contiguous()},
+                           {key: str(value) for key, value in metadata.items()}))
 
 
 def _gather(tokens: Tensor, num_images: int) -> list[Tensor]:

@@ -72,3 +72,15 @@ class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
 
     def _get_value(self) -> list[float]:
         return [warmup_cosine(self.last_step, self.warmup, self.total, peak, self.eta_min) for peak in self.base_values]
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Go on from the saved step; how long the schedule is, and its floor, stay as they are configured now.
+
+        So a run that is resumed with another number of epochs follows the new schedule from there.
+        """
+        kept = {name: value for name, value in vars(self).items()
+                if name in ('warmup', 'total', 'eta_min', 'begin', 'end', 'by_epoch')}
+        super().load_state_dict({**state_dict, **kept})
+        self._last_value = self._get_value()
+        for group, value in zip(self.optimizer.param_groups, self._last_value, strict=True):
+            group[self.param_name] = value

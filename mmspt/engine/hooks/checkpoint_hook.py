@@ -1,0 +1,123 @@
+"""Save checkpoints so that the last good one outlives a kill, a full disk and a diverged training."""
+import os.path as osp
+import shutil
+from collections.abc import Sequence
+from typing import Any
+
+from mmengine import dist
+from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
+from mmengine.runner import Runner
+
+from mmspt.files import clear_unfinished
+from mmspt.registry import HOOKS
+
+from ..unwrap import unwrap
+
+
+@HOOKS.register_module()
+class CheckpointHook(MMEngineCheckpointHook):
+    """MMEngine's, with the arguments of MMEngine's, which never lets go of a checkpoint before the next is whole.
+
+    MMEngine's removes the outdated checkpoint (or the last best) first; this one after the new one was written and
+    ``last_checkpoint`` names it. Trained weights that are not finite are not saved. (That a checkpoint is written
+    beside and renamed is :class:`mmspt.files.LocalBackend`'s work.)
+
+    Raises:
+        FloatingPointError: Trained weights hold NaN or infinity.
+        OSError: The checkpoint cannot be written; the message names the last good one.
+    """
+    out_dir: Any  # MMEngine fills it in before_train
+    file_backend: Any
+    best_ckpt_path: Any
+    best_ckpt_path_dict: Any
+    _steps: Sequence[int] = ()  # those whose files were there before the save at hand
+
+    def before_train(self, runner: Runner) -> None:
+        """Clear away what a kill left half-written. Forget best checkpoints of another folder: the run was moved."""
+        super().before_train(runner)
+        self.file_backend = _RemoveLater(self.file_backend)
+        if dist.is_main_process():
+            clear_unfinished(self.out_dir)
+        if self.save_best is None:
+            return
+        if len(self.key_indicators) == 1:
+            self.best_ckpt_path = self._here(self.best_ckpt_path)
+        else:
+            self.best_ckpt_path_dict = {key: self._here(path) for key, path in self.best_ckpt_path_dict.items()}
+
+    def _here(self, path: str | None) -> str | None:
+        return path and self.file_backend.join_path(self.out_dir, osp.basename(path))
+
+    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
+        self._remove_outdated()  # the best before the one that was just saved, before a checkpoint forgets it
+        self._steps = list(self.keep_ckpt_ids) if self.max_keep_ckpts > 0 else []
+        self._save(runner, self.last_ckpt, super()._save_checkpoint_with_step, step, meta)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Let the checkpoint know of the outdated ones that are still there: MMEngine removes them after a kill."""
+        info = checkpoint['message_hub']['runtime_info']
+        kept = info.get('keep_ckpt_ids', [])
+        if kept:
+            info['keep_ckpt_ids'] = [step for step in self._steps if step not in kept] + list(kept)
+
+    def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
+        self._save(runner, self.last_ckpt, super()._save_best_checkpoint, metrics)
+
+    def _save(self, runner: Runner, last: str | None, save: Any, *args: Any) -> None:
+        """Look at the weights, save, and only then remove what is outdated."""
+        broken = [name for name, weight in unwrap(runner.model).named_parameters()
+                  if weight.requires_grad and not weight.isfinite().all()]
+        good = f"the last good checkpoint is '{last}'" if last else 'there is no earlier checkpoint of this run'
+        if broken:
+            raise FloatingPointError(
+                f'weights must be finite to be saved, but {", ".join(broken[:6])} hold NaN or infinity after iteration '
+                f'{runner.iter}: lower the learning rate (optim_wrapper.optimizer.lr) or clip gradients '
+                f'(optim_wrapper.clip_grad); {good}')
+        try:
+            save(runner, *args)
+        except OSError as error:
+            if isinstance(error.__cause__, OSError):  # the best checkpoint's saving saves the last one again
+                raise
+            raise OSError(error.errno, f"a checkpoint must be written to '{self.out_dir}', but {error}; "
+                          f'{_free(self.out_dir)}: make room or name another --work-dir, then go on with --resume; '
+                          f'{good}') from error
+        self._remove_outdated()
+
+    def _remove_outdated(self) -> None:
+        best = [] if self.save_best is None else [self.best_ckpt_path] if len(self.key_indicators) == 1 else (
+            self.best_ckpt_path_dict.values())
+        self.file_backend.remove_outdated({self.last_ckpt, *best})
+
+
+class _RemoveLater:
+    """A file backend that keeps what it is told to remove until :meth:`remove_outdated`."""
+
+    def __init__(self, backend: Any) -> None:
+        self._backend = backend
+        self._outdated: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+    def remove(self, path: str) -> None:
+        self._outdated.append(path)
+
+    rmtree = remove  # checkpoints of DeepSpeed are folders
+
+    def remove_outdated(self, current: set[str | None]) -> None:
+        """Remove them, but not what was written anew under the same name."""
+        while self._outdated:
+            path = self._outdated.pop()
+            if path in current:
+                continue
+            if self._backend.isdir(path):
+                self._backend.rmtree(path)
+            elif self._backend.isfile(path):
+                self._backend.remove(path)
+
+
+def _free(folder: str) -> str:
+    try:
+        return f'{shutil.disk_usage(folder).free / 2**30:.2f} GiB are free there'
+    except OSError:
+        return 'its disk cannot be asked how much is free'

@@ -1,0 +1,33 @@
+"""Stop a training whose loss is no number any more."""
+import math
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from mmspt.registry import HOOKS
+
+
+@HOOKS.register_module()
+class FiniteLossHook(Hook):
+    """Look at every loss, which MMEngine has brought to the CPU for its log already.
+
+    Raises:
+        FloatingPointError: The loss is NaN or infinite; the message has the iteration, the learning rate and the last
+            checkpoint, which was saved while the loss was finite.
+    """
+    priority = 'HIGH'  # after RuntimeInfoHook, which puts the loss into the message hub; before anything is saved
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
+                         outputs: dict | None = None) -> None:
+        """Raise if the loss of this iteration is not finite."""
+        history = runner.message_hub.log_scalars.get('train/loss')
+        if history is None or math.isfinite(loss := float(history.current())):
+            return
+        rates = ', '.join(f'{name} {values[0]:.3g}' for name, values in runner.optim_wrapper.get_lr().items())
+        last = runner.message_hub.get_info('last_ckpt')
+        good = f"'{last}' (go on from it with --resume)" if last else 'none was saved yet'
+        raise FloatingPointError(
+            f'the loss must be finite, but it is {loss} in iteration {runner.iter + 1} of {runner.max_iters} (epoch '
+            f'{runner.epoch + 1}), learning rate: {rates}; the last good checkpoint: {good}. Lower the rate '
+            '(optim_wrapper.optimizer.lr), clip gradients (optim_wrapper.clip_grad), or train without --amp')

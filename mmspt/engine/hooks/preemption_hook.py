@@ -1,0 +1,146 @@
+"""Save and leave when the cluster asks for it."""
+import os
+import os.path as osp
+import signal
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmengine import dist
+from mmengine.hooks import Hook
+from mmengine.runner import BaseLoop, Runner
+
+from mmspt.files import write_text
+from mmspt.registry import HOOKS
+
+EXIT_CODE = 75
+"""EX_TEMPFAIL of sysexits.h: not finished, try again."""
+FILE_NAME = 'interrupted.pth'
+GRACE = 60
+"""Seconds after which a loader's worker that got the signal ends, if the training has not ended it by then."""
+
+
+@HOOKS.register_module()
+class PreemptionHook(Hook):
+    """On SIGTERM, which Slurm sends before it takes a job's nodes, save a checkpoint and exit with code 75.
+
+    The iteration at hand is finished, ``interrupted.pth`` saved, and ``last_checkpoint`` names it, so that the same
+    command with ``--resume`` goes on with the next batch (:class:`ResumeHook`). A validation or test is left after the
+    batch at hand and done again. Before the first iteration there is nothing to save. Several processes agree on the
+    iteration: every ``agree_every`` iterations they exchange one number, so one process's signal is enough.
+
+    Args:
+        signals (Sequence[str]): Which signals; ``('SIGTERM', 'SIGUSR1')`` goes with ``#SBATCH --signal=USR1@60``.
+            Defaults to ``('SIGTERM', )``.
+        agree_every (int): Iterations between the exchanges of several processes; one process looks after every
+            iteration. Defaults to 10.
+
+    Raises:
+        ValueError: An unknown signal, or ``agree_every`` is no positive whole number.
+        SystemExit: With code 75, after a signal.
+    """
+    priority = 'LOWEST'  # after the checkpoint that is due in the same iteration
+
+    def __init__(self, signals: Sequence[str] = ('SIGTERM', ), agree_every: int = 10) -> None:
+        unknown = [name for name in signals if name not in signal.Signals.__members__]
+        if isinstance(signals, str) or unknown:
+            raise ValueError(f"signals must be a list of names such as 'SIGTERM', got {signals!r}")
+        if type(agree_every) is not int or agree_every < 1:
+            raise ValueError(f'agree_every must be a whole number of at least 1, got {agree_every!r}')
+        self.signals = [signal.Signals[name] for name in signals]
+        self.agree_every = agree_every
+        self._before: dict[int, Any] = {}  # the handlers that were there
+        self._asked = False
+        self._training = False
+
+    def before_run(self, runner: Runner) -> None:
+        """Listen, if this is the main thread, the only one that may."""
+        self._asked = self._training = False
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._hear) for number in self.signals}
+
+    def after_run(self, runner: Runner) -> None:
+        """Put the earlier handlers back."""
+        while self._before:
+            signal.signal(*self._before.popitem())
+
+    def _hear(self, number: int, frame: Any) -> None:
+        if self._training:
+            self._asked = True
+        else:
+            raise SystemExit(EXIT_CODE)
+
+    def before_train(self, runner: Runner) -> None:
+        """From now on there is something to save, and the loaders' workers, which get the signal too, must help."""
+        self._training = True
+        loops = [runner.train_loop, runner.val_loop, runner._test_loop]
+        for loader in (loop.dataloader for loop in loops if isinstance(loop, BaseLoop)):
+            loader.worker_init_fn = _Patient(self.signals, loader.worker_init_fn)
+
+    def after_train(self, runner: Runner) -> None:
+        """The last checkpoint and the result are written: leave now if asked."""
+        self._training = False
+        self._tidy_up(runner)
+        if self._asked:
+            raise SystemExit(EXIT_CODE)
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
+                         outputs: dict | None = None) -> None:
+        """Save and leave after this iteration, if asked."""
+        if self._agreed(runner.iter + 1):
+            self._leave(runner, runner.iter + 1)
+
+    def after_val_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Save what was trained and leave, if asked."""
+        if self._training and self._agreed(batch_idx + 1):
+            self._leave(runner, runner.iter)
+
+    def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """As during a validation."""
+        self.after_val_iter(runner, batch_idx)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Remove the checkpoint of an interruption that a later one has replaced."""
+        self._tidy_up(runner)
+
+    def _agreed(self, count: int) -> bool:
+        if dist.get_world_size() == 1:
+            return self._asked
+        if count % self.agree_every:
+            return False
+        asked = torch.tensor(int(self._asked))
+        dist.all_reduce(asked, 'max')
+        return bool(asked)
+
+    def _leave(self, runner: Runner, iterations: int) -> None:
+        """Save the state after ``iterations`` and exit."""
+        path = osp.join(runner.work_dir, FILE_NAME)
+        runner.save_checkpoint(runner.work_dir, FILE_NAME, meta=dict(epoch=runner.epoch, iter=iterations))
+        if dist.is_main_process():
+            write_text(osp.join(runner.work_dir, 'last_checkpoint'), path)
+        runner.logger.warning(f"Asked to stop: saved '{path}' after iteration {iterations}; the same command with "
+                              '--resume goes on from there')
+        dist.barrier()  # one that goes first would take the others down before the file is written
+        raise SystemExit(EXIT_CODE)
+
+    def _tidy_up(self, runner: Runner) -> None:
+        path, last = (osp.join(runner.work_dir, name) for name in (FILE_NAME, 'last_checkpoint'))
+        if dist.is_main_process() and osp.isfile(path) and osp.isfile(last):
+            with open(last, encoding='utf-8') as file:
+                named = file.read().strip()
+            if osp.basename(named) != FILE_NAME and osp.isfile(named):
+                os.remove(path)
+
+
+class _Patient:
+    """Start a loader's worker that does not die of the signals at once; torch's die, and take the training along."""
+
+    def __init__(self, signals: Sequence[int], init: Any) -> None:
+        self.signals, self.init = signals, init
+
+    def __call__(self, worker_id: int) -> None:
+        for number in self.signals:
+            signal.signal(number, lambda *_: signal.alarm(GRACE))
+        if self.init is not None:
+            self.init(worker_id)

@@ -1,0 +1,171 @@
+"""Go on from a checkpoint as if nothing had happened."""
+import os.path as osp
+import re
+import zipfile
+from collections.abc import Iterator
+from glob import escape, glob
+from itertools import islice
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.runner import EpochBasedTrainLoop, Runner
+from torch.utils.data import Sampler
+
+from mmspt.engine.schedulers import WarmupCosineLR
+from mmspt.registry import HOOKS
+
+EPOCH_LENGTH = 'mmspt_epoch_length'
+VALIDATED = 'mmspt_validated'
+
+
+@HOOKS.register_module()
+class ResumeHook(Hook):
+    """Make up for what MMEngine's ``--resume`` leaves out; a run that is not resumed is left alone.
+
+    * The latest checkpoint is looked for in the work directory, so that a moved one is found, and a file that is cut
+      off is passed over.
+    * A checkpoint from the middle of an epoch (:class:`PreemptionHook` saves such) goes on with the next batch.
+    * The validation that was due after the checkpoint, and may have been cut short, is done (again) first.
+    * With another number of iterations an epoch (other processes or batch size) the run goes on from the same share of
+      its epochs, and :class:`mmspt.engine.schedulers.WarmupCosineLR` with it.
+    """
+    priority = 'LOWEST'  # validates when all other hooks are ready
+
+    def before_run(self, runner: Runner) -> None:
+        """Choose the checkpoint for a bare ``--resume``."""
+        if not runner._resume or runner._load_from is not None:
+            return
+        path = find_latest(runner.work_dir)
+        if path is not None:
+            runner._load_from = path
+            runner.logger.info(f'Resuming from {path}')
+        elif not _named(runner.work_dir):
+            runner._resume = False
+            runner.logger.info(f"No checkpoint in '{runner.work_dir}' yet: the run begins anew")
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Note what :meth:`after_load_checkpoint` asks for."""
+        if isinstance(runner.train_loop, EpochBasedTrainLoop):
+            checkpoint['meta'][EPOCH_LENGTH] = len(runner.train_dataloader)
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Translate the position in a training of other epochs, before MMEngine takes it up."""
+        meta = checkpoint.get('meta', {})
+        if not runner._resume or not isinstance(runner._train_loop, EpochBasedTrainLoop) or 'epoch' not in meta:
+            return
+        length, epoch, done = len(runner.train_dataloader), meta['epoch'], meta['iter']
+        saved = meta.get(EPOCH_LENGTH, done / epoch if epoch else length)
+        if saved == length:
+            begun = done - epoch * length  # iterations of the epoch that was cut short
+        else:
+            begun = int((done - epoch * saved) * length / saved)
+            runner.logger.warning(f'Resumed with {length} iterations an epoch instead of {saved:g}: the run goes on '
+                                  f'from epoch {epoch}, iteration {begun} of the next')
+        if begun and not _can_skip(runner.train_dataloader):
+            runner.logger.warning(f'{type(runner.train_dataloader.batch_sampler).__name__} cannot begin in the middle '
+                                  'of an epoch: the epoch that was cut short begins anew')
+            begun = 0
+        now = epoch * length + begun
+        meta['iter'] = now
+        others = []
+        states = checkpoint.get('param_schedulers', [])
+        for scheduler, state in zip(runner.param_schedulers or [], states, strict=False):
+            if now == done or state['by_epoch']:
+                continue
+            if isinstance(scheduler, WarmupCosineLR):
+                state['_global_step'] += now - state['last_step']
+                state['last_step'] = now
+            else:
+                others.append(type(scheduler).__name__)
+        if others:
+            runner.logger.warning(f'{", ".join(others)} go on as they were saved, with the iterations of the earlier '
+                                  "epochs; type='mmspt.WarmupCosineLR' follows the new ones")
+
+    def before_train(self, runner: Runner) -> None:
+        """Validate if the checkpoint was saved before its validation was over."""
+        loop = runner.train_loop
+        moment = _moment(runner)
+        if not moment or runner.val_loop is None or runner.message_hub.get_info(VALIDATED, 0) >= moment:
+            return
+        if isinstance(loop, EpochBasedTrainLoop):
+            loop._decide_current_val_interval()
+        end = runner.max_epochs if isinstance(loop, EpochBasedTrainLoop) else runner.max_iters
+        if moment >= loop.val_begin and (moment % loop.val_interval == 0 or moment == end):
+            runner.logger.info('The validation after this checkpoint is done first')
+            runner.val_loop.run()
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Note that this validation is over."""
+        if runner._train_loop is not None and not isinstance(runner._train_loop, dict):
+            runner.message_hub.update_info(VALIDATED, _moment(runner))
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Leave out the batches that were trained on before the run was cut short."""
+        if not isinstance(runner.train_loop, EpochBasedTrainLoop):
+            return  # MMEngine's other loop does it itself
+        loader = runner.train_dataloader
+        begun = runner.iter - runner.epoch * len(loader)
+        if begun:
+            loader.batch_sampler.sampler = _Rest(loader.sampler, begun * loader.batch_sampler.batch_size)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Give the next epoch all batches again."""
+        batch_sampler = runner.train_dataloader.batch_sampler
+        if isinstance(getattr(batch_sampler, 'sampler', None), _Rest):
+            batch_sampler.sampler = batch_sampler.sampler.sampler
+
+
+class _Rest(Sampler):
+    """The indices of another sampler without the first ``start``."""
+
+    def __init__(self, sampler: Any, start: int) -> None:
+        self.sampler, self.start = sampler, start
+
+    def __iter__(self) -> Iterator:
+        return islice(iter(self.sampler), self.start, None)
+
+    def __len__(self) -> int:
+        return max(len(self.sampler) - self.start, 0)
+
+
+def _can_skip(loader: Any) -> bool:
+    batches = loader.batch_sampler
+    return getattr(batches, 'sampler', None) is loader.sampler and hasattr(batches, 'batch_size')
+
+
+def _moment(runner: Runner) -> int:
+    """Epochs done, or iterations where the run counts these."""
+    return runner.epoch if isinstance(runner.train_loop, EpochBasedTrainLoop) else runner.iter
+
+
+def find_latest(work_dir: str) -> str | None:
+    """Find the checkpoint to resume from: the one that ``last_checkpoint`` names, in ``work_dir`` before elsewhere.
+
+    Where that is not there or cut off, the newest whole ``epoch_<n>.pth`` or ``iter_<n>.pth`` of the folder is taken.
+
+    Args:
+        work_dir (str): Work directory of a run.
+
+    Returns:
+        str | None: Its path; None if there is none.
+    """
+    named = _named(work_dir)
+    if '://' in named:
+        return named
+    numbered = [path for path in glob(osp.join(escape(work_dir), '*.pth')) if _number(path)]
+    candidates = [osp.join(work_dir, osp.basename(named)), named] if named else []
+    candidates += sorted(numbered, key=_number, reverse=True)
+    return next((path for path in candidates if osp.isfile(path) and zipfile.is_zipfile(path)), None)
+
+
+def _named(work_dir: str) -> str:
+    try:
+        with open(osp.join(work_dir, 'last_checkpoint'), encoding='utf-8') as file:
+            return file.read().strip()
+    except FileNotFoundError:
+        return ''
+
+
+def _number(path: str) -> int:
+    match = re.fullmatch(r'(?:epoch|iter)_(\d+)\.pth', osp.basename(path))
+    return int(match.group(1)) if match else 0

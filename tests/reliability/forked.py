@@ -1,0 +1,101 @@
+"""The tools in processes forked from one that has imported everything: they start in no time."""
+import gc
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.runner import runner
+
+from helpers import ROOT
+
+CONTEXT = multiprocessing.get_context('forkserver')
+CONTEXT.set_forkserver_preload(['mmspt.models', 'mmspt.datasets', 'mmspt.engine.hooks', 'mmspt.engine.optimizers',
+                                'mmspt.engine.schedulers', 'mmspt.prompts', 'mmpretrain.datasets', 'mmpretrain.models',
+                                'mmpretrain.engine', 'mmpretrain.evaluation', 'mmpretrain.visualization',
+                                'matplotlib.pyplot', 'torch.utils.tensorboard'])
+
+
+def start_training(arguments, log, before=None, *given, environment=None):
+    """Start ``tools/train.py`` with these arguments in a process group of its own; ``before(*given)`` runs first.
+
+    The exit code is the command's: 0, 1 after an error, 75 after a preemption, -9 after a kill.
+    """
+    arguments = [str(argument) for argument in arguments]
+    process = CONTEXT.Process(target=_train, args=(arguments, str(log), environment or {}, before, given))
+    process.start()
+    return process
+
+
+def train(arguments, log, before=None, *given, seconds=120):
+    """:func:`start_training`, and wait; return exit code and output."""
+    process = start_training(arguments, log, before, *given)
+    process.join(seconds)
+    if process.is_alive():
+        kill_group(process)
+        raise AssertionError(f'no end after {seconds} s:\n{Path(log).read_text()[-3000:]}')
+    return process.exitcode, Path(log).read_text()
+
+
+def train_ranks(world_size, arguments, log, before=None, *given, seconds=120):
+    """:func:`train` on several processes, as torchrun starts them; return their exit codes and outputs."""
+    processes = start_ranks(world_size, arguments, log, before, *given)
+    return wait_for_ranks(processes, log, seconds)
+
+
+def start_ranks(world_size, arguments, log, before=None, *given):
+    """Start the processes; ``before`` is given RANK in the environment."""
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    common = dict(WORLD_SIZE=str(world_size), MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
+    return [start_training([*arguments, '--launcher', 'pytorch'], f'{log}.{rank}', before, *given,
+                           environment=dict(common, RANK=str(rank), LOCAL_RANK=str(rank)))
+            for rank in range(world_size)]
+
+
+def wait_for_ranks(processes, log, seconds=120):
+    """Wait for the end of all; return their exit codes and outputs."""
+    end = time.monotonic() + seconds
+    for process in processes:
+        process.join(max(end - time.monotonic(), 0))
+    outputs = [Path(f'{log}.{rank}').read_text() for rank in range(len(processes))]
+    hanging = [rank for rank, process in enumerate(processes) if process.is_alive()]
+    for process in processes:
+        if process.is_alive():
+            kill_group(process)
+    assert not hanging, f'ranks {hanging} did not end within {seconds} s:\n{outputs[hanging[0]][-3000:]}'
+    return [process.exitcode for process in processes], outputs
+
+
+def kill_group(process, number=signal.SIGKILL):
+    """Send a signal to the command and to its data loaders' workers, as a cluster does."""
+    try:
+        os.killpg(process.pid, number)
+    except ProcessLookupError:
+        os.kill(process.pid, number)  # before it had made its group
+    if number == signal.SIGKILL:
+        process.join()
+
+
+def _train(arguments, log, environment, before, given):
+    os.setpgid(0, 0)
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.environ.update(environment, OMP_NUM_THREADS='1')
+    sys.argv = ['train.py', *arguments]
+    sys.path.insert(0, str(ROOT / 'tools'))
+    import train as tool
+
+    # YAPF and the compilers' versions take more time than a tiny run
+    Config.pretty_text = property(lambda config: str(config))
+    runner.collect_env = dict
+    gc.freeze()  # nor need what was imported be searched for garbage, each time a data set is built
+    if before is not None:
+        before(*given)
+    tool.main()

@@ -1,0 +1,66 @@
+"""kill -9 at any moment, then the same command with --resume: the result of a run that nobody killed, to the bit."""
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from conftest import check_same
+from forked import kill_group, start_training, train
+from helpers import ROOT
+from stages import STAGES, die_at
+
+KILLS = 40
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('stage', STAGES)
+def test_kill_at_stage(stage, job, undisturbed, tmp_path):
+    arguments = [job.config, '--work-dir', tmp_path / 'run', '--resume']
+    code, output = train(arguments, tmp_path / 'killed.log', die_at, stage)
+    assert code == -signal.SIGKILL, output
+    code, output = train(arguments, tmp_path / 'resumed.log')
+    assert code == 0, output
+    check_same(tmp_path / 'run', undisturbed)
+
+
+@pytest.mark.slow
+def test_kills_at_random_moments(job, undisturbed, tmp_path):
+    """Runs are killed, resumed and killed again, each time after a random share of a run's time, until one ends."""
+    moments = random.Random(0)
+    kills = runs = 0
+    while kills < KILLS:
+        start = time.monotonic()
+        assert train([job.config, '--work-dir', tmp_path / 'timed'], tmp_path / 'log')[0] == 0
+        whole = time.monotonic() - start
+        folder, ended = tmp_path / f'run_{runs}', False
+        while not ended:
+            process = start_training([job.config, '--work-dir', folder, '--resume'], tmp_path / 'log')
+            process.join(moments.uniform(0.1, 0.9) * whole)
+            ended = process.exitcode is not None
+            if not ended:
+                kill_group(process)
+                kills += 1
+        assert process.exitcode == 0, (runs, kills, (tmp_path / 'log').read_text()[-3000:])
+        check_same(folder, undisturbed)
+        runs += 1
+    assert runs >= 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('seconds', [1, 6])
+def test_kill_of_the_command_that_users_type(seconds, job, undisturbed, tmp_path):
+    """With workers; the first kill comes while Python imports."""
+    arguments = [sys.executable, ROOT / 'tools' / 'train.py', job.config, '--work-dir', tmp_path / 'run', '--resume',
+                 '--cfg-options', 'train_dataloader.num_workers=1']
+    environment = os.environ | dict(OMP_NUM_THREADS='1', PYTHONPATH=str(ROOT))
+    process = subprocess.Popen([str(a) for a in arguments], env=environment, start_new_session=True,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    time.sleep(seconds)
+    os.killpg(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert train(arguments[2:], tmp_path / 'log')[0] == 0
+    check_same(tmp_path / 'run', undisturbed)

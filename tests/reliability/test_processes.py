@@ -1,0 +1,86 @@
+"""One, two and four processes (gloo) do the same work: same prompts, same losses, and little said between them."""
+import json
+import time
+from functools import cache
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from conftest import check_same
+from forked import train, train_ranks
+from recorder import fail_in, record
+
+STEPS = 20
+IMAGES = dict(RandomSampleInit=4, MeanPoolInit=4, MaxPoolInit=4, KMeansInit=12, UniformInit=0, NormalInit=0)
+TRAINED = 4 * 5 * 64 + 3 * 64 + 3  # prompts of 4 blocks, and the head
+
+
+def run(world_size, job, folder, *options):
+    """Train 7 epochs of 12 images in batches of 4 over all processes: prompts, losses (mean of ranks), exchanges."""
+    folder.mkdir(parents=True)
+    arguments = [job.config, '--work-dir', folder / 'run', '--no-validate', '--cfg-options', 'train_cfg.max_epochs=7',
+                 'param_scheduler.end=7', f'train_dataloader.batch_size={4 // world_size}', *options]
+    if world_size == 1:
+        codes, outputs = ([found] for found in train(arguments, folder / 'log', record, str(folder)))
+    else:
+        codes, outputs = train_ranks(world_size, arguments, folder / 'log', record, str(folder))
+    assert codes == [0] * world_size, outputs
+    ranks = [json.loads((folder / f'{rank}.json').read_text()) for rank in range(world_size)]
+    return SimpleNamespace(
+        prompts=load_file(folder / 'run' / 'initial_prompts.safetensors')['prompts'],
+        losses=torch.tensor([rank['losses'] for rank in ranks], dtype=torch.float64).mean(0)[:STEPS],
+        ranks=ranks, steps=len(ranks[0]['losses']))
+
+
+@pytest.fixture(scope='module')
+def alone(job, tmp_path_factory):
+    """Initializer -> what one process does; computed once each."""
+    @cache
+    def of(name):
+        return run(1, job, tmp_path_factory.mktemp('alone') / 'run', f'custom_hooks.0.initializer.type=mmspt.{name}')
+    return of
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('world_size', [2, 4])
+@pytest.mark.parametrize('name', IMAGES)
+def test_same_prompts_and_losses(name, world_size, job, alone, tmp_path):
+    found = run(world_size, job, tmp_path / 'run', f'custom_hooks.0.initializer.type=mmspt.{name}')
+    expected = alone(name)
+    assert len(found.losses) == STEPS and not expected.ranks[0]['inside'] + expected.ranks[0]['outside']
+    torch.testing.assert_close(found.prompts, expected.prompts, atol=1e-5, rtol=0)
+    torch.testing.assert_close(found.losses, expected.losses, atol=1e-4, rtol=0)
+
+    for rank in found.ranks:
+        # each step the gradients of prompts and head at once; besides, at steps 10 and 20 whether to stop, at the end
+        # the NMI of 4 blocks, and in the first step DDP's order of buckets
+        assert sorted(rank['inside']) == [
+            ['gloo:all_reduce', 1, 2], ['gloo:all_reduce', 5, 1], ['gloo:all_reduce', TRAINED, found.steps],
+            ['gloo:broadcast', 1, 1], ['gloo:broadcast', 4, 1]]
+        # tokens: once for each of the 4 layers, this rank's share of the images alone, 16 patches of width 64
+        share = -(-IMAGES[name] // world_size) * 16 * 64
+        gathered = sum(size * times for collective, size, times in rank['outside']
+                       if collective == 'gloo:all_gather' and size > 500)
+        assert gathered == 4 * share
+
+
+@pytest.mark.parametrize('task', ['collect_tokens', 'save_prompts'])
+def test_rank_that_fails_ends_all(task, job, tmp_path):
+    """Its own error is shown, and the others, which did not fail, do not wait for it."""
+    rank = dict(collect_tokens=1, save_prompts=0)[task]
+    start = time.monotonic()
+    codes, outputs = train_ranks(2, [job.config, '--work-dir', tmp_path / 'run'], tmp_path / 'log', fail_in, rank, task)
+    assert time.monotonic() - start < 60
+    assert codes == [1, 1]
+    assert f'ZeroDivisionError: {task} of rank {rank} failed' in outputs[rank].splitlines()[-1]
+    assert f"prompt initialization failed on another process: {{'rank {rank}': 'ZeroDivisionError" in outputs[1 - rank]
+
+
+def test_same_seed_same_bits(job, undisturbed, tmp_path):
+    assert train([job.config, '--work-dir', tmp_path / 'run'], tmp_path / 'log')[0] == 0
+    check_same(tmp_path / 'run', undisturbed)
+    first, second = (load_file(folder / 'initial_prompts.safetensors')['prompts']
+                     for folder in (job.root / 'undisturbed', tmp_path / 'run'))
+    assert first.equal(second)

@@ -4,8 +4,6 @@ import os
 import signal
 from types import ModuleType
 
-import mmspt.files
-
 LOOPS = 'mmengine.runner.loops'
 HOOKS = 'mmspt.engine.hooks'
 
@@ -15,6 +13,7 @@ STAGES = {  # name: (module, attribute, the call at which the process dies, befo
     'initial prompts': (f'{HOOKS}.prompt_init_hook', 'save_prompts', 1, 'after'),
     'first step': (LOOPS, 'EpochBasedTrainLoop.run_iter', 1, 'before'),
     'mid-epoch': (LOOPS, 'EpochBasedTrainLoop.run_iter', 5, 'after'),
+    'in epoch 3': (LOOPS, 'EpochBasedTrainLoop.run_iter', 8, 'before'),
     **{f'file {call} half written': ('mmspt.files', 'write_bytes', call, 'half') for call in range(1, 8)},
     'initial prompts half written': (f'{HOOKS}.prompt_init_hook', 'write_bytes', 1, 'half'),
     'checkpoint not renamed': ('os', 'replace', 5, 'before'),
@@ -32,7 +31,7 @@ STAGES = {  # name: (module, attribute, the call at which the process dies, befo
 
 
 def die_at(stage: str, number: int = signal.SIGKILL) -> None:
-    """Let this process get a signal at a stage of its training."""
+    """Let this process get a signal at a stage of its training; 0 is an error instead."""
     module, attribute, call, when = STAGES[stage]
     owner: type | ModuleType = importlib.import_module(module)
     *parents, name = attribute.split('.')
@@ -48,11 +47,16 @@ def die_at(stage: str, number: int = signal.SIGKILL) -> None:
             with open(f'{path}.0a1b2c3d.tmp', 'wb') as file:
                 file.write(content[:len(content) // 2])
         if calls == call and when != 'after':
-            os.kill(os.getpid(), number)
+            die(number)
         result = function(*args, **kwargs)
         if calls == call and when == 'after':
-            os.kill(os.getpid(), number)
+            die(number)
         return result
 
     setattr(owner, name, dying)
-    assert mmspt.files.os is os
+
+
+def die(number: int) -> None:
+    if not number:
+        raise RuntimeError('an error in the middle of a training')
+    os.kill(os.getpid(), number)

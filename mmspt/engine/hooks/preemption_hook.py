@@ -17,8 +17,6 @@ from mmspt.registry import HOOKS
 EXIT_CODE = 75
 """EX_TEMPFAIL of sysexits.h: not finished, try again."""
 FILE_NAME = 'interrupted.pth'
-GRACE = 60
-"""Seconds after which a loader's worker that got the signal ends, if the training has not ended it by then."""
 
 
 @HOOKS.register_module()
@@ -27,8 +25,9 @@ class PreemptionHook(Hook):
 
     The iteration at hand is finished, ``interrupted.pth`` saved, and ``last_checkpoint`` names it, so that the same
     command with ``--resume`` goes on with the next batch (:class:`ResumeHook`). A validation or test is left after the
-    batch at hand and done again. Before the first iteration there is nothing to save. Several processes agree on the
-    iteration: every ``agree_every`` iterations they exchange one number, so one process's signal is enough.
+    batch at hand and done again. Before the first iteration, and right after a checkpoint, there is nothing to save.
+    Several processes agree on the iteration: every ``agree_every`` iterations they exchange one number, so one
+    process's signal is enough.
 
     Args:
         signals (Sequence[str]): Which signals; ``('SIGTERM', 'SIGUSR1')`` goes with ``#SBATCH --signal=USR1@60``.
@@ -53,6 +52,7 @@ class PreemptionHook(Hook):
         self._before: dict[int, Any] = {}  # the handlers that were there
         self._asked = False
         self._training = False
+        self._saved = -1  # iterations done when the last checkpoint to resume from was saved
 
     def before_run(self, runner: Runner) -> None:
         """Listen, if this is the main thread, the only one that may."""
@@ -77,6 +77,11 @@ class PreemptionHook(Hook):
         loops = [runner.train_loop, runner.val_loop, runner._test_loop]
         for loader in (loop.dataloader for loop in loops if isinstance(loop, BaseLoop)):
             loader.worker_init_fn = _Patient(self.signals, loader.worker_init_fn)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Note what need not be saved again."""
+        if 'optimizer' in checkpoint:
+            self._saved = checkpoint['meta']['iter']
 
     def after_train(self, runner: Runner) -> None:
         """The last checkpoint and the result are written: leave now if asked."""
@@ -116,10 +121,11 @@ class PreemptionHook(Hook):
     def _leave(self, runner: Runner, iterations: int) -> None:
         """Save the state after ``iterations`` and exit."""
         path = osp.join(runner.work_dir, FILE_NAME)
-        runner.save_checkpoint(runner.work_dir, FILE_NAME, meta=dict(epoch=runner.epoch, iter=iterations))
-        if dist.is_main_process():
+        if dist.is_main_process() and self._saved != iterations:
+            runner.save_checkpoint(runner.work_dir, FILE_NAME, meta=dict(epoch=runner.epoch, iter=iterations))
             write_text(osp.join(runner.work_dir, 'last_checkpoint'), path)
-        runner.logger.warning(f"Asked to stop: saved '{path}' after iteration {iterations}; the same command with "
+            runner.logger.info(f"Saved '{path}'")
+        runner.logger.warning(f'Asked to stop after iteration {iterations}, which is saved: the same command with '
                               '--resume goes on from there')
         dist.barrier()  # one that goes first would take the others down before the file is written
         raise SystemExit(EXIT_CODE)
@@ -134,13 +140,20 @@ class PreemptionHook(Hook):
 
 
 class _Patient:
-    """Start a loader's worker that does not die of the signals at once; torch's die, and take the training along."""
+    """Start a loader's worker that heeds its parent's signals alone; torch's heed all, and take the training along."""
 
     def __init__(self, signals: Sequence[int], init: Any) -> None:
         self.signals, self.init = signals, init
 
     def __call__(self, worker_id: int) -> None:
-        for number in self.signals:
-            signal.signal(number, lambda *_: signal.alarm(GRACE))
+        if hasattr(signal, 'sigwaitinfo'):  # not on macOS
+            signal.pthread_sigmask(signal.SIG_BLOCK, self.signals)
+            threading.Thread(target=_heed_parent, args=(self.signals, ), daemon=True).start()
         if self.init is not None:
             self.init(worker_id)
+
+
+def _heed_parent(signals: Sequence[int]) -> None:
+    while signal.sigwaitinfo(signals).si_pid != os.getppid():
+        pass
+    os._exit(0)

@@ -1,0 +1,139 @@
+"""--resume where something changed: the number of processes, the place, the number of epochs."""
+import shutil
+import signal
+
+import pytest
+import torch
+from mmengine.runner.checkpoint import CheckpointLoader
+
+from conftest import check_same, outcome
+from forked import train, train_ranks
+from mmspt.engine.hooks.resume_hook import find_latest
+from mmspt.engine.schedulers.warmup_cosine_lr import warmup_cosine
+from mmspt.evaluation.scalars import read_scalars
+from stages import die_at
+
+
+@pytest.fixture(scope='module')
+def halfway(job, tmp_path_factory):
+    """A work directory whose run was killed in its third epoch."""
+    folder = tmp_path_factory.mktemp('halfway') / 'run'
+    code, output = train([job.config, '--work-dir', folder], folder.parent / 'log', die_at, 'in epoch 3')
+    assert code == -signal.SIGKILL, output
+    assert (folder / 'epoch_2.pth').is_file()
+    return folder
+
+
+def test_moved_work_directory(halfway, job, undisturbed, tmp_path):
+    """`last_checkpoint` names a place that is no more."""
+    shutil.copytree(halfway, tmp_path / 'moved')
+    (tmp_path / 'moved' / 'last_checkpoint').write_text('/nowhere/run/epoch_2.pth')
+    code, output = train([job.config, '--work-dir', tmp_path / 'moved', '--resume'], tmp_path / 'log')
+    assert code == 0, output
+    check_same(tmp_path / 'moved', undisturbed)
+
+
+def test_copied_work_directory_leaves_the_original_alone(halfway, job, undisturbed, tmp_path):
+    """The copy's own checkpoint is taken, and the original's best is not removed for a better one."""
+    before = sorted((path.name, path.stat().st_mtime) for path in halfway.iterdir())
+    shutil.copytree(halfway, tmp_path / 'copy')
+    code, output = train([job.config, '--work-dir', tmp_path / 'copy', '--resume'], tmp_path / 'log')
+    assert code == 0, output
+    assert f"Resuming from {tmp_path / 'copy' / 'epoch_2.pth'}" in output
+    assert sorted((path.name, path.stat().st_mtime) for path in halfway.iterdir()) == before
+    check_same(tmp_path / 'copy', undisturbed)
+
+
+def test_moved_checkpoint_and_another_work_directory(halfway, job, undisturbed, tmp_path):
+    shutil.copy(halfway / 'epoch_2.pth', tmp_path / 'renamed.pth')
+    code, output = train([job.config, '--work-dir', tmp_path / 'run', '--resume', tmp_path / 'renamed.pth'],
+                         tmp_path / 'log')
+    assert code == 0, output
+    found = outcome(tmp_path / 'run')
+    assert found.metrics == undisturbed.metrics
+    assert all(weight.equal(found.weights[name]) for name, weight in undisturbed.weights.items())
+    assert found.losses == {step: loss for step, loss in undisturbed.losses.items() if step > 6}
+
+
+def test_nothing_to_resume_from(job, undisturbed, tmp_path):
+    code, output = train([job.config, '--work-dir', tmp_path / 'run', '--resume'], tmp_path / 'log')
+    assert code == 0, output
+    assert 'the run begins anew' in output
+    check_same(tmp_path / 'run', undisturbed)
+
+
+@pytest.mark.slow
+def test_checkpoint_that_is_gone(halfway, job, tmp_path):
+    shutil.copytree(halfway, tmp_path / 'run')
+    for path in (tmp_path / 'run').glob('*.pth'):
+        path.unlink()
+    (tmp_path / 'run' / 'last_checkpoint').write_text('/nowhere/run/epoch_2.pth')
+    code, output = train([job.config, '--work-dir', tmp_path / 'run', '--resume'], tmp_path / 'log')
+    assert code == 1
+    assert 'epoch_2.pth' in output.splitlines()[-1] and 'is not a file' in output.splitlines()[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('epochs', [3, 6])
+def test_another_number_of_epochs(epochs, halfway, job, tmp_path):
+    """The rate follows the new schedule from the next iteration on, and the training ends with it."""
+    shutil.copytree(halfway, tmp_path / 'run')
+    code, output = train([job.config, '--work-dir', tmp_path / 'run', '--resume', '--cfg-options',
+                          f'train_cfg.max_epochs={epochs}', f'param_scheduler.end={epochs}'], tmp_path / 'log')
+    assert code == 0, output
+    rates, peak = read_scalars(str(tmp_path / 'run'), 'lr'), read_scalars(str(halfway), 'lr')[4]
+    assert list(rates) == list(range(1, 3 * epochs + 1))
+    for step in range(7, 3 * epochs + 1):  # logged with the rate of the step before it was counted
+        assert rates[step] == pytest.approx(warmup_cosine(step - 1, 3, 3 * epochs, peak, 1e-8), rel=1e-9)
+    assert (tmp_path / 'run' / f'epoch_{epochs}.pth').exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(('before', 'after'), [(2, 1), (1, 2)])
+@pytest.mark.parametrize('same_batch', [True, False], ids=['the same global batch', 'the same batch a process'])
+def test_another_number_of_processes(before, after, same_batch, job, undisturbed, tmp_path):
+    """With the same global batch the weights are the same to rounding; with another, epochs and rates go on."""
+    folder = tmp_path / 'run'
+
+    def start(processes, *given):
+        batch = 4 // processes if same_batch else 2
+        arguments = [job.config, '--work-dir', folder, '--resume', '--cfg-options',
+                     f'train_dataloader.batch_size={batch}', 'train_cfg.val_interval=5']
+        if processes == 1:
+            code, output = train(arguments, tmp_path / 'log', *given)
+            return [code], output
+        codes, outputs = train_ranks(processes, arguments, tmp_path / 'log', *given)
+        return codes, outputs[0]
+
+    codes, output = start(before, die_at, 'in epoch 3', signal.SIGTERM)
+    assert codes == [75] * before, output
+    codes, output = start(after)
+    assert codes == [0] * after, output
+    assert (folder / 'epoch_4.pth').exists()
+    state = CheckpointLoader.load_checkpoint(str(folder / 'epoch_4.pth'))
+    length = 12 // (4 if same_batch else 2 * after)
+    assert (state['meta']['epoch'], state['meta']['iter']) == (4, 4 * length)
+    if same_batch:
+        for name, weight in undisturbed.weights.items():
+            torch.testing.assert_close(state['state_dict'][name], weight, atol=1e-4, rtol=0)
+    else:
+        assert f'Resumed with {length} iterations an epoch instead of {12 // (2 * before)}' in output
+        last = 4 * length - 1
+        rates = read_scalars(str(folder), 'lr')
+        assert list(rates.values())[-1] == pytest.approx(warmup_cosine(last, length, 4 * length, 0.05, 1e-8), rel=1e-9)
+
+
+def test_cut_off_checkpoint_is_passed_over(halfway, tmp_path):
+    folder = tmp_path / 'run'
+    shutil.copytree(halfway, folder)
+    assert find_latest(str(folder)) == str(folder / 'epoch_2.pth')
+    content = (folder / 'epoch_2.pth').read_bytes()
+    (folder / 'epoch_11.pth').write_bytes(content)
+    (folder / 'epoch_100.pth').write_bytes(content[:-100])
+    (folder / 'last_checkpoint').write_text(str(folder / 'epoch_100.pth'))
+    assert find_latest(str(folder)) == str(folder / 'epoch_11.pth')
+    (folder / 'last_checkpoint').write_text('')  # killed while this was written
+    assert find_latest(str(folder)) == str(folder / 'epoch_11.pth')
+    (folder / 'last_checkpoint').write_text('s3://bucket/epoch_3.pth')
+    assert find_latest(str(folder)) == 's3://bucket/epoch_3.pth'
+    assert find_latest(str(tmp_path)) is None

@@ -22,7 +22,7 @@ def write_bytes(path: str, content: bytes | memoryview) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)
-    except OSError:
+    except BaseException:
         if os.path.isfile(beside):
             os.remove(beside)
         raise

@@ -14,6 +14,7 @@ from mmengine.runner import Runner
 
 from mmspt.datasets.wrappers import skip_bad_images
 from mmspt.engine.checks import check_config
+from mmspt.engine.disk import explained
 from mmspt.repairs import init_cpu_distributed
 
 DTYPES = ('bfloat16', 'float16')
@@ -141,7 +142,9 @@ def shut_down() -> None:
 
 def main() -> None:
     args = parse_args()
-    build_runner(merge_args(Config.fromfile(args.config), args)).train()
+    cfg = merge_args(Config.fromfile(args.config), args)
+    with explained(cfg.work_dir):
+        build_runner(cfg).train()
     shut_down()
 
 

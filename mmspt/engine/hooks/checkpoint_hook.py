@@ -1,6 +1,5 @@
 """Save checkpoints so that the last good one outlives a kill, a full disk and a diverged training."""
 import os.path as osp
-import shutil
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +10,8 @@ from mmengine.runner import Runner
 from mmspt.files import clear_unfinished
 from mmspt.registry import HOOKS
 
+from ..disk import explain
+from ..last_checkpoint import last_good
 from ..unwrap import unwrap
 
 
@@ -51,7 +52,7 @@ class CheckpointHook(MMEngineCheckpointHook):
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         self._remove_outdated()  # the best before the one that was just saved, before a checkpoint forgets it
         self._steps = list(self.keep_ckpt_ids) if self.max_keep_ckpts > 0 else []
-        self._save(runner, self.last_ckpt, super()._save_checkpoint_with_step, step, meta)
+        self._save(runner, super()._save_checkpoint_with_step, step, meta)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Let the checkpoint know of the outdated ones that are still there: MMEngine removes them after a kill."""
@@ -61,26 +62,23 @@ class CheckpointHook(MMEngineCheckpointHook):
             info['keep_ckpt_ids'] = [step for step in self._steps if step not in kept] + list(kept)
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
-        self._save(runner, self.last_ckpt, super()._save_best_checkpoint, metrics)
+        self._save(runner, super()._save_best_checkpoint, metrics)
 
-    def _save(self, runner: Runner, last: str | None, save: Any, *args: Any) -> None:
+    def _save(self, runner: Runner, save: Any, *args: Any) -> None:
         """Look at the weights, save, and only then remove what is outdated."""
         broken = [name for name, weight in unwrap(runner.model).named_parameters()
                   if weight.requires_grad and not weight.isfinite().all()]
-        good = f"the last good checkpoint is '{last}'" if last else 'there is no earlier checkpoint of this run'
         if broken:
             raise FloatingPointError(
                 f'weights must be finite to be saved, but {", ".join(broken[:6])} hold NaN or infinity after iteration '
                 f'{runner.iter}: lower the learning rate (optim_wrapper.optimizer.lr) or clip gradients '
-                f'(optim_wrapper.clip_grad); {good}')
+                f'(optim_wrapper.clip_grad); {last_good(runner.work_dir)}')
         try:
             save(runner, *args)
         except OSError as error:
             if isinstance(error.__cause__, OSError):  # the best checkpoint's saving saves the last one again
                 raise
-            raise OSError(error.errno, f"a checkpoint must be written to '{self.out_dir}', but {error}; "
-                          f'{_free(self.out_dir)}: make room or name another --work-dir, then go on with --resume; '
-                          f'{good}') from error
+            raise explain(error, self.out_dir, runner.work_dir, 'a checkpoint') from error
         self._remove_outdated()
 
     def _remove_outdated(self) -> None:
@@ -114,10 +112,3 @@ class _RemoveLater:
                 self._backend.rmtree(path)
             elif self._backend.isfile(path):
                 self._backend.remove(path)
-
-
-def _free(folder: str) -> str:
-    try:
-        return f'{shutil.disk_usage(folder).free / 2**30:.2f} GiB are free there'
-    except OSError:
-        return 'its disk cannot be asked how much is free'

@@ -7,6 +7,8 @@ from mmengine.runner import Runner
 
 from mmspt.registry import HOOKS
 
+from ..last_checkpoint import last_good
+
 
 @HOOKS.register_module()
 class FiniteLossHook(Hook):
@@ -25,9 +27,7 @@ class FiniteLossHook(Hook):
         if history is None or math.isfinite(loss := float(history.current())):
             return
         rates = ', '.join(f'{name} {values[0]:.3g}' for name, values in runner.optim_wrapper.get_lr().items())
-        last = runner.message_hub.get_info('last_ckpt')
-        good = f"'{last}' (go on from it with --resume)" if last else 'none was saved yet'
         raise FloatingPointError(
             f'the loss must be finite, but it is {loss} in iteration {runner.iter + 1} of {runner.max_iters} (epoch '
-            f'{runner.epoch + 1}), learning rate: {rates}; the last good checkpoint: {good}. Lower the rate '
+            f'{runner.epoch + 1}), learning rate: {rates}; {last_good(runner.work_dir)}. Lower the rate '
             '(optim_wrapper.optimizer.lr), clip gradients (optim_wrapper.clip_grad), or train without --amp')

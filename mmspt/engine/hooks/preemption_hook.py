@@ -14,6 +14,8 @@ from mmengine.runner import BaseLoop, Runner
 from mmspt.files import write_text
 from mmspt.registry import HOOKS
 
+from ..last_checkpoint import named_checkpoint
+
 EXIT_CODE = 75
 """EX_TEMPFAIL of sysexits.h: not finished, try again."""
 FILE_NAME = 'interrupted.pth'
@@ -131,12 +133,9 @@ class PreemptionHook(Hook):
         raise SystemExit(EXIT_CODE)
 
     def _tidy_up(self, runner: Runner) -> None:
-        path, last = (osp.join(runner.work_dir, name) for name in (FILE_NAME, 'last_checkpoint'))
-        if dist.is_main_process() and osp.isfile(path) and osp.isfile(last):
-            with open(last, encoding='utf-8') as file:
-                named = file.read().strip()
-            if osp.basename(named) != FILE_NAME and osp.isfile(named):
-                os.remove(path)
+        path, named = osp.join(runner.work_dir, FILE_NAME), named_checkpoint(runner.work_dir)
+        if dist.is_main_process() and osp.isfile(path) and osp.basename(named) != FILE_NAME and osp.isfile(named):
+            os.remove(path)
 
 
 class _Patient:

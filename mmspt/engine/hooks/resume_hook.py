@@ -1,9 +1,5 @@
 """Go on from a checkpoint as if nothing had happened."""
-import os.path as osp
-import re
-import zipfile
 from collections.abc import Iterator
-from glob import escape, glob
 from itertools import islice
 from typing import Any
 
@@ -13,6 +9,8 @@ from torch.utils.data import Sampler
 
 from mmspt.engine.schedulers import WarmupCosineLR
 from mmspt.registry import HOOKS
+
+from ..last_checkpoint import find_latest, named_checkpoint
 
 EPOCH_LENGTH = 'mmspt_epoch_length'
 VALIDATED = 'mmspt_validated'
@@ -39,7 +37,7 @@ class ResumeHook(Hook):
         if path is not None:
             runner._load_from = path
             runner.logger.info(f'Resuming from {path}')
-        elif not _named(runner.work_dir):
+        elif not named_checkpoint(runner.work_dir):
             runner._resume = False
             runner.logger.info(f"No checkpoint in '{runner.work_dir}' yet: the run begins anew")
 
@@ -136,36 +134,3 @@ def _can_skip(loader: Any) -> bool:
 def _moment(runner: Runner) -> int:
     """Epochs done, or iterations where the run counts these."""
     return runner.epoch if isinstance(runner.train_loop, EpochBasedTrainLoop) else runner.iter
-
-
-def find_latest(work_dir: str) -> str | None:
-    """Find the checkpoint to resume from: the one that ``last_checkpoint`` names, in ``work_dir`` before elsewhere.
-
-    Where that is not there or cut off, the newest whole ``epoch_<n>.pth`` or ``iter_<n>.pth`` of the folder is taken.
-
-    Args:
-        work_dir (str): Work directory of a run.
-
-    Returns:
-        str | None: Its path; None if there is none.
-    """
-    named = _named(work_dir)
-    if '://' in named:
-        return named
-    numbered = [path for path in glob(osp.join(escape(work_dir), '*.pth')) if _number(path)]
-    candidates = [osp.join(work_dir, osp.basename(named)), named] if named else []
-    candidates += sorted(numbered, key=_number, reverse=True)
-    return next((path for path in candidates if osp.isfile(path) and zipfile.is_zipfile(path)), None)
-
-
-def _named(work_dir: str) -> str:
-    try:
-        with open(osp.join(work_dir, 'last_checkpoint'), encoding='utf-8') as file:
-            return file.read().strip()
-    except FileNotFoundError:
-        return ''
-
-
-def _number(path: str) -> int:
-    match = re.fullmatch(r'(?:epoch|iter)_(\d+)\.pth', osp.basename(path))
-    return int(match.group(1)) if match else 0

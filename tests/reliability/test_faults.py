@@ -1,0 +1,142 @@
+"""A full disk, a missing right, a loss that is no number: the error says so, and the last good checkpoint stays."""
+import errno
+import os
+import resource
+import signal
+
+import pytest
+from mmengine.runner.checkpoint import CheckpointLoader
+
+from conftest import check_same
+from forked import train
+from mmspt.files import clear_unfinished, write_bytes, write_text
+
+
+def no_room_for(size: int) -> None:
+    """Let the system refuse files larger than ``size`` bytes (EFBIG)."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+def refuse(attribute: str, ending: str, number: int, first: int) -> None:
+    """Let ``os.fsync`` or ``os.replace`` of files with this ending fail from the ``first`` call on."""
+    function, calls = getattr(os, attribute), 0
+
+    def failing(argument, *others):
+        nonlocal calls
+        path = str(others[0]) if others else os.readlink(f'/proc/self/fd/{argument}')
+        if ending in path:
+            calls += 1
+            if calls >= first:
+                raise OSError(number, os.strerror(number), path)
+        return function(argument, *others)
+
+    setattr(os, attribute, failing)
+
+
+def refuse_logs(first: int) -> None:
+    """Let the disk be full when the scalars of an iteration are logged."""
+    from mmengine.visualization import LocalVisBackend
+
+    dump, calls = LocalVisBackend._dump, 0
+
+    def failing(*args):
+        nonlocal calls
+        calls += 1
+        if calls >= first:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        dump(*args)
+
+    LocalVisBackend._dump = failing
+
+
+FAULTS = {  # name: (what goes wrong, what the error says, the checkpoint that stays)
+    'disk full at the first': ((refuse, 'fsync', '.pth', errno.ENOSPC, 1), 'No space left on device', None),
+    'disk full': ((refuse, 'fsync', '.pth', errno.ENOSPC, 5), 'No space left on device', 'epoch_2.pth'),
+    'disk full at the best': ((refuse, 'fsync', 'best', errno.ENOSPC, 1), 'No space left on device', 'epoch_1.pth'),
+    'quota': ((refuse, 'fsync', '.pth', errno.EDQUOT, 6), 'Disk quota exceeded', 'epoch_3.pth'),
+    'no permission': ((refuse, 'replace', '.pth', errno.EACCES, 5), 'Permission denied', 'epoch_2.pth'),
+    'read-only': ((refuse, 'replace', '.pth', errno.EROFS, 5), 'Read-only file system', 'epoch_2.pth'),
+    'file too large': ((no_room_for, 100_000), 'File too large', None),
+    'log': ((refuse_logs, 18), 'No space left on device', 'epoch_2.pth'),
+    'result': ((refuse, 'fsync', 'result.json', errno.ENOSPC, 1), 'No space left on device', 'epoch_4.pth'),
+}
+FAST = ('disk full', 'log')
+
+
+@pytest.mark.parametrize('fault', [
+    pytest.param(fault, marks=[] if fault in FAST else [pytest.mark.slow]) for fault in FAULTS])
+def test_disk(fault, job, undisturbed, tmp_path):
+    """The last line is the error; the checkpoint that it names is whole, and the run goes on from it."""
+    (before, *given), message, stays = FAULTS[fault]
+    folder = tmp_path / 'run'
+    arguments = [job.config, '--work-dir', folder, '--resume']
+    code, output = train(arguments, tmp_path / 'log', before, *given)
+    error = output.strip().splitlines()[-1]
+    assert code == 1, output
+    assert message in error and 'GiB are free there' in error, error
+    assert (f"the last good checkpoint is '{folder / stays}'" if stays else 'no checkpoint yet') in error
+    assert not list(folder.glob('*.tmp'))
+    if stays:
+        CheckpointLoader.load_checkpoint(str(folder / stays))
+    code, output = train(arguments, tmp_path / 'log')
+    assert code == 0, output
+    check_same(folder, undisturbed)
+
+
+@pytest.mark.parametrize(('options', 'iteration', 'stays'), [
+    ([], 8, 'epoch_2.pth'),
+    pytest.param(['default_hooks.finite_loss.type=mmspt.BadImagesHook'], None, 'epoch_2.pth', marks=pytest.mark.slow),
+    pytest.param([], 2, None, marks=pytest.mark.slow),
+], ids=['loss', 'weights, if nobody looks at the loss', 'before the first checkpoint'])
+def test_diverged(options, iteration, stays, job, undisturbed, tmp_path):
+    """NaN in a batch: the run stops with what is needed to mend it, and no checkpoint holds NaN."""
+    folder = tmp_path / 'run'
+    arguments = [job.config, '--work-dir', folder, '--resume']
+    code, output = train([*arguments, *(['--cfg-options', *options] if options else [])], tmp_path / 'log', diverge,
+                         iteration or 8)
+    error = output.strip().splitlines()[-1]
+    assert code == 1 and 'FloatingPointError' in error, output
+    if iteration:
+        assert f'the loss must be finite, but it is nan in iteration {iteration} of 12' in error
+        assert 'learning rate: ' in error and 'lr 0.0' in error
+    else:
+        assert 'weights must be finite to be saved, but backbone.prompts, head.' in error
+    assert (f"the last good checkpoint is '{folder / stays}'" if stays else 'no checkpoint yet') in error
+    code, output = train(arguments, tmp_path / 'log')
+    assert code == 0, output
+    check_same(folder, undisturbed)
+
+
+def diverge(iteration: int) -> None:
+    """Let one batch be NaN."""
+    from mmpretrain.models import ImageClassifier
+
+    loss, calls = ImageClassifier.loss, 0
+
+    def diverging(self, inputs, data_samples):
+        nonlocal calls
+        calls += 1
+        return loss(self, inputs * float('nan') if calls == iteration else inputs, data_samples)
+
+    ImageClassifier.loss = diverging
+
+
+def test_files_are_written_beside(tmp_path):
+    path = tmp_path / 'new' / 'name.txt'
+    write_text(str(path), 'first ä')
+    assert path.read_text(encoding='utf-8') == 'first ä'
+    with pytest.raises(TypeError):
+        write_bytes(str(path), 3)
+    (tmp_path / 'folder').mkdir()
+    with pytest.raises(OSError, match='folder'):
+        write_bytes(str(tmp_path / 'folder'), b'second')
+    assert path.read_text(encoding='utf-8') == 'first ä'
+    assert sorted(p.name for p in tmp_path.rglob('*')) == ['folder', 'name.txt', 'new']
+
+
+def test_only_unfinished_files_are_cleared(tmp_path):
+    for name in ('epoch_1.pth.0123abcd.tmp', 'mine.tmp', 'epoch_1.pth', 'a.0123abcd.tmp.txt'):
+        (tmp_path / name).touch()
+    clear_unfinished(str(tmp_path))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['a.0123abcd.tmp.txt', 'epoch_1.pth', 'mine.tmp']

@@ -1,9 +1,13 @@
 # make quickstart    set up .venv and tune on real data: VPT and SPT side by side
-# make test          set up .venv and run the linters and the whole test suite
+# make test          set up .venv and run the linters and the test suite
+# make test-slow     the long tests: kills, faults, fuzzing, several processes
+# make test-forks    part of the suite on the maintained forks of the OpenMMLab packages (FORKS_TESTS=tests: all of it)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+FORKS := $(VENV)/forks
+FORKS_TESTS ?= tests/engine tests/models tests/reliability tests/test_repairs.py tests/test_checkpoint_files.py
 PIP_VERSION := 26.3
 
 # pip reads these: the constraints hold for builds (mmcv-lite comes as source) as for what is installed
@@ -11,7 +15,7 @@ export PIP_CONSTRAINT := $(CURDIR)/requirements/constraints.txt
 export PIP_BUILD_CONSTRAINT := $(PIP_CONSTRAINT)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup quickstart test lint clean
+.PHONY: setup quickstart test test-slow test-forks lint clean
 
 setup: $(READY)
 
@@ -31,7 +35,18 @@ lint: $(READY)
 	$(BIN)/mypy
 
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'not slow'
+
+test-slow: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow
+
+$(FORKS): $(READY) requirements/forks.txt
+	rm -rf $@ $@.tmp
+	$(BIN)/python -m pip install --quiet --no-deps --no-compile --target $@.tmp -r requirements/forks.txt
+	mv $@.tmp $@
+
+test-forks: $(FORKS)
+	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR)/$(FORKS) $(BIN)/python -m pytest -n 2 -m 'not slow' $(FORKS_TESTS)
 
 clean:
 	rm -rf $(VENV) work_dirs build *.egg-info

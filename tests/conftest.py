@@ -4,6 +4,9 @@ from types import SimpleNamespace
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')  # before torch reads it
 
+import mmcv
+import mmengine
+import mmpretrain
 import numpy as np
 import pytest
 import torch
@@ -20,6 +23,11 @@ RUNS = {
     'shallow': ['model.backbone.prompt_type=shallow'],
     'linear': ['model.backbone.num_prompts=0'],
 }
+
+
+def pytest_report_header():
+    """Say which of the two stacks is tested."""
+    return ', '.join(f'{module.__name__} {module.__version__}' for module in (torch, mmengine, mmcv, mmpretrain))
 
 
 @pytest.fixture(autouse=True)

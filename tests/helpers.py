@@ -62,11 +62,16 @@ def make_images(folder: Path, per_class: int, classes: int = 3, size: int = 40, 
     return items
 
 
+def environment():
+    """The variables for a command that imports mmspt and, if `make test-forks` runs the tests, the forks."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(('PYTEST', 'LOCAL_RANK'))}
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
+    return kept | dict(OMP_NUM_THREADS='1', PYTHON=sys.executable, PYTHONPATH=path)
+
+
 def command(*args, cwd=None, fails=False):
     """Run a command as a user would; return its output."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(('PYTEST', 'LOCAL_RANK'))}
-    environment |= dict(OMP_NUM_THREADS='1', PYTHON=sys.executable, PYTHONPATH=str(ROOT))
-    done = subprocess.run([str(arg) for arg in args], env=environment, cwd=cwd, capture_output=True, text=True,
+    done = subprocess.run([str(arg) for arg in args], env=environment(), cwd=cwd, capture_output=True, text=True,
                           timeout=300, check=False)
     output = done.stdout + done.stderr
     assert (done.returncode != 0) == fails, output[-6000:]

@@ -1,5 +1,4 @@
 """Each repair: the fault of the stock stack, and that it is gone."""
-import os
 import pickle
 import subprocess
 import sys
@@ -14,14 +13,14 @@ from mmengine.optim import AmpOptimWrapper as StockAmpOptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 from mmengine.runner import checkpoint as stock
 
-from helpers import ROOT, command
+from helpers import command, environment
 from mmspt import repairs
 from mmspt.engine.optimizers import AmpOptimWrapper
 from mmspt.repairs import init_cpu_distributed
 
 NEW_TORCH = tuple(int(v) for v in torch.__version__.split('.')[:2]) >= (2, 6)
 INSTALLED = {distribution.name for distribution in distributions()}
-STOCK = 'mmengine' in INSTALLED  # the fork unpickles anything
+STOCK = not hasattr(stock, 'get_torch_safe_globals')  # the fork unpickles anything
 
 
 @pytest.mark.skipif(not (NEW_TORCH and STOCK), reason='the fault came with torch 2.6; the fork has another')
@@ -32,12 +31,11 @@ def test_fault_stock_loader_refuses_mmengines_own_checkpoints(tmp_path):
 
 
 def stderr_of(code):
-    environment = os.environ | dict(PYTHONPATH=str(ROOT))
-    return subprocess.run([sys.executable, '-c', code], env=environment, capture_output=True, text=True,
+    return subprocess.run([sys.executable, '-c', code], env=environment(), capture_output=True, text=True,
                           check=True).stderr
 
 
-@pytest.mark.skipif('mmcv-lite' not in INSTALLED, reason='the fault is that of mmcv-lite')
+@pytest.mark.skipif('mmcv-lite' not in INSTALLED or not STOCK, reason='the fault is that of mmcv-lite')
 @pytest.mark.parametrize(('first', 'warns'), [('', True), ('import mmspt; ', False)], ids=['stock', 'repaired'])
 def test_mmcv_lites_warning_of_an_operator(first, warns):
     assert ('MultiScaleDeformableAttention' in stderr_of(f'{first}import mmcv.cnn.bricks.transformer')) == warns

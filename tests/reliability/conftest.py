@@ -1,14 +1,9 @@
 """A training short enough to be killed many times, and its result when nobody kills it."""
-import json
-from pathlib import Path
-from types import SimpleNamespace
-
 import pytest
-from mmengine.runner.checkpoint import CheckpointLoader
 
 from forked import train
 from helpers import make_job
-from mmspt.evaluation.scalars import read_scalars
+from outcomes import outcome
 
 AS_RECIPES = """
 default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=1, max_keep_ckpts=1, save_best='auto'))
@@ -36,25 +31,3 @@ def undisturbed(job):
     found = outcome(folder)
     assert len(found.validations) == 4 and len(found.losses) == 12 and 0 < found.metrics['accuracy/top1'] < 100
     return found
-
-
-def outcome(folder: Path) -> SimpleNamespace:
-    """Final metrics, validations by epoch, losses by iteration, trained weights, and the names of the files left."""
-    weights = CheckpointLoader.load_checkpoint(str(folder / 'epoch_4.pth'))['state_dict']
-    return SimpleNamespace(
-        metrics=json.loads((folder / 'result.json').read_text())['metrics'],
-        validations=read_scalars(str(folder), 'accuracy/top1'),
-        losses=read_scalars(str(folder), 'loss'),
-        weights={name: weight for name, weight in weights.items() if name.startswith('head') or 'prompts' in name},
-        files=sorted(path.name for path in folder.iterdir() if path.is_file()))
-
-
-def check_same(folder: Path, expected: SimpleNamespace) -> None:
-    """Hold a run that was disturbed against the one that was not: to the bit."""
-    found = outcome(folder)
-    assert found.metrics == expected.metrics
-    assert found.validations == expected.validations
-    assert found.losses == expected.losses
-    assert found.files == expected.files
-    for name, weight in expected.weights.items():
-        assert weight.equal(found.weights[name]), name

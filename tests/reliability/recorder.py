@@ -1,4 +1,5 @@
 """What each process of a training saw: its losses, and what it exchanged with the others."""
+import importlib
 import json
 import os
 from collections import Counter
@@ -48,12 +49,10 @@ def record(folder: str) -> None:
     EpochBasedTrainLoop.run_iter = marked
 
 
-def fail_in(rank: int, task: str) -> None:
-    """Let one rank's prompt initialization fail, the others' go on."""
+def fail_in(rank: int, module: str, task: str) -> None:
+    """Let one rank fail where a hook's module calls ``task``; the others go on."""
     if os.environ['RANK'] == str(rank):
-        from mmspt.engine.hooks import prompt_init_hook as module
-
         def failing(*args, **kwargs):
             raise ZeroDivisionError(f'{task} of rank {rank} failed')
 
-        setattr(module, task, failing)
+        setattr(importlib.import_module(f'mmspt.engine.hooks.{module}'), task, failing)

@@ -7,9 +7,9 @@ import signal
 import pytest
 from mmengine.runner.checkpoint import CheckpointLoader
 
-from conftest import check_same
 from forked import train
 from mmspt.files import clear_unfinished, write_bytes, write_text
+from outcomes import check_same
 
 
 def no_room_for(size: int) -> None:

@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from conftest import check_same
 from forked import kill_group, start_training, train
-from helpers import ROOT
+from helpers import ROOT, environment
+from outcomes import check_same
 from stages import STAGES, die_at
 
 KILLS = 40
@@ -56,8 +56,7 @@ def test_kill_of_the_command_that_users_type(seconds, job, undisturbed, tmp_path
     """With workers; the first kill comes while Python imports."""
     arguments = [sys.executable, ROOT / 'tools' / 'train.py', job.config, '--work-dir', tmp_path / 'run', '--resume',
                  '--cfg-options', 'train_dataloader.num_workers=1']
-    environment = os.environ | dict(OMP_NUM_THREADS='1', PYTHONPATH=str(ROOT))
-    process = subprocess.Popen([str(a) for a in arguments], env=environment, start_new_session=True,
+    process = subprocess.Popen([str(a) for a in arguments], env=environment(), start_new_session=True,
                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     time.sleep(seconds)
     os.killpg(process.pid, signal.SIGKILL)

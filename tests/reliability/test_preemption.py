@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from conftest import check_same
 from forked import kill_group, start_ranks, start_training, train, train_ranks, wait_for_ranks
 from mmspt.engine.hooks import PreemptionHook
+from outcomes import check_same
 from stages import die_at
 
 SAVED = {  # stage -> checkpoint to go on from; None before there is one

@@ -1,6 +1,5 @@
 """One, two and four processes (gloo) do the same work: same prompts, same losses, and little said between them."""
 import json
-import time
 from functools import cache
 from types import SimpleNamespace
 
@@ -8,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from conftest import check_same
 from forked import train, train_ranks
+from outcomes import check_same
 from recorder import fail_in, record
 
 STEPS = 20
@@ -55,10 +54,10 @@ def test_same_prompts_and_losses(name, world_size, job, alone, tmp_path):
 
     for rank in found.ranks:
         # each step the gradients of prompts and head at once; besides, at steps 10 and 20 whether to stop, at the end
-        # the NMI of 4 blocks, and in the first step DDP's order of buckets
-        assert sorted(rank['inside']) == [
-            ['gloo:all_reduce', 1, 2], ['gloo:all_reduce', 5, 1], ['gloo:all_reduce', TRAINED, found.steps],
-            ['gloo:broadcast', 1, 1], ['gloo:broadcast', 4, 1]]
+        # the NMI of 4 blocks, and in the first step DDP's order of buckets: a few numbers in the whole training
+        rank['inside'].remove(['gloo:all_reduce', TRAINED, found.steps])
+        assert ['gloo:all_reduce', 1, 2] in rank['inside'] and ['gloo:all_reduce', 5, 1] in rank['inside']
+        assert sum(size * times for _, size, times in rank['inside']) < 50
         # tokens: once for each of the 4 layers, this rank's share of the images alone, 16 patches of width 64
         share = -(-IMAGES[name] // world_size) * 16 * 64
         gathered = sum(size * times for collective, size, times in rank['outside']
@@ -66,16 +65,18 @@ def test_same_prompts_and_losses(name, world_size, job, alone, tmp_path):
         assert gathered == 4 * share
 
 
-@pytest.mark.parametrize('task', ['collect_tokens', 'save_prompts'])
-def test_rank_that_fails_ends_all(task, job, tmp_path):
+@pytest.mark.parametrize(('rank', 'module', 'task', 'name'), [
+    (1, 'prompt_init_hook', 'collect_tokens', 'prompt initialization'),
+    pytest.param(0, 'prompt_init_hook', 'save_prompts', 'prompt initialization', marks=pytest.mark.slow),
+    pytest.param(1, 'prompt_nmi_hook', 'normalized_mutual_information', 'measuring NMI', marks=pytest.mark.slow),
+])
+def test_rank_that_fails_ends_all(rank, module, task, name, job, tmp_path):
     """Its own error is shown, and the others, which did not fail, do not wait for it."""
-    rank = dict(collect_tokens=1, save_prompts=0)[task]
-    start = time.monotonic()
-    codes, outputs = train_ranks(2, [job.config, '--work-dir', tmp_path / 'run'], tmp_path / 'log', fail_in, rank, task)
-    assert time.monotonic() - start < 60
+    arguments = [job.config, '--work-dir', tmp_path / 'run']
+    codes, outputs = train_ranks(2, arguments, tmp_path / 'log', fail_in, rank, module, task, seconds=60)
     assert codes == [1, 1]
-    assert f'ZeroDivisionError: {task} of rank {rank} failed' in outputs[rank].splitlines()[-1]
-    assert f"prompt initialization failed on another process: {{'rank {rank}': 'ZeroDivisionError" in outputs[1 - rank]
+    assert outputs[rank].strip().splitlines()[-1] == f'ZeroDivisionError: {task} of rank {rank} failed'
+    assert f"{name} failed on another process: {{'rank {rank}': 'ZeroDivisionError" in outputs[1 - rank]
 
 
 def test_same_seed_same_bits(job, undisturbed, tmp_path):

@@ -6,11 +6,11 @@ import pytest
 import torch
 from mmengine.runner.checkpoint import CheckpointLoader
 
-from conftest import check_same, outcome
 from forked import train, train_ranks
 from mmspt.engine.last_checkpoint import find_latest
 from mmspt.engine.schedulers.warmup_cosine_lr import warmup_cosine
 from mmspt.evaluation.scalars import read_scalars
+from outcomes import check_same, outcome
 from stages import die_at
 
 

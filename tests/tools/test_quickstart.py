@@ -2,7 +2,7 @@
 from PIL import Image
 
 import quickstart
-from helpers import ROOT
+from helpers import ROOT, environment
 
 CONFIG = f"""
 _base_ = {str(ROOT / 'configs/linear/vit-xs_mae_digits.py')!r}
@@ -16,7 +16,7 @@ def test_quickstart(tmp_path, monkeypatch, capsys):
     config.write_text(CONFIG)
     monkeypatch.setattr(quickstart, 'RUNS', {'linear probe': str(config)})
     monkeypatch.setattr('sys.argv', ['quickstart.py', '--work-dir', str(work_dir)])
-    monkeypatch.setenv('PYTHONPATH', str(ROOT))
+    monkeypatch.setenv('PYTHONPATH', environment()['PYTHONPATH'])
 
     quickstart.main()
     table = capsys.readouterr().out

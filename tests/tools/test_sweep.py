@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from helpers import ROOT, tool
+from helpers import ROOT, environment, tool
 
 ARGUMENTS = ['--search', 'lr=0.001,0.01,0.05', 'model.backbone.num_prompts=5,3', '--trials', '6', '--seeds', '2',
              '--workers', '2', '--prune-after', '100', '--cfg-options', 'train_cfg.max_epochs=2',
@@ -37,10 +37,9 @@ def wait_for(true, seconds=120):
 
 
 def start(job, folder, *more):
-    environment = os.environ | dict(OMP_NUM_THREADS='1', PYTHONPATH=str(ROOT))
     with open(job.root / 'sweep.txt', 'ab') as output:
         return subprocess.Popen([sys.executable, ROOT / 'tools/sweep.py', job.config, '--work-dir', folder, *ARGUMENTS,
-                                 *more], env=environment, stdout=output, stderr=output)
+                                 *more], env=environment(), stdout=output, stderr=output)
 
 
 def end_by(process, sign, folder):

@@ -117,15 +117,18 @@ class PromptNMIHook(Hook):
     def measure(self, runner: Runner, backbone: PromptedViT) -> Tensor:
         """Compute the mean over the images of all processes, for each block: (L,)."""
         sums = torch.zeros(backbone.num_layers + 1, device=backbone.patch_embed.projection.weight.device)
-        if len(self._images):
-            training = backbone.training
-            backbone.eval()
-            try:
-                with torch.no_grad(), autocast_as_trained(runner):
+        error, training = None, backbone.training
+        backbone.eval()
+        try:
+            with torch.no_grad(), autocast_as_trained(runner):
+                if len(self._images):
                     sums[:-1] = torch.stack(list(self._of_blocks(backbone)))
                     sums[-1] = len(self._images)
-            finally:
-                backbone.train(training)
+        except Exception as e:  # the others would wait for this rank's numbers
+            error = e
+        finally:
+            backbone.train(training)
+        agree(error, 'measuring NMI')
         dist.all_reduce(sums)
         return (sums[:-1] / sums[-1]).cpu()
 

@@ -56,6 +56,12 @@ def die_at(stage: str, number: int = signal.SIGKILL) -> None:
     setattr(owner, name, dying)
 
 
+def die_as(rank: int, stage: str) -> None:
+    """Kill one of several processes at a stage."""
+    if os.environ['RANK'] == str(rank):
+        die_at(stage)
+
+
 def die(number: int) -> None:
     if not number:
         raise RuntimeError('an error in the middle of a training')

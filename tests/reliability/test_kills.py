@@ -7,11 +7,12 @@ import sys
 import time
 
 import pytest
+import torch
 
-from forked import kill_group, start_training, train
+from forked import kill_group, start_training, train, train_ranks
 from helpers import ROOT, environment
-from outcomes import check_same
-from stages import STAGES, die_at
+from outcomes import check_same, outcome
+from stages import STAGES, die_as, die_at
 
 KILLS = 40
 
@@ -63,3 +64,20 @@ def test_kill_of_the_command_that_users_type(seconds, job, undisturbed, tmp_path
     assert process.wait() == -signal.SIGKILL
     assert train(arguments[2:], tmp_path / 'log')[0] == 0
     check_same(tmp_path / 'run', undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('killed', [0, 1])
+def test_kill_of_one_of_two_processes(killed, job, undisturbed, tmp_path):
+    """The other one does not wait for it, and both go on from the last checkpoint."""
+    folder, log = tmp_path / 'run', tmp_path / 'log'
+    arguments = [job.config, '--work-dir', folder, '--resume', '--cfg-options', 'train_dataloader.batch_size=2',
+                 'train_cfg.val_interval=5']
+    codes, _ = train_ranks(2, arguments, log, die_as, killed, 'in epoch 3', seconds=60)
+    assert codes[killed] == -signal.SIGKILL and codes[1 - killed] not in (0, -signal.SIGKILL)
+    codes, outputs = train_ranks(2, arguments, log)
+    assert codes == [0, 0], outputs
+    assert f"Resuming from {folder / 'epoch_2.pth'}" in outputs[0]
+    weights = outcome(folder).weights
+    for name, weight in undisturbed.weights.items():
+        torch.testing.assert_close(weights[name], weight, atol=1e-4, rtol=0)

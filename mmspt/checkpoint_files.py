@@ -257,7 +257,7 @@ _OPCODES = b''.join((
     pickle.EMPTY_DICT, pickle.EMPTY_TUPLE, pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3, pickle.BINPUT,
     pickle.LONG_BINPUT, pickle.BINGET, pickle.LONG_BINGET, pickle.GLOBAL, pickle.REDUCE, pickle.NEWOBJ, pickle.BUILD,
     pickle.SETITEM, pickle.SETITEMS, pickle.APPEND, pickle.APPENDS, pickle.BINPERSID))
-_COSTS = {pickle.LONG_BINPUT: 200} | dict.fromkeys((
+_COSTS = {pickle.LONG_BINPUT: 200, pickle.BINUNICODE: 160, pickle.LONG1: 130} | dict.fromkeys((
     pickle.EMPTY_LIST, pickle.EMPTY_DICT, pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3), 500)
 _PythonUnpickler: Any = pickle._Unpickler
 
@@ -316,7 +316,7 @@ class _Reader(_PythonUnpickler):
             raise EOFError('the file ends within a text')
         raw = self.read(length)
         wide = length > 1024 and max(raw, default=0) > 0xc3  # more than Latin-1: up to four bytes a character
-        self.account.charge(4 * length if wide else length)
+        self.account.charge(6 * length if wide else length)
         self.append(str(raw, 'utf-8'))
 
     def load_reduce(self) -> None:

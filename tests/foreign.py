@@ -1,7 +1,6 @@
 """Makes checkpoints that no torch.save would write, and reads them in processes of their own."""
 import io
 import json
-import os
 import struct
 import subprocess
 import sys
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
 
-from helpers import ROOT
+from helpers import environment
 
 
 class Call:
@@ -93,7 +92,8 @@ def with_pickle(data: bytes, old: bytes, new: bytes) -> bytes:
 
 def opcodes(body: bytes, **storages: bytes) -> bytes:
     """A zip checkpoint whose data.pkl is ``body`` of protocol 2."""
-    return zipped({'archive/data.pkl': b'\x80\x02' + body + b'.', 'archive/byteorder': b'little'}
+    return zipped({'archive/data.pkl': b'\x80\x02' + body + b'.', 'archive/byteorder': b'little',
+                   'archive/version': b'3\n'}
                   | {f'archive/data/{key}': content for key, content in storages.items()})
 
 
@@ -146,8 +146,7 @@ for path in sys.argv[2:]:
 
 def read_alone(paths: list[Path], first: Path) -> dict[str, dict]:
     """Read each file in a process of its own: name -> grown (peak, bytes), seconds and error (or None)."""
-    environment = os.environ | dict(PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1')
-    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', _READ, first, *paths], env=environment,
+    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', _READ, first, *paths], env=environment(),
                           capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return {Path(record['path']).name: record for record in map(json.loads, done.stdout.splitlines())}

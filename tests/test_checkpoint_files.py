@@ -293,6 +293,16 @@ def test_a_flipped_bit_is_found(tmp_path):
         load(tmp_path / 'a.pth')
 
 
+def test_an_entry_marked_as_a_folder_keeps_its_numbers(tmp_path):
+    """torch.load takes such an entry as read, and returns memory that nothing was written to: numbers that vary."""
+    weights = torch.arange(1000.)
+    data = bytearray(saved(dict(a=weights)))
+    at = data.index(b'archive/data/0', data.index(b'PK\1\2')) - 46
+    assert data[at:at + 4] == b'PK\1\2'
+    data[at + 38] |= 0x10
+    assert torch.equal(load(written(tmp_path / 'a.pth', data))['a'], weights)
+
+
 def huge(number):
     return b'\x8a\x08' + struct.pack('<q', number)
 
@@ -429,6 +439,37 @@ def test_whole_files_take_less_than_twice_their_size(tmp_path):
     for path, result in zip(paths, read_alone(paths, first).values(), strict=True):
         assert result['error'] is None
         assert path.stat().st_size // 2 < result['grown'] <= 2 * path.stat().st_size + (16 << 20)
+
+
+FITTING = {  # many of one thing, as many as are just accepted
+    'long numbers': lambda count: opcodes(b'(' + huge(1 << 58) * count + b't'),
+    'short texts': lambda count: opcodes(b'(' + text('äb') * count + b't'),
+    'one wide text': lambda count: opcodes(under_a_key(text('a' * 32 * count + '\U0001f600'))),
+    'lists': lambda count: opcodes(b'(' + b']' * count + b't'),
+    'memo': lambda count: opcodes(b'}' + b''.join(b'r' + struct.pack('<I', i * 7) for i in range(count))),
+}
+
+
+def test_files_that_just_fit_the_account(tmp_path):
+    """What is charged for an opcode is what it takes, or more."""
+    paths = []
+    for name, make in FITTING.items():
+        path, fits, too_many = tmp_path / f'{name}.pth', 1, 1 << 19
+        while too_many - fits > too_many // 20:
+            middle = (fits + too_many) // 2
+            written(path, make(middle))
+            try:
+                load(path)
+            except RuntimeError as error:
+                accepted = 'twice its size in memory' not in str(error)  # but refused, since this is no checkpoint
+            else:
+                accepted = True
+            fits, too_many = (middle, too_many) if accepted else (fits, middle)
+        assert fits > 1000 and too_many < 1 << 19, name
+        paths.append(written(path, make(fits)))
+    first = written(tmp_path / 'first.pth', saved(mmengine_checkpoint()))
+    for name, result in read_alone(paths, first).items():
+        assert 1 << 20 < result['grown'] <= 2 * (tmp_path / name).stat().st_size + (16 << 20), name
 
 
 def tarred(path):

@@ -3,6 +3,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-ROOT = Path(__file__).parents[1]
+import forked
+from forked import ROOT
+
 DATA = ROOT / 'tests' / 'data'
 TINY = dict(embed_dims=64, num_layers=4, num_heads=4, feedforward_channels=256)
 SMALL = dict(arch=dict(embed_dims=32, num_layers=3, num_heads=2, feedforward_channels=64), img_size=32, patch_size=8)
@@ -78,9 +81,12 @@ def command(*args, cwd=None, fails=False):
     return output
 
 
-def tool(name, *args, **kwargs):
-    """Run tools/``name``."""
-    return command(sys.executable, ROOT / 'tools' / name, *args, **kwargs)
+def tool(name, *args, cwd=None, fails=False):
+    """Run tools/``name`` in a process that has imported everything; return its output."""
+    with tempfile.NamedTemporaryFile(suffix='.log') as log:
+        code, output = forked.run(name, args, log.name, environment=environment(), cwd=cwd)
+    assert (code != 0) == fails, output[-6000:]
+    return output
 
 
 def scalars(work_dir):

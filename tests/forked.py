@@ -2,17 +2,18 @@
 import gc
 import multiprocessing
 import os
+import runpy
 import signal
 import socket
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.runner import runner
 
-from helpers import ROOT
-
+ROOT = Path(__file__).parents[1]
 CONTEXT = multiprocessing.get_context('forkserver')
 CONTEXT.set_forkserver_preload(['mmspt.models', 'mmspt.datasets', 'mmspt.engine.hooks', 'mmspt.engine.optimizers',
                                 'mmspt.engine.schedulers', 'mmspt.prompts', 'mmpretrain.datasets', 'mmpretrain.models',
@@ -20,25 +21,40 @@ CONTEXT.set_forkserver_preload(['mmspt.models', 'mmspt.datasets', 'mmspt.engine.
                                 'matplotlib.pyplot', 'torch.utils.tensorboard'])
 
 
-def start_training(arguments, log, before=None, *given, environment=None):
-    """Start ``tools/train.py`` with these arguments in a process group of its own; ``before(*given)`` runs first.
+def start(name, arguments, log, environment=None, cwd=None, before=None):
+    """Start ``tools/<name>`` in a process group of its own, its output in ``log``; ``before()`` runs first.
 
-    The exit code is the command's: 0, 1 after an error, 75 after a preemption, -9 after a kill.
+    The exit code is the command's: 0, 1 after an error, -9 after a kill.
     """
     arguments = [str(argument) for argument in arguments]
-    process = CONTEXT.Process(target=_train, args=(arguments, str(log), environment or {}, before, given))
+    process = CONTEXT.Process(target=_run, args=(name, arguments, str(log), dict(os.environ, **(environment or {})),
+                                                 cwd, before))
     process.start()
     return process
 
 
+def run(name, arguments, log, seconds=300, **kwargs):
+    """:func:`start`, and wait; return exit code and output."""
+    return _wait(start(name, arguments, log, **kwargs), log, seconds)
+
+
+def start_training(arguments, log, before=None, *given, environment=None):
+    """Start ``tools/train.py`` without what takes long and matters to nobody; ``before(*given)`` runs first."""
+    return start('train.py', arguments, log, environment, before=partial(_hasten, before, given))
+
+
 def train(arguments, log, before=None, *given, seconds=120):
     """:func:`start_training`, and wait; return exit code and output."""
-    process = start_training(arguments, log, before, *given)
+    return _wait(start_training(arguments, log, before, *given), log, seconds)
+
+
+def _wait(process, log, seconds):
     process.join(seconds)
+    output = Path(log).read_text(errors='replace') if Path(log).exists() else ''
     if process.is_alive():
         kill_group(process)
-        raise AssertionError(f'no end after {seconds} s:\n{Path(log).read_text()[-3000:]}')
-    return process.exitcode, Path(log).read_text()
+        raise AssertionError(f'no end after {seconds} s:\n{output[-3000:]}')
+    return process.exitcode, output
 
 
 def train_ranks(world_size, arguments, log, before=None, *given, seconds=120):
@@ -82,20 +98,27 @@ def kill_group(process, number=signal.SIGKILL):
         process.join()
 
 
-def _train(arguments, log, environment, before, given):
+def _run(name, arguments, log, environment, cwd, before):
     os.setpgid(0, 0)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
-    os.environ.update(environment, OMP_NUM_THREADS='1')
-    sys.argv = ['train.py', *arguments]
-    sys.path.insert(0, str(ROOT / 'tools'))
-    import train as tool
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(cwd or os.getcwd())
+    multiprocessing.set_start_method(None, force=True)  # the tool's own processes are started as ever
+    gc.freeze()  # what was imported need not be searched for garbage each time a data set is built
+    path = ROOT / 'tools' / name
+    sys.argv = [str(path), *arguments]
+    sys.path.insert(0, str(path.parent))
+    if before is not None:
+        before()
+    runpy.run_path(str(path), run_name='__main__')
 
-    # YAPF and the compilers' versions take more time than a tiny run
+
+def _hasten(before, given):
+    """YAPF and the compilers' versions take more time than a tiny run."""
     Config.pretty_text = property(lambda config: str(config))
     runner.collect_env = dict
-    gc.freeze()  # nor need what was imported be searched for garbage, each time a data set is built
     if before is not None:
         before(*given)
-    tool.main()

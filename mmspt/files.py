@@ -9,13 +9,22 @@ from mmengine.fileio import LocalBackend as MMEngineLocalBackend
 
 
 def write_bytes(path: str, content: bytes | memoryview) -> None:
-    """Write beside ``path``, see that it has reached the disk, and rename; folders are made.
+    """Write beside ``path``, see that it has reached the disk, and rename; folders are made, links followed.
+
+    What is there and no regular file (a pipe, a device) is written into.
 
     Raises:
         OSError: It cannot be written; ``path`` is as it was, and nothing stays beside it.
     """
-    os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
-    beside = f'{path}.{uuid4().hex[:8]}.tmp'  # MMEngine lets every process write its metrics to one file
+    path = os.path.realpath(path)
+    folder, name = os.path.split(path)
+    os.makedirs(folder, exist_ok=True)
+    if os.path.exists(path) and not os.path.isfile(path):
+        with open(path, 'wb') as file:
+            file.write(content)
+        return
+    # a name of its own: MMEngine lets every process write its metrics to one file
+    beside = os.path.join(folder, f'{name[:100]}.{uuid4().hex[:8]}.tmp')
     try:
         with open(beside, 'wb') as file:
             file.write(content)

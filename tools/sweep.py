@@ -17,7 +17,7 @@ from rich.markdown import Markdown
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from mmspt.engine.checks import check_config
-from mmspt.evaluation import read_epoch, read_scalars
+from mmspt.evaluation import read_epoch
 from mmspt.files import write_text
 from mmspt.search.finals import read_tested, run_finals
 from mmspt.search.lock import locked
@@ -62,22 +62,16 @@ def length(cfg: Config) -> int:
 
 
 class Launcher:
-    """Starts tools/train.py with a config that is written out in full, so that every run can be repeated by hand.
+    """Starts tools/train.py with a config that is written out in full, so that every run can be repeated by hand."""
 
-    With a ``metric`` the runs must end with its validation.
-    """
-
-    def __init__(self, cfg: Config, folder: str, amp: str | None, metric: str | None = None) -> None:
+    def __init__(self, cfg: Config, folder: str, amp: str | None) -> None:
         os.makedirs(folder, exist_ok=True)
         self.config = osp.join(folder, f'{osp.splitext(osp.basename(cfg.filename))[0]}.py')
         self.flags = [f'--amp={amp}'] if amp else []
-        self.metric = metric
-        self.last_step = length(cfg) if metric else None
         write_text(self.config, cfg.pretty_text)
 
     def __call__(self, settings: dict[str, Any], work_dir: str, environment: dict[str, str]) -> TrainProcess:
-        validated = read_scalars(work_dir, self.metric) if self.metric else ()
-        flags = [*self.flags, '--resume'] if can_resume(work_dir, self.last_step, validated) else self.flags
+        flags = [*self.flags, '--resume'] if can_resume(work_dir) else self.flags
         command = [sys.executable, TRAIN, self.config, '--work-dir', work_dir, *flags, '--cfg-options',
                    *as_options(settings)]
         return TrainProcess(command, osp.join(work_dir, 'train.txt'), environment)
@@ -166,7 +160,7 @@ class Search:
             self.write(study)
 
         search(study, self.space, grid(self.space, self.args.seed),
-               Launcher(self.trial_cfg, osp.join(self.folder, 'search'), self.args.amp, self.args.metric),
+               Launcher(self.trial_cfg, osp.join(self.folder, 'search'), self.args.amp),
                osp.join(self.folder, 'trials'), environments, self.args.trials, self.args.metric, show, end)
         progress.update(task, completed=count(study), text='')
         chosen = best(study)

@@ -10,8 +10,8 @@ default_hooks = dict(
     result=dict(type='mmspt.ResultHook'),
     nmi=dict(type='mmspt.PromptNMIHook', interval=50),
     finite_loss=dict(type='mmspt.FiniteLossHook'),
-    preemption=dict(type='mmspt.PreemptionHook'),
     resume=dict(type='mmspt.ResumeHook'),
+    preemption=dict(type='mmspt.PreemptionHook'),
     bad_images=dict(type='mmspt.BadImagesHook'),
 )
 

@@ -11,6 +11,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.logging import MMLogger
 from mmpretrain.registry import DATASETS as MMPRETRAIN_DATASETS
 from rich.progress import track
+from torch.utils.data import get_worker_info
 
 from mmspt.registry import DATASETS
 
@@ -26,8 +27,11 @@ class SkipBadImages:
     """Load every image once when the data set is built, and leave out those that raise an error.
 
     The loading is that of the data set's own pipeline: its first transform that is MMCV's LoadImageFromFile or made
-    from it (``mmspt.LoadImageFromFile`` finds the most). Without one nothing is tried. Several processes try a share
-    each, and all leave out the same images. All else is the data set's own.
+    from it (``mmspt.LoadImageFromFile`` finds the most). Without one nothing is tried. All else is the data set's own.
+
+    Several processes try a share each, and all leave out the same images; so all must build the data set, and an error
+    on one is an error on all. With ``lazy_init`` and in a data loader's worker, which the other processes know nothing
+    of, each process tries all images alone.
 
     Args:
         dataset (dict | BaseDataset): A data set that reads images, or its config; an instance is cut down in place.
@@ -36,27 +40,44 @@ class SkipBadImages:
 
     Raises:
         ValueError: The data set is none of MMEngine's kind, or has no image that can be loaded.
+        RuntimeError: Another process could not build the data set.
     """
 
     def __init__(self, dataset: Any, lazy_init: bool = False) -> None:
-        self.dataset = MMPRETRAIN_DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
-        if not isinstance(self.dataset, BaseDataset):
-            raise ValueError("SkipBadImages needs a data set that reads images itself (MMEngine's BaseDataset), got "
-                             f'{type(self.dataset).__name__}: put it around each data set within')
         self.bad_images: list[tuple[str, str]] = []
         """Path and reason of each image left out, in the data set's order."""
         self._fully_initialized = False
-        if not lazy_init:
+        if lazy_init:
+            self.dataset = build(dataset)
+        elif get_worker_info() is not None:
+            self.dataset = build(dataset)
             self.full_init()
+        else:
+            self._init_together(dataset)
+
+    def _init_together(self, dataset: Any) -> None:
+        """Build and try on all processes; no error keeps one from the place where they meet."""
+        rank, world_size = dist.get_dist_info()
+        share: list[tuple[int, str, str]] = []
+        error = None
+        try:
+            self.dataset = build(dataset)
+            self.dataset.full_init()
+            share = try_images(self.dataset, range(rank, len(self.dataset), world_size))
+        except Exception as raised:
+            error = raised
+        self._leave_out(gather(share, error))
 
     def full_init(self) -> None:
-        """Read the lists, try the images, leave out the bad ones; once."""
+        """Read the lists, try the images, leave out the bad ones; once, and in this process alone."""
         if self._fully_initialized:
             return
         self.dataset.full_init()
-        count, (rank, world_size) = len(self.dataset), dist.get_dist_info()
-        shares = dist.all_gather_object(try_images(self.dataset, range(rank, count, world_size)))
-        bad = {index: (path, reason) for share in shares for index, path, reason in share}
+        self._leave_out(try_images(self.dataset, range(len(self.dataset))))
+
+    def _leave_out(self, found: list[tuple[int, str, str]]) -> None:
+        count = len(self.dataset)
+        bad = {index: (path, reason) for index, path, reason in found}
         self.bad_images = [bad[index] for index in sorted(bad)]
         if bad:
             first = "'{}' first ({})".format(*self.bad_images[0])
@@ -104,6 +125,27 @@ class SkipBadImages:
             raise AttributeError(name)
         self.full_init()
         return getattr(self.dataset, name)
+
+
+def build(dataset: Any) -> BaseDataset:
+    """The data set of a config, or as it is; ValueError unless it reads images itself."""
+    built = MMPRETRAIN_DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
+    if not isinstance(built, BaseDataset):
+        raise ValueError("SkipBadImages needs a data set that reads images itself (MMEngine's BaseDataset), got "
+                         f'{type(built).__name__}: put it around each data set within')
+    return built
+
+
+def gather(share: list, error: Exception | None) -> list:
+    """Join the shares of all processes, or raise this one's error, or RuntimeError where only others have one."""
+    answers = dist.all_gather_object((share, None if error is None else f'{type(error).__name__}: {error}'))
+    if error is not None:
+        raise error
+    failed = '; '.join(f'rank {rank}: {text}' for rank, (_, text) in enumerate(answers) if text is not None)
+    if failed:
+        raise RuntimeError(f'all processes must try their images, but another could not build the data set ({failed}): '
+                           'see what differs there, such as a folder that is not mounted')
+    return [found for part, _ in answers for found in part]
 
 
 def try_images(dataset: BaseDataset, indices: Sequence[int]) -> list[tuple[int, str, str]]:

@@ -17,7 +17,8 @@ class LoadImageFromFile(_LoadImageFromFile):
 
     By default every image comes as (H, W, 3), uint8, BGR: 16 bits are scaled to 8, grey and palette become colour,
     CMYK is converted, transparency is dropped. A JPEG that is cut off is an error, whatever OpenCV makes of it, and so
-    is an image of too many pixels, before it is decoded.
+    is an image of too many pixels, before it is decoded, and a TIFF of one channel of 32-bit integers or floats, which
+    only ``color_type='unchanged'`` reads, as it is.
 
     Args:
         max_pixels (int): Largest height times width. Defaults to 89,478,485, Pillow's bound.

@@ -40,7 +40,8 @@ def explained(work_dir: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        elsewhere = error.filename is not None and not str(error.filename).startswith(osp.abspath(work_dir))
+        inside = osp.join(osp.abspath(work_dir), '')
+        elsewhere = error.filename is not None and not osp.abspath(str(error.filename)).startswith(inside)
         unnamed = error.filename is None and error.errno in (errno.EACCES, errno.EPERM)
         if error.errno not in REFUSALS or elsewhere or unnamed or isinstance(error.__cause__, OSError):
             raise

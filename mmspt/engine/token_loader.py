@@ -13,6 +13,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from mmspt.prompts.tokens import derive_seed
 
+from .patient_workers import PatientWorkers
+
 
 @contextmanager
 def seeded(seed: int | None = None) -> Iterator[None]:
@@ -79,7 +81,8 @@ def iterate_images(images: SeededImages, data_preprocessor: Any, batch_size: int
                    num_workers: int) -> Iterator[tuple[list[int], torch.Tensor]]:
     """Yield (indices, normalized images (B, 3, H, W) on the model's device), batch by batch."""
     with seeded():  # the loader draws a base seed for its workers
-        loader = iter(DataLoader(images, batch_size, num_workers=num_workers, collate_fn=pseudo_collate))
+        loader = iter(DataLoader(images, batch_size, num_workers=num_workers, collate_fn=pseudo_collate,
+                                 worker_init_fn=PatientWorkers()))
     for batch in loader:
         indices = [int(i) for i in batch.pop('prompt_index')]
         yield indices, data_preprocessor(batch, training=False)['inputs']

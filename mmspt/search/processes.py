@@ -6,10 +6,11 @@ import shlex
 import signal
 import subprocess
 import sys
-import zipfile
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import IO
+
+from mmspt.engine.last_checkpoint import find_latest
 
 LIBC = ctypes.CDLL(None) if sys.platform == 'linux' else None
 
@@ -61,27 +62,16 @@ def _die_with(parent: int) -> None:
         os._exit(1)
 
 
-def can_resume(work_dir: str, last_step: int | None = None, validated: Container[int] = ()) -> bool:
-    """Whether a run can go on from its last checkpoint; otherwise the mark of the checkpoint is deleted.
+def can_resume(work_dir: str) -> bool:
+    """Whether a run has a whole checkpoint to go on from; otherwise the mark of the checkpoint is deleted.
 
-    MMEngine removes the old checkpoint before it writes the new one, and names the new one afterwards, so a kill may
-    leave a torn one or none. It validates after that, so a run that was killed in between at its end never would be.
-
-    Args:
-        work_dir (str): Of the run.
-        last_step (int | None): Epoch or iteration at whose end the run must be validated; None if it need not be.
-        validated (Container[int]): Steps that were validated.
+    MMEngine's own CheckpointHook removes the old checkpoint before it writes the new one, so a kill may leave none.
     """
-    mark = osp.join(work_dir, 'last_checkpoint')
-    if not osp.isfile(mark):
-        return False
-    with open(mark, encoding='utf-8') as file:
-        path = file.read().strip()
-    step = osp.splitext(osp.basename(path))[0].rpartition('_')[2]
-    unseen = last_step is not None and step == str(last_step) and last_step not in validated
-    if path and zipfile.is_zipfile(path) and not unseen:  # torch.save writes the table of contents last
+    if find_latest(work_dir) is not None:
         return True
-    os.remove(mark)
+    mark = osp.join(work_dir, 'last_checkpoint')
+    if osp.isfile(mark):
+        os.remove(mark)
     return False
 
 

@@ -50,6 +50,8 @@ def search_config(cfg: Config) -> Config:
     cfg.test_dataloader = cfg.test_evaluator = cfg.test_cfg = None
     if (cfg.get('default_hooks') or {}).get('checkpoint'):
         cfg.default_hooks.checkpoint.update(save_best=None, max_keep_ckpts=1)  # to resume from, nothing else
+    # a trial that was killed before its last validation makes up for it
+    cfg.default_hooks = dict(cfg.get('default_hooks') or {}, resume=dict(type='mmspt.ResumeHook'))
     return cfg
 
 

@@ -195,6 +195,60 @@ def test_two_processes_share_the_work_and_agree(paths, tmp_path):
     assert [path for path, _ in bad] == [paths[i] for i in DAMAGE] and kept == [paths[i] for i in KEPT]
 
 
+def _one_fails(rank, folder):
+    """Rank 1 fails in three places in turn; what each rank hears is written down."""
+    torch.distributed.init_process_group('gloo', f'file://{folder}/rendezvous', timedelta(seconds=20), 2, rank)
+    init_default_scope('mmpretrain')
+
+    def fail(*_, **__):
+        raise KeyError('only here')
+
+    heard = []
+    for place in ('build', 'full_init', 'get_data_info'):
+        dataset = config(folder, ann_file='absent.txt' if rank and place == 'build' else 'list.txt')
+        if place != 'build':
+            dataset = DATASETS.build(dataset)
+            if rank:
+                setattr(dataset, place, fail)
+        try:
+            SkipBadImages(dataset)
+        except Exception as error:
+            heard.append(f'{type(error).__name__}: {error}')
+    torch.save(heard, f'{folder}/{rank}.pt')
+    torch.distributed.destroy_process_group()
+
+
+def test_error_on_one_process_is_an_error_on_all(paths, tmp_path):
+    spawn_two(_one_fails, tmp_path)
+    first, second = (torch.load(tmp_path / f'{rank}.pt') for rank in range(2))
+    assert [text.split(':')[0] for text in second] == ['FileNotFoundError', 'KeyError', 'KeyError']
+    assert [f'rank 1: {text}' in heard for heard, text in zip(first, second, strict=True)] == [True] * 3
+    assert all(text.startswith('RuntimeError: all processes must try') for text in first)
+
+
+def _one_asks(rank, folder):
+    torch.distributed.init_process_group('gloo', f'file://{folder}/rendezvous', timedelta(seconds=20), 2, rank)
+    init_default_scope('mmpretrain')
+    dataset = SkipBadImages(config(folder), lazy_init=True)
+    if rank == 0:
+        loader = DataLoader(dataset, batch_sampler=[[0, 6]], num_workers=1, collate_fn=pseudo_collate)
+        torch.save([[sample.img_path for batch in loader for sample in batch['data_samples']],  # found by a worker
+                    len(dataset)], f'{folder}/asked.pt')
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+
+
+def test_lazy_data_set_may_be_asked_on_one_process_alone(paths, tmp_path):
+    spawn_two(_one_asks, tmp_path)
+    assert torch.load(tmp_path / 'asked.pt') == [[paths[KEPT[0]], paths[KEPT[6]]], 7]
+
+
+def test_worker_waits_for_nobody(paths, build, monkeypatch):
+    monkeypatch.setattr(module, 'get_worker_info', object)
+    monkeypatch.setattr(module.dist, 'all_gather_object', lambda *_: pytest.fail('a worker is no rank'))
+    assert len(build()) == 7
+
+
 LEAF = dict(type='CustomDataset', data_root='a')
 OTHER = dict(type='CustomDataset', data_root='b')
 SKIPPED, OTHER_SKIPPED = (dict(type='mmspt.SkipBadImages', dataset=leaf) for leaf in (LEAF, OTHER))

@@ -14,7 +14,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from mmspt.datasets import LoadImageFromFile
-from mmspt.datasets.image_file import check_end, read_size
+from mmspt.datasets.image_file import check_end, check_size, read_size
 from mmspt.registry import TRANSFORMS
 
 
@@ -115,6 +115,17 @@ def test_unchanged_stays_unchanged(tmp_path):
     for backend in ('cv2', 'pillow'):
         np.testing.assert_array_equal(
             load(tmp_path / 'deep.png', imdecode_backend=backend, color_type='unchanged').squeeze(), deep)
+
+
+@pytest.mark.parametrize('backend', ['cv2', 'pillow'])
+@pytest.mark.parametrize('dtype', [np.int32, np.float32])
+def test_32_bits_are_read_unchanged_or_not_at_all(tmp_path, dtype, backend):
+    deep = np.random.default_rng(0).integers(0, 2**30, (9, 7)).astype(dtype)
+    (tmp_path / 'deep.tiff').write_bytes(encode(Image.fromarray(deep), 'TIFF'))
+    with pytest.raises(ValueError, match='finds no image in it'):
+        load(tmp_path / 'deep.tiff', imdecode_backend=backend)
+    unchanged = load(tmp_path / 'deep.tiff', imdecode_backend=backend, color_type='unchanged')
+    np.testing.assert_array_equal(unchanged.squeeze(), deep)
 
 
 def test_file_client_args_reach_mmengine(tmp_path, pixels):
@@ -290,8 +301,52 @@ def test_size_in_the_header(name):
     assert read_size(WHOLE[name]) == (56, 40)
     first = WHOLE[name][:2] + b'\xff\xff' + WHOLE[name][2:]  # fill bytes may stand before a marker
     assert read_size(first) == (56, 40)
-    for length in (2, 3, 9, 30, WHOLE[name].index(b'\xff\xda') // 2):
-        read_size(WHOLE[name][:length])  # no error: what is damaged is left to the decoder
+    for length in (2, 3, 9, 30):
+        assert read_size(WHOLE[name][:length]) is None
+        with pytest.raises(ValueError, match='header is damaged: no size can be found'):
+            check_size(WHOLE[name][:length], 10**9)
+
+
+SMALL_FRAME = b'\xff\xc0' + struct.pack('>HBHHB', 11, 8, 1, 1, 1) + b'\1\x11\0'  # of one pixel
+ODD = {  # what OpenCV passes over after the start of a JPEG
+    'TEM': b'\xff\x01',
+    **{f'RST{i}': bytes([0xff, 0xd0 + i]) for i in range(8)},
+    'several': b'\xff\x01\xff\xd3\xff\xff\xff\xd7',
+    'fill bytes': b'\xff' * 5,
+    'a stuffed byte': b'\xff\x00',
+    'a stuffed byte after fill bytes': b'\xff\xff\x00',
+    'a segment of length 0': b'\xff\xfe\x00\x00',
+    'a segment of length 1': b'\xff\xfe\x00\x01',
+    'a comment, then junk': b'\xff\xfe\x00\x02junk',
+    'TEM, then a frame within a comment': b'\xff\x01\xff\xfe' + struct.pack('>H', 2 + len(SMALL_FRAME)) + SMALL_FRAME,
+}
+
+
+@pytest.mark.parametrize('odd', ODD)
+def test_odd_header_hides_no_size(tmp_path, odd):
+    """A walk that loses its way must not let any size pass."""
+    content = WHOLE['plain'][:2] + ODD[odd] + WHOLE['plain'][2:]
+    (tmp_path / 'odd.jpg').write_bytes(content)
+    assert cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR).shape == (40, 56, 3)
+    assert load(tmp_path / 'odd.jpg').shape == (40, 56, 3)
+    with pytest.raises(ValueError, match='56 x 40 pixels are over max_pixels=2,239'):
+        load(tmp_path / 'odd.jpg', max_pixels=2239)
+
+
+def test_jpeg_whose_size_nothing_tells_is_refused(tmp_path):
+    """OpenCV finds its way through a marker that Pillow does not know and the junk after it."""
+    content = WHOLE['plain'][:2] + b'\xff\x01\x00' + WHOLE['plain'][2:]
+    (tmp_path / 'odd.jpg').write_bytes(content)
+    assert cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR).shape == (40, 56, 3)
+    with pytest.raises(ValueError, match=r"odd\.jpg' is not .*no size can be found in this JPEG"):
+        load(tmp_path / 'odd.jpg')
+
+
+def test_large_jpeg_behind_a_bare_marker(tmp_path):
+    content = encode(Image.new('L', (12_000, 9_000)), 'JPEG')
+    (tmp_path / 'large.jpg').write_bytes(content[:2] + b'\xff\x01' + content[2:])
+    with pytest.raises(ValueError, match='12,000 x 9,000 pixels are over max_pixels=89,478,485'):
+        load(tmp_path / 'large.jpg')
 
 
 def test_name_reaches_the_main_process(tmp_path, pixels):

@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmengine.optim import LinearLR
 from mmengine.registry import PARAM_SCHEDULERS as MMENGINE_PARAM_SCHEDULERS
 
 from mmspt.engine.schedulers import WarmupCosineLR
@@ -114,3 +115,31 @@ def test_end_is_needed(converted):
     recipe = {key: value for key, value in RECIPE.items() if key != 'end'} | dict(convert_to_iter_based=converted)
     with pytest.raises(ValueError, match='set `end` to the number of epochs'):
         PARAM_SCHEDULERS.build(recipe, default_args=dict(optimizer=make_optimizer(5e-2), epoch_length=4))
+
+
+def test_resumed_before_its_turn():
+    """A schedule that begins later leaves the rate to the one whose turn it is."""
+    def build():
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.)
+        return optimizer, [LinearLR(optimizer, start_factor=.1, begin=0, end=5, by_epoch=False),
+                           WarmupCosineLR(optimizer, warmup=1, begin=5, end=12, by_epoch=False)]
+
+    def run(optimizer, schedulers, steps):
+        rates = []
+        for _ in range(steps):
+            optimizer.step()
+            for scheduler in schedulers:
+                scheduler.step()
+            rates.append(optimizer.param_groups[0]['lr'])
+        return rates
+
+    for cut in (2, 5, 8):
+        optimizer, schedulers = build()
+        expected = run(optimizer, schedulers, 11)
+        first, saved = build()
+        run(first, saved, cut)
+        resumed, loaded = build()
+        resumed.load_state_dict(first.state_dict())
+        for scheduler, state in zip(loaded, saved, strict=True):
+            scheduler.load_state_dict(state.state_dict())
+        assert run(resumed, loaded, 11 - cut) == pytest.approx(expected[cut:], abs=1e-12)

@@ -2,6 +2,7 @@
 import importlib
 import os
 import signal
+import time
 from types import ModuleType
 
 LOOPS = 'mmengine.runner.loops'
@@ -13,10 +14,15 @@ STAGES = {  # name: (module, attribute, the call at which the process dies, befo
     'initial prompts': (f'{HOOKS}.prompt_init_hook', 'save_prompts', 1, 'after'),
     'first step': (LOOPS, 'EpochBasedTrainLoop.run_iter', 1, 'before'),
     'mid-epoch': (LOOPS, 'EpochBasedTrainLoop.run_iter', 5, 'after'),
+    'next but one iteration': (LOOPS, 'EpochBasedTrainLoop.run_iter', 5, 'before'),
+    'iteration': (LOOPS, 'IterBasedTrainLoop.run_iter', 5, 'before'),
+    'next iteration': (LOOPS, 'EpochBasedTrainLoop.run_iter', 1, 'before'),
+    'end of an epoch': (LOOPS, 'EpochBasedTrainLoop.run_iter', 6, 'before'),
+    'next epoch': (LOOPS, 'EpochBasedTrainLoop.run_epoch', 2, 'before'),
     'in epoch 3': (LOOPS, 'EpochBasedTrainLoop.run_iter', 8, 'before'),
-    **{f'file {call} half written': ('mmspt.files', 'write_bytes', call, 'half') for call in range(1, 8)},
+    **{f'file {call} half written': ('mmspt.files', 'write_bytes', call, 'half') for call in range(1, 13)},
     'initial prompts half written': (f'{HOOKS}.prompt_init_hook', 'write_bytes', 1, 'half'),
-    'checkpoint not renamed': ('os', 'replace', 5, 'before'),
+    'checkpoint not renamed': ('os', 'replace', 6, 'before'),
     'last_checkpoint not written': ('mmengine.runner', 'Runner.save_checkpoint', 4, 'after'),
     **{f'outdated {call} not removed': (f'{HOOKS}.checkpoint_hook', '_RemoveLater.remove_outdated', call, 'before')
        for call in range(2, 9)},
@@ -56,10 +62,23 @@ def die_at(stage: str, number: int = signal.SIGKILL) -> None:
     setattr(owner, name, dying)
 
 
-def die_as(rank: int, stage: str) -> None:
-    """Kill one of several processes at a stage."""
+def take_time() -> None:
+    """Half a second for each step, so that a test can do something meanwhile."""
+    from mmengine.hooks import IterTimerHook
+
+    after = IterTimerHook.after_train_iter
+
+    def slow(*args, **kwargs):
+        time.sleep(0.5)
+        after(*args, **kwargs)
+
+    IterTimerHook.after_train_iter = slow
+
+
+def die_as(rank: int, stage: str, number: int = signal.SIGKILL) -> None:
+    """:func:`die_at` for one of several processes."""
     if os.environ['RANK'] == str(rank):
-        die_at(stage)
+        die_at(stage, number)
 
 
 def die(number: int) -> None:

@@ -135,6 +135,21 @@ def test_files_are_written_beside(tmp_path):
     assert sorted(p.name for p in tmp_path.rglob('*')) == ['folder', 'name.txt', 'new']
 
 
+def test_links_and_pipes_stay_what_they_are(tmp_path):
+    (tmp_path / 'real.txt').write_text('first')
+    (tmp_path / 'link').symlink_to(tmp_path / 'real.txt')
+    write_text(str(tmp_path / 'link'), 'second')
+    assert (tmp_path / 'link').is_symlink() and (tmp_path / 'real.txt').read_text() == 'second'
+    os.mkfifo(tmp_path / 'pipe')
+    reader = os.open(tmp_path / 'pipe', os.O_RDONLY | os.O_NONBLOCK)
+    write_bytes(str(tmp_path / 'pipe'), b'third')
+    assert os.read(reader, 10) == b'third' and (tmp_path / 'pipe').is_fifo()
+    os.close(reader)
+    long = tmp_path / f'{"x" * 250}.pth'
+    write_bytes(str(long), b'fourth')
+    assert long.read_bytes() == b'fourth'
+
+
 def test_only_unfinished_files_are_cleared(tmp_path):
     for name in ('epoch_1.pth.0123abcd.tmp', 'mine.tmp', 'epoch_1.pth', 'a.0123abcd.tmp.txt'):
         (tmp_path / name).touch()

@@ -123,6 +123,48 @@ def test_another_number_of_processes(before, after, same_batch, job, undisturbed
         assert list(rates.values())[-1] == pytest.approx(warmup_cosine(last, length, 4 * length, 0.05, 1e-8), rel=1e-9)
 
 
+@pytest.mark.slow
+def test_checkpoints_elsewhere(job, undisturbed, tmp_path):
+    """With `out_dir` and a name of one's own, killed while `last_checkpoint` is written."""
+    arguments = [job.config, '--work-dir', tmp_path / 'run', '--resume', '--cfg-options',
+                 f'default_hooks.checkpoint.out_dir={tmp_path / "elsewhere"}',
+                 'default_hooks.checkpoint.filename_tmpl=after_{}.pth']
+    for stage in ('file 7 half written', 'next epoch'):
+        code, output = train(arguments, tmp_path / 'log', die_at, stage)
+        assert code == -signal.SIGKILL, output
+    assert f"Resuming from {tmp_path / 'elsewhere' / 'run' / 'after_1.pth'}" in output
+    code, output = train(arguments, tmp_path / 'log')
+    assert code == 0, output
+    weights = CheckpointLoader.load_checkpoint(str(tmp_path / 'elsewhere' / 'run' / 'after_4.pth'))['state_dict']
+    assert all(weight.equal(weights[name]) for name, weight in undisturbed.weights.items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(('key', 'value'), [
+    ('iter', '6'), ('iter', -5), ('iter', 6.5), ('epoch', None), ('epoch', -1), ('epoch', 1 << 50),
+    ('mmspt_epoch_length', -3), ('mmspt_epoch_length', 1e-300), ('mmspt_epoch_length', '3')])
+def test_numbers_that_cannot_be(key, value, halfway, job, tmp_path):
+    checkpoint = CheckpointLoader.load_checkpoint(str(halfway / 'epoch_2.pth'))
+    checkpoint['meta'][key] = value
+    torch.save(checkpoint, tmp_path / 'odd.pth')
+    code, output = train([job.config, '--work-dir', tmp_path / 'run', '--resume', tmp_path / 'odd.pth'],
+                         tmp_path / 'log')
+    error = output.strip().splitlines()[-1]
+    assert code == 1 and 'must have counted its epochs and iterations' in error and 'odd.pth' in error, output
+
+
+def test_checkpoint_of_mmengines_own_hook(halfway, job, undisturbed, tmp_path):
+    """It does not say how long an epoch was."""
+    checkpoint = CheckpointLoader.load_checkpoint(str(halfway / 'epoch_2.pth'))
+    del checkpoint['meta']['mmspt_epoch_length']
+    torch.save(checkpoint, tmp_path / 'epoch_2.pth')
+    code, output = train([job.config, '--work-dir', tmp_path / 'run', '--resume', tmp_path / 'epoch_2.pth'],
+                         tmp_path / 'log')
+    assert code == 0, output
+    found = outcome(tmp_path / 'run').weights
+    assert all(weight.equal(found[name]) for name, weight in undisturbed.weights.items())
+
+
 def test_cut_off_checkpoint_is_passed_over(halfway, tmp_path):
     folder = tmp_path / 'run'
     shutil.copytree(halfway, folder)

@@ -1,5 +1,6 @@
 """Save checkpoints so that the last good one outlives a kill, a full disk and a diverged training."""
 import os.path as osp
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,12 +8,11 @@ from mmengine import dist
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.runner import Runner
 
-from mmspt.files import clear_unfinished
+from mmspt.files import clear_unfinished, write_text
 from mmspt.registry import HOOKS
 
 from ..disk import explain
-from ..last_checkpoint import last_good
-from ..unwrap import unwrap
+from ..finite_weights import check_finite_weights
 
 
 @HOOKS.register_module()
@@ -31,14 +31,19 @@ class CheckpointHook(MMEngineCheckpointHook):
     file_backend: Any
     best_ckpt_path: Any
     best_ckpt_path_dict: Any
-    _steps: Sequence[int] = ()  # those whose files were there before the save at hand
+    last_ckpt: Any
+    keep_ckpt_ids: Any
+    _steps: Sequence[int] = ()  # those whose files are there when a checkpoint is written
 
     def before_train(self, runner: Runner) -> None:
         """Clear away what a kill left half-written. Forget best checkpoints of another folder: the run was moved."""
         super().before_train(runner)
         self.file_backend = _RemoveLater(self.file_backend)
         if dist.is_main_process():
-            clear_unfinished(self.out_dir)
+            for folder in {self.out_dir, runner.work_dir}:
+                clear_unfinished(folder)
+        if runner.iter > 0:
+            self.last_ckpt = self._here(runner.message_hub.get_info('last_ckpt'))
         if self.save_best is None:
             return
         if len(self.key_indicators) == 1:
@@ -50,29 +55,40 @@ class CheckpointHook(MMEngineCheckpointHook):
         return path and self.file_backend.join_path(self.out_dir, osp.basename(path))
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
+        """MMEngine's, in another order: save, name it in ``last_checkpoint``, remove the outdated."""
         self._remove_outdated()  # the best before the one that was just saved, before a checkpoint forgets it
-        self._steps = list(self.keep_ckpt_ids) if self.max_keep_ckpts > 0 else []
-        self._save(runner, super()._save_checkpoint_with_step, step, meta)
+        self._steps = []
+        if self.max_keep_ckpts > 0:
+            self._steps = [kept for kept in self.keep_ckpt_ids if kept != step] + [step]
+            self.keep_ckpt_ids = deque(self._steps, self.max_keep_ckpts)
+            runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
+            for outdated in self._steps[:-self.max_keep_ckpts]:
+                self.file_backend.remove(self._path(outdated))
+        self.last_ckpt = self._path(step)
+        runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+        self._save(runner, self._write, step, meta)
+
+    def _write(self, runner: Runner, step: int, meta: dict) -> None:
+        runner.save_checkpoint(
+            self.out_dir, self.filename_tmpl.format(step), self.file_client_args, self.save_optimizer,
+            self.save_param_scheduler, meta=meta, by_epoch=self.by_epoch, backend_args=self.backend_args, **self.args)
+        if dist.is_main_process():
+            write_text(osp.join(runner.work_dir, 'last_checkpoint'), self._path(step))
+
+    def _path(self, step: int) -> str:
+        return self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(step))
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Let the checkpoint know of the outdated ones that are still there: MMEngine removes them after a kill."""
-        info = checkpoint['message_hub']['runtime_info']
-        kept = info.get('keep_ckpt_ids', [])
-        if kept:
-            info['keep_ckpt_ids'] = [step for step in self._steps if step not in kept] + list(kept)
+        if self._steps:
+            checkpoint['message_hub']['runtime_info']['keep_ckpt_ids'] = list(self._steps)
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
         self._save(runner, super()._save_best_checkpoint, metrics)
 
     def _save(self, runner: Runner, save: Any, *args: Any) -> None:
         """Look at the weights, save, and only then remove what is outdated."""
-        broken = [name for name, weight in unwrap(runner.model).named_parameters()
-                  if weight.requires_grad and not weight.isfinite().all()]
-        if broken:
-            raise FloatingPointError(
-                f'weights must be finite to be saved, but {", ".join(broken[:6])} hold NaN or infinity after iteration '
-                f'{runner.iter}: lower the learning rate (optim_wrapper.optimizer.lr) or clip gradients '
-                f'(optim_wrapper.clip_grad); {last_good(runner.work_dir)}')
+        check_finite_weights(runner)
         try:
             save(runner, *args)
         except OSError as error:

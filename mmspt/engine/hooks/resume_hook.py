@@ -1,4 +1,5 @@
 """Go on from a checkpoint as if nothing had happened."""
+import os.path as osp
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -14,6 +15,8 @@ from ..last_checkpoint import find_latest, named_checkpoint
 
 EPOCH_LENGTH = 'mmspt_epoch_length'
 VALIDATED = 'mmspt_validated'
+MOST = 1 << 40
+"""No training counts so far."""
 
 
 @HOOKS.register_module()
@@ -48,11 +51,21 @@ class ResumeHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Translate the position in a training of other epochs, before MMEngine takes it up."""
-        meta = checkpoint.get('meta', {})
-        if not runner._resume or not isinstance(runner._train_loop, EpochBasedTrainLoop) or 'epoch' not in meta:
+        if not runner._resume:
             return
-        length, epoch, done = len(runner.train_dataloader), meta['epoch'], meta['iter']
-        saved = meta.get(EPOCH_LENGTH, done / epoch if epoch else length)
+        meta = checkpoint.get('meta', {})
+        epoch, done = meta.get('epoch'), meta.get('iter')
+        if not all(type(number) is int and 0 <= number < MOST for number in (epoch, done, meta.get(EPOCH_LENGTH, 1))):
+            raise ValueError(f"a checkpoint to resume from must have counted its epochs and iterations, but "
+                             f"'{runner._load_from}' has epoch={epoch!r:.99}, iter={done!r:.99} and "
+                             f'{EPOCH_LENGTH}={meta.get(EPOCH_LENGTH)!r:.99}: it is damaged or no checkpoint of a '
+                             'training; to begin with its weights, name it in load_from without --resume')
+        if not isinstance(runner._train_loop, EpochBasedTrainLoop):
+            return
+        length = len(runner.train_dataloader)
+        # MMEngine's own says nothing of the length; one of epochs has whole ones, one of iterations may have any number
+        whole = epoch and done % epoch == 0 and not osp.basename(runner._load_from).startswith('iter_')
+        saved = meta.get(EPOCH_LENGTH) or (done // epoch if whole else 0) or length
         if saved == length:
             begun = done - epoch * length  # iterations of the epoch that was cut short
         else:
@@ -66,13 +79,12 @@ class ResumeHook(Hook):
         now = epoch * length + begun
         meta['iter'] = now
         others = []
-        states = checkpoint.get('param_schedulers', [])
-        for scheduler, state in zip(runner.param_schedulers or [], states, strict=False):
+        for scheduler, state in _pairs(runner.param_schedulers, checkpoint.get('param_schedulers')):
             if now == done or state['by_epoch']:
                 continue
             if isinstance(scheduler, WarmupCosineLR):
-                state['_global_step'] += now - state['last_step']
-                state['last_step'] = now
+                state['_global_step'] += now - done
+                state['last_step'] = max(state['_global_step'] - scheduler.begin, -1)
             else:
                 others.append(type(scheduler).__name__)
         if others:
@@ -85,8 +97,7 @@ class ResumeHook(Hook):
         moment = _moment(runner)
         if not moment or runner.val_loop is None or runner.message_hub.get_info(VALIDATED, 0) >= moment:
             return
-        if isinstance(loop, EpochBasedTrainLoop):
-            loop._decide_current_val_interval()
+        loop._decide_current_val_interval()
         end = runner.max_epochs if isinstance(loop, EpochBasedTrainLoop) else runner.max_iters
         if moment >= loop.val_begin and (moment % loop.val_interval == 0 or moment == end):
             runner.logger.info('The validation after this checkpoint is done first')
@@ -113,8 +124,17 @@ class ResumeHook(Hook):
             batch_sampler.sampler = batch_sampler.sampler.sampler
 
 
+def _pairs(schedulers: Any, states: Any) -> Iterator[tuple[Any, dict]]:
+    """Schedulers with their states: lists, or lists by the optimizers' names."""
+    if isinstance(schedulers, dict) and isinstance(states, dict):
+        for name in schedulers:
+            yield from _pairs(schedulers[name], states.get(name))
+    else:
+        yield from zip(schedulers or [], states or [], strict=False)
+
+
 class _Rest(Sampler):
-    """The indices of another sampler without the first ``start``."""
+    """The indices of another sampler without the first ``start``; MMEngine goes on counting the whole epoch's."""
 
     def __init__(self, sampler: Any, start: int) -> None:
         self.sampler, self.start = sampler, start
@@ -123,7 +143,7 @@ class _Rest(Sampler):
         return islice(iter(self.sampler), self.start, None)
 
     def __len__(self) -> int:
-        return max(len(self.sampler) - self.start, 0)
+        return len(self.sampler)
 
 
 def _can_skip(loader: Any) -> bool:

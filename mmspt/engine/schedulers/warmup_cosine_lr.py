@@ -81,6 +81,8 @@ class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
         kept = {name: value for name, value in vars(self).items()
                 if name in ('warmup', 'total', 'eta_min', 'begin', 'end', 'by_epoch')}
         super().load_state_dict({**state_dict, **kept})
+        if not self.begin <= self._global_step < self.end:  # another schedule's turn
+            return
         self._last_value = self._get_value()
         for group, value in zip(self.optimizer.param_groups, self._last_value, strict=True):
             group[self.param_name] = value

@@ -105,7 +105,7 @@ def peak_of_tensors(call: Callable[[], Any], device: torch.device) -> int:
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
             call()
     events = [event for event in profiler.profiler.kineto_results.events() if event.name() == '[memory]']
-    events.sort(key=lambda event: event.start_ns())
+    events.sort(key=lambda event: event.start_ns() if hasattr(event, 'start_ns') else event.start_us())  # torch < 2.4
     return max(accumulate(event.nbytes() for event in events), default=0)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .lloyd import flash, import_flash, lloyd
 from .threads import in_threads, num_cores, num_threads
+from .tokens import all_finite
 
 BACKENDS = ('auto', 'sklearn', 'flash', 'torch')
 # k-means++ on all tokens takes longer than Lloyd's iterations and gains about 1 % of inertia
@@ -132,7 +133,7 @@ def _draw(layers: Iterable[Tensor], num_centres: int, generator: torch.Generator
         if not 1 <= num_centres <= len(tokens):
             raise ValueError(f'the number of centres must lie between 1 and that of the tokens, got {num_centres} '
                              f'centres for {len(tokens)} tokens: take more tokens or fewer centres')
-        if not torch.stack(tokens.aminmax()).isfinite().all():  # NaN counts; no copy is made
+        if not all_finite(tokens):
             raise ValueError(f'tokens must be finite, those of layer {index} hold NaN or infinity: check the '
                              'checkpoint, and the mean and std of the data preprocessor')
         seed = int(torch.randint(2**31, (), generator=generator))

@@ -17,6 +17,7 @@ from torch import Tensor
 from mmspt.registry import TASK_UTILS
 
 from .clustering import Clusters, check_backend, kmeans
+from .tokens import all_finite
 
 
 def check_tokens(tokens: Tensor, num_prompts: int) -> None:
@@ -34,7 +35,7 @@ def check_tokens(tokens: Tensor, num_prompts: int) -> None:
     if len(tokens) < num_prompts:
         raise ValueError(f'there must be at least as many tokens as prompts, got {len(tokens)} tokens for '
                          f'{num_prompts} prompts: take more images (num_images, max_memory) or fewer prompts')
-    if not torch.stack(tokens.aminmax()).isfinite().all():  # NaN counts; no copy is made
+    if not all_finite(tokens):
         broken = len(tokens) - int(tokens.isfinite().all(dim=1).sum())
         raise ValueError(f'tokens must be finite, but {broken} of {len(tokens)} hold NaN or infinity: check the '
                          'checkpoint, and the mean and std of the data preprocessor')

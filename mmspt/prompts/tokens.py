@@ -81,6 +81,13 @@ def check_memory(num_bytes: float) -> None:
 
 
 @torch.no_grad()
+def all_finite(tokens: Tensor) -> bool:
+    """Whether tokens of any shape hold neither NaN nor infinity; but for half precision on a CPU no copy is made."""
+    if tokens.dtype == torch.float16 and tokens.device.type == 'cpu':
+        tokens = tokens.float()  # torch 2.1 has no aminmax for it
+    return bool(torch.stack(tokens.aminmax()).isfinite().all())
+
+
 def collect_tokens(batches: Iterable[tuple[list[int], Tensor]],
                    patch_tokens: Callable[[Tensor, int], Iterator[Tensor]],
                    num_images: int,

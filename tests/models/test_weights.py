@@ -247,6 +247,8 @@ def test_loading_pretrained_weights_warns_of_nothing(tmp_path, monkeypatch):
         'name', 'layout'])
 @pytest.mark.parametrize('route', ['backbone', 'classifier'])
 def test_weights_of_another_network_are_refused(weights, message, route, tmp_path):
+    if weights.get('ln1.bias', torch.empty(0)).dtype == torch.float8_e5m2 and not hasattr(torch, 'uint16'):
+        pytest.skip('an older torch saves no numbers of 8 bits')
     path = str(tmp_path / 'weights.pth')
     torch.save(dict(model=weights), path)
     model = classifier()

@@ -179,23 +179,6 @@ def test_two_processes_agree(asked, job, undisturbed, tmp_path):
 
 
 @pytest.mark.slow
-def test_workers_of_a_loop_of_iterations_get_the_signal_too(job, tmp_path):
-    """MMEngine starts these before any hook is asked."""
-    folder, log = tmp_path / 'run', tmp_path / 'log'
-    config = tmp_path / 'other.py'
-    config.write_text(f"_base_ = {job.config!r}\n{OTHERS['iterations'][0]}default_hooks = dict(checkpoint=dict("
-                      "by_epoch=False, interval=100, save_best=None))\n")
-    arguments = [config, '--work-dir', folder, '--resume', '--cfg-options', 'train_dataloader.num_workers=2']
-    process = start_training(arguments, log, take_time)
-    wait_for(log, 'Iter(train)', process)
-    kill_group(process, signal.SIGTERM)
-    process.join(30)
-    assert process.exitcode == 75, log.read_text()[-3000:]
-    code, output = train(arguments, log)
-    assert code == 0, output
-
-
-@pytest.mark.slow
 def test_validations_of_unequal_length(job, tmp_path):
     """Three batches on one process and two on the other: they may only meet where both are."""
     log = tmp_path / 'log'

@@ -93,10 +93,6 @@ class PreemptionHook(Hook):
         for loop in loops:
             if isinstance(loop, BaseLoop):
                 loop.dataloader.worker_init_fn = PatientWorkers(self.signals, loop.dataloader.worker_init_fn)
-                if hasattr(loop, 'dataloader_iterator') and loop.dataloader.num_workers:
-                    # MMEngine's loop of iterations has started its workers already: others take their places
-                    loop.dataloader._iterator = None
-                    loop.dataloader_iterator = type(loop.dataloader_iterator)(loop.dataloader)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Note what need not be saved again."""

@@ -14,12 +14,14 @@ import os.path as osp
 import pickle
 import re
 import struct
+import sys
 import tempfile
 import zipfile
 from argparse import Namespace
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -32,10 +34,22 @@ from mmengine.runner import checkpoint as stock
 
 _FETCH = 'give the path of an existing file (init_cfg.checkpoint, load_from or the command line)'
 _NUMBER = re.compile(r'[<>=|]?([biufc][0-9]{1,2}|\?|[SU][0-9]{1,9})')
-_SPARE = 12 << 20  # bytes that a small file may take beyond twice its size
-_OPCODE, _OBJECT = 100, 1000  # bytes that an opcode, and one that makes an object, takes at most
+_SPARE = 14 << 20  # bytes that a small file may take beyond twice its size
+# bytes that things take at most: measured, and a quarter more
+_OPCODE, _OBJECT, _STORAGE, _CONTAINER, _ITEM, _ORDERED = 26, 400, 350, 220, 100, 140
+_NAME = 256  # bytes of a module's or object's name
 _MOST_VALUES = 2_000_000  # in containers, each counted as often as it is reached
+_DIRECTORY, _ENTRY = 2, 580  # for a byte and an entry of a zip file's directory
 _MAGIC = 0x1950a86a20f9469cfc6c  # torch.save's before 1.6
+
+
+def _show(value: Any) -> str:
+    """Say in a message: a short text or number as it is, all else by name. The repr of lists in lists may never end."""
+    if isinstance(value, (str, bytes)):
+        return repr(value[:97])
+    if value is None or isinstance(value, (int, float, complex)):  # an opcode holds at most 255 bytes
+        return f'{value!r:.99}'
+    return f'{getattr(value, "__name__", type(value).__name__):.99}'
 
 
 class _Dtype:
@@ -43,7 +57,7 @@ class _Dtype:
 
     def __init__(self, code: str, align: bool = False, copy: bool = True) -> None:
         if not isinstance(code, str) or not _NUMBER.fullmatch(code):
-            raise pickle.UnpicklingError(f'an array of dtype {code!r:.99} is not part of an MMEngine checkpoint')
+            raise pickle.UnpicklingError(f'an array of dtype {_show(code)} is not part of an MMEngine checkpoint')
         self.dtype = np.dtype(code)
 
     def __setstate__(self, state: tuple) -> None:
@@ -95,7 +109,7 @@ class _OneCycle:
     """Stand in for OneCycleParamScheduler, of which a checkpoint names static methods alone."""
 
 
-@dataclass
+@dataclass(slots=True)
 class _Storage:
     """A storage that the file holds: its name there, its bytes, and the device that it was saved from."""
     key: str
@@ -105,7 +119,7 @@ class _Storage:
     content: Any = None  # torch.UntypedStorage, once it was read
 
 
-@dataclass
+@dataclass(slots=True)
 class _Tensor:
     """Stand in for a dense tensor that lies within its storage."""
     storage: _Storage
@@ -147,8 +161,8 @@ def _rebuild_tensor(storage: _Storage, offset: int, size: tuple, stride: tuple, 
 
 def _rebuild_tensor_v3(storage: _Storage, offset: int, size: tuple, stride: tuple, requires_grad: bool, hooks: Any,
                        dtype: torch.dtype, metadata: Any = None) -> _Tensor:
-    if dtype not in _DTYPES:
-        raise pickle.UnpicklingError(f'a tensor of dtype {dtype!r:.99} is not part of an MMEngine checkpoint')
+    if not isinstance(dtype, torch.dtype) or dtype not in _DTYPES:  # tuples in tuples may be hashed for ever
+        raise pickle.UnpicklingError(f'a tensor of dtype {_show(dtype)} is not part of an MMEngine checkpoint')
     return _rebuild_tensor(storage, offset, size, stride, requires_grad, hooks, metadata, dtype)
 
 
@@ -172,7 +186,7 @@ def _no_bytes() -> bytes:
 
 def _encode(text: str, encoding: str) -> bytes:
     if encoding != 'latin1':
-        raise pickle.UnpicklingError(f'the encoding {encoding!r:.99} is not part of an MMEngine checkpoint')
+        raise pickle.UnpicklingError(f'the encoding {_show(encoding)} is not part of an MMEngine checkpoint')
     return text.encode('latin1')
 
 
@@ -194,6 +208,29 @@ def _counter(counts: dict) -> Counter:
     return Counter(counts)
 
 
+def _config_dict(content: Any = None) -> dict:
+    """Stand in for MMEngine's ConfigDict, which metainfo from a config holds."""
+    if content is not None and type(content) is not dict:
+        raise pickle.UnpicklingError('a ConfigDict must be made of a dict')
+    return {} if content is None else content
+
+
+class _Factory:
+    """Stand in for what makes a defaultdict's values: it is not called."""
+
+
+def _default_dict(factory: Any = None) -> dict:
+    return {}
+
+
+def _posix_path(*parts: str) -> PurePosixPath:
+    return PurePosixPath(*parts)
+
+
+def _windows_path(*parts: str) -> PureWindowsPath:
+    return PureWindowsPath(*parts)
+
+
 def _set(items: list) -> set:
     return set(_check_keys(items))
 
@@ -203,7 +240,9 @@ def _size(sizes: tuple) -> torch.Size:
 
 
 def _device(kind: str, index: int | None = None) -> torch.device:
-    return torch.device(str(kind) if index is None else f'{kind}:{index}')
+    if not isinstance(kind, str) or not isinstance(index, (int, type(None))):
+        raise pickle.UnpicklingError('a device must have a name and a number')
+    return torch.device(kind if index is None else f'{kind}:{index}')
 
 
 def _method(cls: type, name: str) -> Any:
@@ -212,7 +251,7 @@ def _method(cls: type, name: str) -> Any:
         return None  # the class has its methods
     if cls is _OneCycle and name in ('_annealing_cos', '_annealing_linear'):
         return getattr(OneCycleParamScheduler, name)
-    raise pickle.UnpicklingError(f'getattr({cls!r:.99}, {name!r:.99}) is not part of an MMEngine checkpoint')
+    raise pickle.UnpicklingError(f'getattr({_show(cls)}, {_show(name)}) is not part of an MMEngine checkpoint')
 
 
 _NUMERIC = r'torch\.(bool|bfloat16|(float|complex|u?int)(8|16|32|64|128)(_e\w+)?)'
@@ -231,12 +270,18 @@ ALLOWED: dict[str, Any] = {
     'builtins.set': _set,
     'collections.Counter': _counter,
     'collections.OrderedDict': _ordered_dict,
+    'collections.defaultdict': _default_dict,
+    **{f'builtins.{name}': _Factory for name in ('bool', 'dict', 'float', 'int', 'list', 'str', 'tuple')},
+    'mmengine.config.config.ConfigDict': _config_dict,
     'mmengine.logging.history_buffer.HistoryBuffer': _Buffer,
     'mmengine.optim.scheduler.param_scheduler.OneCycleParamScheduler': _OneCycle,
     'numpy.dtype': _Dtype,
     'numpy.ndarray': _Array,
     **{f'{core}.multiarray._reconstruct': _reconstruct for core in ('numpy.core', 'numpy._core')},
     **{f'{core}.multiarray.scalar': _scalar for core in ('numpy.core', 'numpy._core')},
+    **{f'{module}.{name}': path for module in ('pathlib', 'pathlib._local') for name, path in dict(
+        PosixPath=_posix_path, PurePosixPath=_posix_path, WindowsPath=_windows_path,
+        PureWindowsPath=_windows_path).items()},
     'torch.Size': _size,
     'torch.device': _device,
     'torch._utils._rebuild_tensor': _rebuild_tensor,
@@ -250,15 +295,21 @@ ALLOWED: dict[str, Any] = {
     **{str(dtype): dtype for dtype in _DTYPES},
 }
 _CALLED = {_encode, _no_bytes, complex, _method, _set, _counter, _ordered_dict, _Dtype, _reconstruct, _scalar, _size,
-           _device, _rebuild_tensor, _rebuild_tensor_v3, _rebuild_parameter}
+           _device, _config_dict, _default_dict, _posix_path, _windows_path, _rebuild_tensor, _rebuild_tensor_v3,
+           _rebuild_parameter}
 _OPCODES = b''.join((
     pickle.PROTO, pickle.STOP, pickle.MARK, pickle.NONE, pickle.NEWTRUE, pickle.NEWFALSE, pickle.BININT, pickle.BININT1,
     pickle.BININT2, pickle.LONG1, pickle.BINFLOAT, pickle.BINUNICODE, pickle.SHORT_BINSTRING, pickle.EMPTY_LIST,
     pickle.EMPTY_DICT, pickle.EMPTY_TUPLE, pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3, pickle.BINPUT,
     pickle.LONG_BINPUT, pickle.BINGET, pickle.LONG_BINGET, pickle.GLOBAL, pickle.REDUCE, pickle.NEWOBJ, pickle.BUILD,
     pickle.SETITEM, pickle.SETITEMS, pickle.APPEND, pickle.APPENDS, pickle.BINPERSID))
-_COSTS = {pickle.LONG_BINPUT: 200, pickle.BINUNICODE: 160, pickle.LONG1: 130} | dict.fromkeys((
-    pickle.EMPTY_LIST, pickle.EMPTY_DICT, pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3), 500)
+_COSTS = {pickle.BINPUT: 0, pickle.LONG_BINPUT: 10, pickle.BINUNICODE: 45, pickle.SHORT_BINSTRING: 45, pickle.LONG1: 90,
+          pickle.BININT: 65, pickle.BININT2: 65, pickle.BINFLOAT: 65, pickle.MARK: 90, pickle.EMPTY_LIST: 100,
+          pickle.EMPTY_DICT: 110} | dict.fromkeys((pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3), 90)
+# what a call takes: for the object, and for each item of its arguments
+_CALLS = {_rebuild_tensor: (560, 16), _rebuild_tensor_v3: (560, 16), _rebuild_parameter: (560, 16),
+          _ordered_dict: (250, 200), _set: (320, 100), _reconstruct: (1000, 100), _config_dict: (0, 0),
+          _default_dict: (110, 0)}
 _PythonUnpickler: Any = pickle._Unpickler
 
 
@@ -290,6 +341,7 @@ class _Reader(_PythonUnpickler):
     def __init__(self, file: BinaryIO, account: _Account, storages: dict[str, _Storage]) -> None:
         super().__init__(file, encoding='utf-8')
         self.read, self.readline = file.read, file.readline
+        self.memo: list = []
         self.account = account
         self.storages = storages
 
@@ -311,25 +363,54 @@ class _Reader(_PythonUnpickler):
                 return stop.value
 
     def load_binunicode(self) -> None:
-        length, = struct.unpack('<I', self.read(4))
+        self._load_text(struct.unpack('<I', self.read(4))[0])
+
+    def load_short_binstring(self) -> None:  # of Python 2
+        self._load_text(self.read(1)[0])
+
+    def _load_text(self, length: int) -> None:
         if length > self.account.size:
             raise EOFError('the file ends within a text')
+        self.account.charge(2 * length)
         raw = self.read(length)
-        wide = length > 1024 and max(raw, default=0) > 0xc3  # more than Latin-1: up to four bytes a character
-        self.account.charge(6 * length if wide else length)
-        self.append(str(raw, 'utf-8'))
+        # while it is decoded, the bytes, the beginning in one byte a character and the whole in 1, 2 or 4 of them
+        highest = 0 if raw.isascii() else max(raw)
+        extra = (0 if not highest else 1 if highest < 0xc4 else 2 if highest < 0xf0 else 4) * length
+        self.account.charge(extra)
+        value = str(raw, 'utf-8')
+        self.account.charge(sys.getsizeof(value) - 2 * length - extra)
+        self.append(value)
+
+    def load_global(self) -> None:
+        lines = self.readline(_NAME), self.readline(_NAME)
+        if not all(line.endswith(b'\n') for line in lines):
+            raise pickle.UnpicklingError(f'a name must be a line of less than {_NAME} bytes')
+        self.append(self.find_class(*(str(line[:-1], 'utf-8') for line in lines)))
+
+    def load_binput(self) -> None:
+        self._put(self.read(1)[0])
+
+    def load_long_binput(self) -> None:
+        self._put(struct.unpack('<I', self.read(4))[0])
+
+    def _put(self, index: int) -> None:
+        """Keep the last value for later. torch.save counts up; a list takes a tenth of a dict."""
+        if index > len(self.memo) + 1:  # Python 2 begins with 1
+            raise pickle.UnpicklingError('what is kept for later must be numbered in order')
+        self.memo += [None] * (index + 1 - len(self.memo))
+        self.memo[index] = self.stack[-1]
 
     def load_reduce(self) -> None:
         args, function = self.stack.pop(), self.stack[-1]
         if type(args) is not tuple or not any(function is called for called in _CALLED):
-            raise pickle.UnpicklingError(f'a call of {function!r:.99} is not part of an MMEngine checkpoint')
-        self._charge(args)
+            raise pickle.UnpicklingError(f'a call of {_show(function)} is not part of an MMEngine checkpoint')
+        self._charge(args, *_CALLS.get(function, (_OBJECT, 2 * _ITEM)))
         self.stack[-1] = function(*args)
 
     def load_newobj(self) -> None:
         args, cls = self.stack.pop(), self.stack[-1]
         if cls not in (_Buffer, Namespace) or args != ():
-            raise pickle.UnpicklingError(f'an object of {cls!r:.99} is not part of an MMEngine checkpoint')
+            raise pickle.UnpicklingError(f'an object of {_show(cls)} is not part of an MMEngine checkpoint')
         self._charge(())
         self.stack[-1] = cls()
 
@@ -344,13 +425,17 @@ class _Reader(_PythonUnpickler):
         elif type(value) in (_Array, _Dtype, _Buffer):
             value.__setstate__(state)
         else:
-            raise pickle.UnpicklingError(f'a state for {value!r:.99} is not part of an MMEngine checkpoint')
+            raise pickle.UnpicklingError(f'a state for {_show(value)} is not part of an MMEngine checkpoint')
         self._charge(state.values() if isinstance(state, dict) else state)
 
-    def _charge(self, parts: Any) -> None:
-        self.account.charge(_OBJECT + _OPCODE * len(parts))
-        self.account.charge(sum(len(part) * (1 if isinstance(part, (str, bytes)) else _OPCODE)
+    def _charge(self, parts: Any, fixed: int = _OBJECT, item: int = _ITEM) -> None:
+        self.account.charge(fixed + 16 * len(parts))
+        self.account.charge(sum(len(part) * (1 if isinstance(part, (str, bytes)) else item)
                                 for part in parts if hasattr(part, '__len__')))
+
+    def pop_mark(self) -> list:
+        self.account.charge(-60)  # of what a mark costs, since it is gone
+        return super().pop_mark()
 
     def load_setitem(self) -> None:
         self._set_items([self.stack.pop(-2), self.stack.pop()])
@@ -361,6 +446,7 @@ class _Reader(_PythonUnpickler):
     def _set_items(self, items: list) -> None:
         if type(self.stack[-1]) not in (dict, OrderedDict, Counter):
             raise pickle.UnpicklingError('items go into dicts alone')
+        self.account.charge(len(items) // 2 * (_ORDERED if type(self.stack[-1]) is OrderedDict else _ITEM))
         for key, value in zip(_check_keys(items[::2]), items[1::2], strict=True):
             self.stack[-1][key] = value  # update() of a Counter would count
 
@@ -383,11 +469,11 @@ class _Reader(_PythonUnpickler):
             raise pickle.UnpicklingError(f'{module}.{name}'[:200]) from None
 
     def persistent_load(self, pid: Any) -> _Storage:
-        self._charge(())
+        self._charge((), _STORAGE)
         kind, dtype, key, location, numel, *view = pid
         if kind != 'storage' or not isinstance(key, str) or not isinstance(location, str) or location == 'meta' or \
                 not isinstance(dtype, torch.dtype) or type(numel) is not int or numel < 0 or view not in ([], [None]):
-            raise pickle.UnpicklingError(f'a storage {pid!r:.99} is not part of an MMEngine checkpoint')
+            raise pickle.UnpicklingError(f'such a storage ({_show(key)}) is not part of an MMEngine checkpoint')
         storage = _Storage(key, numel * torch.empty(0, dtype=dtype).element_size(), location, dtype)
         known = self.storages.get(key)
         if known is None:
@@ -402,7 +488,9 @@ class _Reader(_PythonUnpickler):
         return known
 
     dispatch.update({
-        pickle.BINUNICODE[0]: load_binunicode, pickle.REDUCE[0]: load_reduce, pickle.NEWOBJ[0]: load_newobj,
+        pickle.BINUNICODE[0]: load_binunicode, pickle.SHORT_BINSTRING[0]: load_short_binstring,
+        pickle.GLOBAL[0]: load_global, pickle.BINPUT[0]: load_binput, pickle.LONG_BINPUT[0]: load_long_binput,
+        pickle.REDUCE[0]: load_reduce, pickle.NEWOBJ[0]: load_newobj,
         pickle.BUILD[0]: load_build, pickle.SETITEM[0]: load_setitem, pickle.SETITEMS[0]: load_setitems,
         pickle.APPEND[0]: load_append, pickle.APPENDS[0]: load_appends})
 
@@ -416,7 +504,8 @@ def _metadata(modules: dict) -> OrderedDict:
 class _Tree:
     """Put values where their stand-ins are. What was shared stays shared; what contains itself is refused."""
 
-    def __init__(self) -> None:
+    def __init__(self, account: _Account) -> None:
+        self.account = account
         self.known: dict[int, Any] = {}  # id -> (stand-in, value, how many values it unfolds to)
 
     def finish(self, value: Any) -> Any:
@@ -435,6 +524,7 @@ class _Tree:
             if known is None:
                 raise pickle.UnpicklingError('a container that contains itself is not part of a checkpoint')
             return known[1:]
+        self.account.charge(_CONTAINER)
         self.known[id(value)] = None
         result, items = value, 1
         if stands_in:
@@ -455,12 +545,15 @@ class _Tree:
         return result, items
 
     def _all(self, values: Any) -> tuple[list, int]:
-        finished = [self._finish(value) for value in values]
-        items = 1 + sum(count for _, count in finished)
-        if items > _MOST_VALUES:
-            raise pickle.UnpicklingError(f'containers must hold at most {_MOST_VALUES:,} values, each counted as often '
-                                         'as it is reached')
-        return [value for value, _ in finished], items
+        finished, items = [], 1
+        for value in values:
+            made, count = self._finish(value)
+            finished.append(made)
+            items += count
+            if items > _MOST_VALUES:
+                raise pickle.UnpicklingError(f'containers must hold at most {_MOST_VALUES:,} values, each counted as '
+                                             'often as it is reached')
+        return finished, items
 
 
 def _fill(storage: _Storage, file: BinaryIO, restore: Callable) -> None:
@@ -476,16 +569,20 @@ def _fill(storage: _Storage, file: BinaryIO, restore: Callable) -> None:
 
 def _read_zip(file: BinaryIO, account: _Account, restore: Callable) -> Any:
     """Read what torch.save writes since 1.6: data.pkl, and each storage as an entry, none of them compressed."""
-    file.seek(-22, io.SEEK_END)
-    end = file.read()
+    file.seek(-min(98, account.size), io.SEEK_END)
+    record, locator, end = file.read(56), file.read(20), file.read()
     if end[:4] != b'PK\5\6' or end[20:] != b'\0\0':
         raise zipfile.BadZipFile('the directory at its end is missing')
-    size = int.from_bytes(end[12:16], 'little')
-    if size == 0xffffffff:  # of more than 65,535 entries or 4 GiB: what stands before says the size
-        file.seek(-42, io.SEEK_END)
-        file.seek(int.from_bytes(file.read(20)[8:16], 'little') + 40)
-        size = int.from_bytes(file.read(8), 'little')
-    account.charge(15 * size)  # an entry of 46 bytes and a name makes an object
+    size, begin = int.from_bytes(end[12:16], 'little'), account.size - 22
+    if locator[:4] == b'PK\6\7':  # of the record that zipfile believes rather than the end
+        size, begin = int.from_bytes(record[40:48], 'little'), account.size - 98
+        if record[:4] != b'PK\6\6' or int.from_bytes(locator[8:16], 'little') != begin:
+            raise zipfile.BadZipFile('the directory at its end is not where it says')
+    if size > begin:
+        raise zipfile.BadZipFile('the directory at its end is longer than the file')
+    account.charge(_DIRECTORY * size)
+    file.seek(begin - size)
+    account.charge(_ENTRY * file.read(size).count(b'PK\1\2'))
     with zipfile.ZipFile(file) as archive:
         entries = sorted(archive.infolist(), key=lambda entry: entry.header_offset)
         ends = [entry.header_offset + 30 + entry.compress_size for entry in entries]
@@ -510,7 +607,7 @@ def _read_zip(file: BinaryIO, account: _Account, restore: Callable) -> Any:
         for storage in storages.values():
             with archive.open(f'{folder}/data/{storage.key}') as stored:
                 if names[f'{folder}/data/{storage.key}'].file_size != storage.nbytes:
-                    raise pickle.UnpicklingError(f'storage {storage.key!r:.99} must have as many bytes as its tensors '
+                    raise pickle.UnpicklingError(f'storage {_show(storage.key)} must have as many bytes as its tensors '
                                                  f'say ({storage.nbytes:,})')
                 _fill(storage, stored, restore)  # type: ignore[arg-type]
     return content
@@ -528,13 +625,13 @@ def _read_legacy(file: BinaryIO, account: _Account, restore: Callable) -> Any:
     if not load()['little_endian']:
         raise pickle.UnpicklingError('numbers must have their lowest byte first (little_endian)')
     content, keys = load(), load()
-    if sorted(keys) != sorted(storages):
+    if not all(isinstance(key, str) for key in keys) or sorted(keys) != sorted(storages):
         raise pickle.UnpicklingError('its storages must be those that its tensors name')
     for key in keys:
         storage = storages[key]
         numel, = struct.unpack('<q', file.read(8))
         if numel * torch.empty(0, dtype=storage.dtype).element_size() != storage.nbytes:
-            raise pickle.UnpicklingError(f'storage {key!r:.99} must have as many numbers as its tensors say')
+            raise pickle.UnpicklingError(f'storage {_show(key)} must have as many numbers as its tensors say')
         _fill(storage, file, restore)
     return content
 
@@ -549,7 +646,7 @@ def _read_torch(file: BinaryIO, account: _Account, map_location: Any) -> dict:
         content = _read_legacy(file, account, restore)
     else:
         raise ValueError(f'it begins with {start!r}')
-    return _check_content(_Tree().finish(content))
+    return _check_content(_Tree(account).finish(content))
 
 
 def _check_content(content: Any) -> dict:
@@ -565,11 +662,11 @@ def _check_content(content: Any) -> dict:
     for state in states:
         wrong = [key for key in state if not isinstance(key, str)] if isinstance(state, dict) else []
         if wrong:
-            raise ValueError(f'its keys must be text, but one is {wrong[0]!r:.99}')
+            raise ValueError(f'its keys must be text, but one is {_show(wrong[0])}')
     wrong = [key for key, value in content.get('state_dict', {}).items()
              if not isinstance(value, torch.Tensor) and not key.endswith('_extra_state')]
     if wrong:
-        raise ValueError(f"its 'state_dict' must hold tensors, but {wrong[0]!r:.99} is none")
+        raise ValueError(f"its 'state_dict' must hold tensors, but {_show(wrong[0])} is none")
     content.get('meta', {}).pop('config', None)
     return content
 

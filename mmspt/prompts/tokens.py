@@ -80,7 +80,6 @@ def check_memory(num_bytes: float) -> None:
                          '(GiB) to keep a sample of them')
 
 
-@torch.no_grad()
 def all_finite(tokens: Tensor) -> bool:
     """Whether tokens of any shape hold neither NaN nor infinity; but for half precision on a CPU no copy is made."""
     if tokens.dtype == torch.float16 and tokens.device.type == 'cpu':
@@ -88,6 +87,7 @@ def all_finite(tokens: Tensor) -> bool:
     return bool(torch.stack(tokens.aminmax()).isfinite().all())
 
 
+@torch.no_grad()
 def collect_tokens(batches: Iterable[tuple[list[int], Tensor]],
                    patch_tokens: Callable[[Tensor, int], Iterator[Tensor]],
                    num_images: int,

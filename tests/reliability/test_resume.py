@@ -165,6 +165,19 @@ def test_checkpoint_of_mmengines_own_hook(halfway, job, undisturbed, tmp_path):
     assert all(weight.equal(found[name]) for name, weight in undisturbed.weights.items())
 
 
+@pytest.mark.slow
+def test_dicts_of_the_config_in_a_checkpoint(job, tmp_path):
+    """MMEngine saves the data set's metainfo as it is configured, a ConfigDict."""
+    config = tmp_path / 'named.py'
+    config.write_text(f"_base_ = {job.config!r}\n"
+                      "train_dataloader = dict(dataset=dict(metainfo=dict(names=dict(a='x'))))\n")
+    arguments = [config, '--work-dir', tmp_path / 'run', '--resume']
+    assert train(arguments, tmp_path / 'log', die_at, 'in epoch 3')[0] == -signal.SIGKILL
+    code, output = train(arguments, tmp_path / 'log')
+    assert code == 0, output
+    assert 'Resuming from' in output and (tmp_path / 'run' / 'epoch_4.pth').exists()
+
+
 def test_cut_off_checkpoint_is_passed_over(halfway, tmp_path):
     folder = tmp_path / 'run'
     shutil.copytree(halfway, folder)

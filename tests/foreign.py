@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
+from safetensors.torch import save as safetensors_save
 
 from helpers import environment
 
@@ -126,10 +127,12 @@ from mmspt.checkpoint_files import load_from_local
 def memory(field):
     return int(next(line for line in open('/proc/self/status') if line.startswith(field)).split()[1]) * 1024
 
-load_from_local(sys.argv[1])
-for path in sys.argv[2:]:
+warm, paths = sys.argv[1:4], sys.argv[4:]
+for path in paths:
     sys.stdout.flush()
     if os.fork() == 0:
+        for path_of_kind in warm:  # what libraries hold of themselves in memory does not count
+            load_from_local(path_of_kind)
         open('/proc/self/clear_refs', 'w').write('5')  # the peak begins anew
         resource.setrlimit(resource.RLIMIT_CPU, (20, 20))
         before, start = memory('VmRSS'), time.process_time()
@@ -146,7 +149,11 @@ for path in sys.argv[2:]:
 
 def read_alone(paths: list[Path], first: Path) -> dict[str, dict]:
     """Read each file in a process of its own: name -> grown (peak, bytes), seconds and error (or None)."""
-    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', _READ, first, *paths], env=environment(),
+    legacy, tensors = first.with_name('warm_legacy.pth'), first.with_name('warm.safetensors')
+    legacy.write_bytes(saved(dict(a=torch.ones(2)), _use_new_zipfile_serialization=False))
+    tensors.write_bytes(safetensors_save(dict(a=torch.ones(2))))
+    warm = [first, legacy, tensors]
+    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', _READ, *warm, *paths], env=environment(),
                           capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return {Path(record['path']).name: record for record in map(json.loads, done.stdout.splitlines())}

@@ -56,3 +56,14 @@ def fail_in(rank: int, module: str, task: str) -> None:
             raise ZeroDivisionError(f'{task} of rank {rank} failed')
 
         setattr(importlib.import_module(f'mmspt.engine.hooks.{module}'), task, failing)
+
+
+def remove_nothing_unless_first() -> None:
+    """Let a process other than rank 0 fail if it removes a file."""
+    from mmspt.files import LocalBackend
+
+    def refused(self, path):
+        raise ZeroDivisionError(f'rank {os.environ["RANK"]} removes {path}')
+
+    if os.environ['RANK'] != '0':
+        LocalBackend.remove = refused

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from forked import train, train_ranks
 from outcomes import check_same
-from recorder import fail_in, record
+from recorder import fail_in, record, remove_nothing_unless_first
 
 STEPS = 20
 IMAGES = dict(RandomSampleInit=4, MeanPoolInit=4, MaxPoolInit=4, KMeansInit=12, UniformInit=0, NormalInit=0)
@@ -77,6 +77,13 @@ def test_rank_that_fails_ends_all(rank, module, task, name, job, tmp_path):
     assert codes == [1, 1]
     assert outputs[rank].strip().splitlines()[-1] == f'ZeroDivisionError: {task} of rank {rank} failed'
     assert f"{name} failed on another process: {{'rank {rank}': 'ZeroDivisionError" in outputs[1 - rank]
+
+
+def test_one_process_removes_files(job, tmp_path):
+    codes, outputs = train_ranks(2, [job.config, '--work-dir', tmp_path / 'run'], tmp_path / 'log',
+                                 remove_nothing_unless_first)
+    assert codes == [0, 0], outputs
+    assert [path.name for path in sorted((tmp_path / 'run').glob('epoch_*.pth'))] == ['epoch_4.pth']
 
 
 def test_same_seed_same_bits(job, undisturbed, tmp_path):

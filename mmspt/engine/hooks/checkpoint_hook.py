@@ -62,8 +62,9 @@ class CheckpointHook(MMEngineCheckpointHook):
             self._steps = [kept for kept in self.keep_ckpt_ids if kept != step] + [step]
             self.keep_ckpt_ids = deque(self._steps, self.max_keep_ckpts)
             runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
-            for outdated in self._steps[:-self.max_keep_ckpts]:
-                self.file_backend.remove(self._path(outdated))
+            if dist.is_main_process():
+                for outdated in self._steps[:-self.max_keep_ckpts]:
+                    self.file_backend.remove(self._path(outdated))
         self.last_ckpt = self._path(step)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
         self._save(runner, self._write, step, meta)
@@ -100,7 +101,8 @@ class CheckpointHook(MMEngineCheckpointHook):
     def _remove_outdated(self) -> None:
         best = [] if self.save_best is None else [self.best_ckpt_path] if len(self.key_indicators) == 1 else (
             self.best_ckpt_path_dict.values())
-        self.file_backend.remove_outdated({self.last_ckpt, *best})
+        if dist.is_main_process():
+            self.file_backend.remove_outdated({self.last_ckpt, *best})
 
 
 class _RemoveLater:

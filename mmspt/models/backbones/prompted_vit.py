@@ -29,6 +29,14 @@ class BlockInput(NamedTuple):
     """E_{i-1}, (B, N_e, D); E_0 is the output of the patch embedding without the position embedding."""
 
 
+class BlockPrompts(NamedTuple):
+    """Prompts as one block takes them in: as tokens, as keys and values, or none. (B, ...) where images differ."""
+    tokens: Tensor | None = None
+    """Where somebody reads what the block puts out in their places: (N_p, D) or (B, N_p, D)."""
+    keys_values: Tensor | None = None
+    """Where nobody does: (N_p, 2, H, d) or (B, N_p, 2, H, d), see :func:`.prompt_keys_values`."""
+
+
 def uniform_bound(patch_size: Sequence[int], embed_dims: int, in_channels: int = 3) -> float:
     """Bound v of VPT's prompts U(-v, v), the Xavier bound of the patch embedding: sqrt(6 / (3 p^2 + D)).
 
@@ -158,28 +166,36 @@ class PromptedViT(FrozenViT):
         return self.prompt_type == 'shallow' or self.concatenate or (
             block in self.out_indices and self.out_type == 'avg_featmap' and self.pool_prompts)
 
-    def _kept_keys_values(self) -> list[Tensor | None]:
-        """For each block the keys and values of its prompts, where it reads no more of them and they may be kept."""
-        kept: list[Tensor | None] = [None] * self.num_layers
+    def prepare(self, prompts: Tensor) -> list[BlockPrompts]:
+        """Turn prompts into what the blocks take in, as far as it does not depend on images.
+
+        Args:
+            prompts (Tensor): (L, N_p, D) if deep, (1, N_p, D) if shallow: of this model, or others in their stead.
+
+        Returns:
+            list[BlockPrompts]: For each block; :meth:`forward` takes it.
+        """
+        return [BlockPrompts() if i >= len(prompts) else BlockPrompts(tokens=prompts[i]) if self._reads_prompts(i) else
+                BlockPrompts(keys_values=prompt_keys_values(layer, prompts[i])) for i, layer in enumerate(self.layers)]
+
+    def _kept_prompts(self) -> Sequence[BlockPrompts | None]:
+        """What :meth:`prepare` gives, where it may be kept; else None, and the blocks turn to the parameter."""
         prompts = self.prompts
-        if prompts is None or self.prompt_drop.training or torch.is_grad_enabled() or not can_keep(prompts):
-            return kept
-        blocks = [i for i in range(len(prompts)) if not self._reads_prompts(i)]
-        if not blocks:
-            return kept
+        blocks = [] if prompts is None else [i for i in range(len(prompts)) if not self._reads_prompts(i)]
+        if prompts is None or not blocks or self.prompt_drop.training or torch.is_grad_enabled() or \
+                not can_keep(prompts):
+            return [None] * self.num_layers
         weights = [weight for i in blocks for part in (self.layers[i].ln1, self.layers[i].attn.qkv)
                    for weight in part.parameters()]
-        values = self._cache.get(
-            prompts, weights, lambda: [prompt_keys_values(self.layers[i], prompts[i]) for i in blocks])
-        for i, value in zip(blocks, values, strict=True):
-            kept[i] = value
-        return kept
+        return self._cache.get(prompts, weights, lambda: self.prepare(prompts))
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, x: Tensor, prompts: Sequence[BlockPrompts] | None = None) -> tuple[Tensor, ...]:
         """Compute features.
 
         Args:
             x (Tensor): Images, (B, 3, H, W).
+            prompts (Sequence[BlockPrompts] | None): Prompts for each block in place of the model's own, each image's
+                own where they are (B, ...). Defaults to None.
 
         Returns:
             tuple[Tensor]: One for each of ``out_indices``: 'cls_token' and 'avg_featmap' (B, D), 'featmap'
@@ -189,21 +205,20 @@ class PromptedViT(FrozenViT):
             self.check_weights()
         x, _, resolution = self._embed(x)
         n, inside = self.num_extra_tokens, 0  # prompts among the tokens, behind CLS
-        kept = self._kept_keys_values()
+        given: Sequence[BlockPrompts | None] = self._kept_prompts() if prompts is None else prompts
         last = min(max(self.out_indices), self.num_layers - 1)
         shortened = self.shortened and last in self.out_indices
         outs = []
         for i, layer in enumerate(islice(self.layers, last + 1)):
-            keys_values = kept[i]
-            x, prompts, inside = self._exchange(x, i, inside, keys_values)
+            x, own, keys_values, inside = self._exchange(x, i, inside, given[i])
             if i == last and shortened and self.out_type == 'cls_token':
-                x, inside = layer(x, prompts, 1, keys_values), 0
+                x, inside = layer(x, own, 1, keys_values), 0
             elif i == last and shortened and self.out_type == 'avg_featmap' and not self._normalizes(i):
                 first = n if self.pool_prompts else n + inside
-                outs.append(self.ln2(layer(x, prompts, None, keys_values, first)))
+                outs.append(self.ln2(layer(x, own, None, keys_values, first)))
                 break
             else:
-                x = layer(x, prompts, None, keys_values)
+                x = layer(x, own, None, keys_values)
             if self._normalizes(i):
                 x = self.ln1(x)
             if i in self.out_indices:
@@ -212,27 +227,28 @@ class PromptedViT(FrozenViT):
         return tuple(outs)
 
     def _exchange(self, x: Tensor, block: int, inside: int,
-                  keys_values: Tensor | None = None) -> tuple[Tensor, Tensor | None, int]:
+                  given: BlockPrompts | None = None) -> tuple[Tensor, Tensor | None, Tensor | None, int]:
         """Give a block its own prompts, if it has any, in place of those among its tokens.
 
         Args:
             x (Tensor): What left the block before, (B, n + inside + N_e, D).
             block (int): i - 1 of block i.
             inside (int): Number of prompts among the tokens.
-            keys_values (Tensor | None): The prompts' keys and values, if they were kept.
+            given (BlockPrompts | None): The prompts; None takes them from the parameter.
 
         Returns:
-            tuple[Tensor, Tensor | None, int]: Tokens; the prompts, where the block reads them as keys and values; the
-            number of prompts among the tokens.
+            tuple[Tensor, Tensor | None, Tensor | None, int]: Tokens; the prompts, where the block is to make keys and
+            values of them; these keys and values, where they were given; the number of prompts among the tokens.
         """
         n = self.num_extra_tokens
-        prompts = self._prompts_of(block, len(x)) if keys_values is None else None
+        keys_values = None if given is None else given.keys_values
+        prompts = self._prompts_of(block, len(x)) if given is None else given.tokens
         if prompts is not None or keys_values is not None:
             x, inside = without(x, n, inside), 0
         if prompts is not None and self._reads_prompts(block):
             x = torch.cat((x[:, :n], prompts.expand(len(x), -1, -1).to(x.dtype), x[:, n:]), dim=1)
-            prompts, inside = None, self.num_prompts
-        return x, prompts, inside
+            inside, prompts = prompts.shape[-2], None
+        return x, prompts, keys_values, inside
 
     @torch.no_grad()
     def block_inputs(self, images: Tensor) -> Iterator[BlockInput]:
@@ -254,7 +270,7 @@ class PromptedViT(FrozenViT):
         x, patches, _ = self._embed(images)
         n, inside = self.num_extra_tokens, 0
         for i, layer in enumerate(self.layers):
-            x, prompts, inside = self._exchange(x, i, inside)
+            x, prompts, _, inside = self._exchange(x, i, inside)
             read = self.prompts[i].detach() if i < len(self.prompts) else x[:, n:n + inside]
             yield BlockInput(without(x, n, inside), read, patches if i == 0 else x[:, n + inside:])
             if i + 1 < self.num_layers:

@@ -1,8 +1,11 @@
 """The prompts' keys and values, kept from one image to the next."""
 from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+
+T = TypeVar('T')
 
 
 def _state(tensor: Tensor) -> tuple:
@@ -32,9 +35,9 @@ class PromptCache:
         """Forget."""
         # one tuple, put in place at once: threads may share a model. It holds the weights, so that no new one can
         # come to lie at their address
-        self._kept: tuple[Tensor, Sequence[Tensor], tuple, list[Tensor]] | None = None
+        self._kept: tuple[Tensor, Sequence[Tensor], tuple, Any] | None = None
 
-    def get(self, prompts: Tensor, weights: Sequence[Tensor], compute: Callable[[], list[Tensor]]) -> list[Tensor]:
+    def get(self, prompts: Tensor, weights: Sequence[Tensor], compute: Callable[[], T]) -> T:
         """Return ``compute()``, or what it returned for the same prompts and weights under the same autocast.
 
         Args:

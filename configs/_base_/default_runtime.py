@@ -4,7 +4,9 @@ default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='mmspt.CheckpointHook', interval=10, max_keep_ckpts=1, save_best='auto'),
+    # save_frozen=False: checkpoints hold what was trained; the backbone is read from model.backbone.init_cfg again
+    checkpoint=dict(
+        type='mmspt.CheckpointHook', interval=10, max_keep_ckpts=1, save_best='auto', save_frozen=False),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='VisualizationHook', enable=False),
     result=dict(type='mmspt.ResultHook'),

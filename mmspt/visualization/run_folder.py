@@ -106,18 +106,17 @@ class RunFolder:
 
     @cached_property
     def model(self) -> nn.Module:
-        """The classifier with the tuned weights, in eval mode; no other weights are read.
+        """The classifier with the tuned weights, in eval mode; ``init_cfg``'s are read if the checkpoint lacks them.
 
         Raises:
             ValueError: The checkpoint is missing, or does not fit the config, or that cannot be built.
         """
         path, cfg = self.checkpoint, copy.deepcopy(self.config.model)
         cfg.setdefault('data_preprocessor', self.config.get('data_preprocessor', {}))
-        cfg.backbone.init_cfg = None
         model = self._build(MODELS, cfg, 'model')
         try:
             load_checkpoint(model, path, map_location='cpu', strict=True, logger='silent')
-        except RuntimeError as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise ValueError(f"a checkpoint must fit the run's config, but '{path}' does not ({error}): name one of "
                              f'{self.folder}/epoch_*.pth') from error
         return model.to(self.device).eval()

@@ -40,10 +40,13 @@ def patches(row):
 def expected_weights(folder, file, block):
     """(queries, keys) of a block of the concatenated network, mean over heads, from the config and the file."""
     cfg = Config.fromfile(str(next(Path(folder).glob('*.py'))))
-    cfg.model.backbone.update(concatenate=True, init_cfg=None)
+    cfg.model.backbone.update(concatenate=True)
     model = MODELS.build(cfg.model | dict(data_preprocessor=cfg.data_preprocessor, _scope_='mmpretrain'))
     newest = max(Path(folder).glob('epoch_*.pth'))
-    model.load_state_dict(torch.load(newest, map_location='cpu', weights_only=False)['state_dict'])
+    model.init_weights()
+    saved = torch.load(newest, map_location='cpu', weights_only=False)['state_dict']
+    del saved['backbone.fingerprint']
+    assert not model.load_state_dict(saved, strict=False).unexpected_keys
     backbone = model.eval().backbone
     pixels = np.asarray(Image.open(file).convert('RGB').resize((32, 32), Image.BILINEAR), dtype=np.float32)
     pixels = (pixels - np.array(cfg.data_preprocessor.mean)) / np.array(cfg.data_preprocessor.std)

@@ -12,6 +12,7 @@ from mmengine.config import Config
 from mmpretrain.models import ClsDataPreprocessor
 from safetensors.torch import load_file, save_file
 
+from helpers import golden_checkpoint
 from mmspt.visualization import RunFolder
 from mmspt.visualization.images import preprocess, to_pixels
 
@@ -67,12 +68,18 @@ def test_seed(runs, name, seed):
 
 @pytest.mark.parametrize('name', ['spt', 'linear'])
 def test_model_is_the_tuned_one(runs, name):
-    """All weights are the checkpoint's, in eval mode; linear probes have a model too."""
+    """What was tuned is the checkpoint's, the rest its backbone's; in eval mode; linear probes have a model too."""
     model = RunFolder(getattr(runs, name)).model
     saved = torch.load(os.path.join(getattr(runs, name), 'epoch_2.pth'), map_location='cpu', weights_only=False)
     own = model.state_dict()
-    assert set(own) == set(saved['state_dict']) and not any(module.training for module in model.modules())
-    assert all(torch.equal(own[key], value) for key, value in saved['state_dict'].items())
+    assert not any(module.training for module in model.modules())
+    tuned = {key: value for key, value in saved['state_dict'].items() if key != 'backbone.fingerprint'}
+    assert set(tuned) == {key for key in own if key.startswith('head.') or key == 'backbone.prompts'}
+    assert all(torch.equal(own[key], value) for key, value in tuned.items())
+    frozen = torch.load(golden_checkpoint('mae_deep'), weights_only=True)['model']
+    for ours, fairs in {'patch_embed.projection.bias': 'patch_embed.proj.bias', 'ln2.weight': 'norm.weight',
+                        'layers.3.attn.qkv.weight': 'blocks.3.attn.qkv.weight'}.items():
+        assert torch.equal(own[f'backbone.{ours}'], frozen[fairs])
 
 
 def test_a_checkpoint_of_ones_choice(runs):
@@ -109,15 +116,23 @@ def test_moved_folder(runs, copy):
         _ = run.initial_prompts
 
 
-def test_no_other_weights_are_read(copy, tmp_path):
-    """The pre-trained checkpoint may be gone."""
+@pytest.mark.parametrize('whole', [True, False])
+def test_the_backbone_is_read_only_where_the_checkpoint_lacks_it(whole, copy, tmp_path):
+    """The pre-trained checkpoint may be gone if the run's checkpoints are whole."""
     folder = copy()
+    content = torch.load(folder / 'epoch_2.pth', map_location='cpu', weights_only=False)
+    if whole:
+        torch.save(content | dict(state_dict=RunFolder(str(folder)).model.state_dict()), folder / 'epoch_2.pth')
     config = folder / 'job.py'
     text = config.read_text()
     name = Config.fromfile(config).model.backbone.init_cfg.checkpoint
     assert name in text
     config.write_text(text.replace(name, str(tmp_path / 'gone.pth')))
-    assert torch.equal(RunFolder(str(folder)).tuned_prompts, prompts_in(folder / 'epoch_2.pth'))
+    if whole:
+        assert torch.equal(RunFolder(str(folder)).tuned_prompts, content['state_dict']['backbone.prompts'])
+    else:
+        with pytest.raises(ValueError, match=r"gone\.pth' is not a file"):
+            _ = RunFolder(str(folder)).tuned_prompts
 
 
 # ---------------------------------------------------------------------------------------------- images

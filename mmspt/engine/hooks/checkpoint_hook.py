@@ -9,6 +9,7 @@ from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.runner import Runner
 
 from mmspt.files import clear_unfinished, write_text
+from mmspt.models.backbones.frozen_vit import FrozenViT
 from mmspt.registry import HOOKS
 
 from ..disk import explain
@@ -17,11 +18,19 @@ from ..finite_weights import check_finite_weights
 
 @HOOKS.register_module()
 class CheckpointHook(MMEngineCheckpointHook):
-    """MMEngine's, with the arguments of MMEngine's, which never lets go of a checkpoint before the next is whole.
+    """MMEngine's; it never lets go of a checkpoint before the next is whole, and need not save the frozen backbone.
 
     MMEngine's removes the outdated checkpoint (or the last best) first; this one after the new one was written and
     ``last_checkpoint`` names it. Trained weights that are not finite are not saved. (That a checkpoint is written
     beside and renamed is :class:`mmspt.files.LocalBackend`'s work.)
+
+    Args:
+        *args: MMEngine's.
+        save_frozen (bool): Whether checkpoints hold the frozen weights of a :class:`.FrozenViT`. False leaves them to
+            ``init_cfg``'s checkpoint, which is read, and compared by its fingerprint, when weights are loaded; while
+            the run trains, ``model.state_dict()`` is without them. What that checkpoint would not bring back is
+            saved all the same. Defaults to True.
+        **kwargs: MMEngine's.
 
     Raises:
         FloatingPointError: Trained weights hold NaN or infinity.
@@ -35,10 +44,15 @@ class CheckpointHook(MMEngineCheckpointHook):
     keep_ckpt_ids: Any
     _steps: Sequence[int] = ()  # those whose files are there when a checkpoint is written
 
+    def __init__(self, *args: Any, save_frozen: bool = True, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.save_frozen = save_frozen
+
     def before_train(self, runner: Runner) -> None:
         """Clear away what a kill left half-written. Forget best checkpoints of another folder: the run was moved."""
         super().before_train(runner)
         self.file_backend = _RemoveLater(self.file_backend)
+        self._let_save_frozen(runner, self.save_frozen)
         if dist.is_main_process():
             for folder in {self.out_dir, runner.work_dir}:
                 clear_unfinished(folder)
@@ -50,6 +64,15 @@ class CheckpointHook(MMEngineCheckpointHook):
             self.best_ckpt_path = self._here(self.best_ckpt_path)
         else:
             self.best_ckpt_path_dict = {key: self._here(path) for key, path in self.best_ckpt_path_dict.items()}
+
+    def after_run(self, runner: Runner) -> None:
+        """Let state dicts be whole again."""
+        self._let_save_frozen(runner, True)
+
+    def _let_save_frozen(self, runner: Runner, frozen: bool) -> None:
+        for module in runner.model.modules():
+            if isinstance(module, FrozenViT):
+                module.saving.frozen = frozen
 
     def _here(self, path: str | None) -> str | None:
         return path and self.file_backend.join_path(self.out_dir, osp.basename(path))

@@ -1,15 +1,35 @@
 """A Vision Transformer whose weights come from a checkpoint, all of them, and stay as they are."""
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
 from mmengine.logging import MMLogger
-from mmengine.model.weight_init import trunc_normal_
+from mmengine.model.weight_init import PretrainedInit, initialize, trunc_normal_
 from mmpretrain.models import VisionTransformer
 from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor, nn
 
+from ..fingerprint import KEY, check_mark, fingerprint, show
 from ..weights import check_fit, find_encoder, fit_position, place_final_norm, unwrap
+
+
+class Saving:
+    """Whether state dicts hold frozen weights. Copies of a model share it, such as an average of its weights.
+
+    Attributes:
+        frozen (bool): Whether they do.
+        origin (Tensor | None): Fingerprint of the frozen weights that ``init_cfg``'s checkpoint gave; None if it gave
+            not all.
+    """
+
+    def __init__(self) -> None:
+        self.frozen = True
+        self.origin: Tensor | None = None
+        self.told = False
+
+    def __deepcopy__(self, memo: dict) -> 'Saving':
+        return self
 
 
 class FrozenViT(VisionTransformer):
@@ -29,9 +49,12 @@ class FrozenViT(VisionTransformer):
     Attributes:
         learnable (tuple[str]): Names of the parameters that a subclass adds, which no pre-training knows.
         learnable_modules (tuple[str]): Names of the children that follow train and eval mode nonetheless.
+        saving (Saving): Set ``saving.frozen=False`` to leave the frozen weights out of state dicts: their
+            fingerprint stands in their stead, and they are read from ``init_cfg``'s checkpoint when such a state
+            dict is loaded. Weights that this would not bring back stay in.
 
     Raises:
-        ValueError: While loading, weights that do not fit.
+        ValueError: While loading, weights that do not fit; what was tuned on another backbone.
         RuntimeError: At the first training step, frozen weights that no checkpoint filled.
     """
     arch_zoo = {
@@ -57,8 +80,12 @@ class FrozenViT(VisionTransformer):
         self.allow_random_backbone = allow_random_backbone
         self.norm_eval = norm_eval
         self.patch_size = tuple(self.patch_embed.projection.kernel_size)
+        self.saving = Saving()
         self._filled: set[str] = set()
         self._checked = False
+        self._given: set[str] | None = None  # what init_cfg's checkpoint has filled, while it is read
+        self._mark: tuple[tuple, Tensor] | None = None  # the fingerprint, and what it was taken of
+        self._register_state_dict_hook(leave_frozen_out)
         if stop_grad_conv1:
             self.patch_embed.projection.requires_grad_(False)
         if frozen:
@@ -77,9 +104,13 @@ class FrozenViT(VisionTransformer):
             self._checked = False
         if not self._filled.intersection(self.learnable):
             self.init_learnable()
-        super(VisionTransformer, self).init_weights()
+        with self._reading_init_cfg() as given:
+            super(VisionTransformer, self).init_weights()
         if 'pos_embed' not in self._filled:
             trunc_normal_(self.pos_embed, std=0.02)
+        if given:
+            whole = self.frozen and given.issuperset(self._frozen_weights())
+            self.saving.origin = self.fingerprint() if whole else None
         trained = sum(p.numel() for p in self.parameters() if p.requires_grad)
         total = sum(p.numel() for p in self.parameters())
         MMLogger.get_current_instance().info(
@@ -116,8 +147,11 @@ class FrozenViT(VisionTransformer):
         The base class's own part, which resizes, is done by ``fit_position``; its guess of the grid fails on others
         than squares.
         """
+        mark = state_dict.pop(prefix + KEY, None)
+        if mark is not None:
+            self._restore(check_mark(mark))
         given = {key[len(prefix):]: value for key, value in state_dict.items() if key.startswith(prefix)}
-        own = self.state_dict()
+        own = self._state()
         encoder = find_encoder(given)
         if encoder is None:
             if given and not any(key in own for key in given):
@@ -125,17 +159,92 @@ class FrozenViT(VisionTransformer):
             encoder = given  # a part of our own weights, such as prompts alone
         encoder = fit_position(place_final_norm(encoder, set(own)), tuple(self.patch_embed.init_out_size),
                                self.with_cls_token, self.interpolate_mode)
+        if mark is not None and set(encoder).difference(self.learnable):
+            raise ValueError('weights must come with frozen weights or with a fingerprint in their stead, this '
+                             'checkpoint has both: use another')
         check_fit(encoder, own, self.num_layers)
         self._filled.update(encoder)
+        if self._given is not None:
+            self._given.update(encoder)
         self._checked = False
         absent = [name for name in self.learnable if name in own and name not in encoder]
         if absent and encoder:
-            MMLogger.get_current_instance().info(
-                f'The checkpoint holds no {", ".join(absent)}: they keep their initial values.')
+            if self._given is None and mark is None:
+                MMLogger.get_current_instance().info(
+                    f'The checkpoint holds no {", ".join(absent)}: they keep their initial values.')
             encoder.update({name: own[name] for name in absent})
+        if mark is not None:
+            encoder = {**own, **encoder}
         for key in given:
             del state_dict[prefix + key]
         state_dict.update({prefix + key: value for key, value in encoder.items()})
+
+    def _state(self) -> dict[str, Tensor]:
+        """Its whole state dict."""
+        state: dict[str, Tensor] = {}
+        kept, self.saving = self.saving, Saving()
+        try:
+            self.state_dict(destination=state)
+        finally:
+            self.saving = kept
+        return state
+
+    def _frozen_weights(self) -> dict[str, Tensor]:
+        return {name: value for name, value in self._state().items() if name not in self.learnable}
+
+    @contextmanager
+    def _reading_init_cfg(self) -> Iterator[set[str]]:
+        """Collect the names of the weights that are filled meanwhile."""
+        given: set[str] = set()
+        self._given = given
+        try:
+            yield given
+        finally:
+            self._given = None
+
+    def fingerprint(self) -> Tensor:
+        """Take the fingerprint of the frozen weights and of what they are computed with; the learnable do not count.
+
+        The final norm counts under one name, wherever the model reads it. While the weights stay in place, it is taken
+        once.
+
+        Returns:
+            Tensor: uint8, (32, ), see :mod:`mmspt.models.fingerprint`.
+        """
+        weights = self._frozen_weights()
+        written = tuple((weight.data_ptr(), weight._version, weight.dtype) for weight in weights.values())
+        if self._mark is None or self._mark[0] != written:
+            norms = {name for name in ('ln1', 'ln2') if f'{name}.weight' in weights}
+            if len(norms) == 1:
+                norm = norms.pop()
+                weights = {f'norm.{name[4:]}' if name.startswith(f'{norm}.') else name: weight
+                           for name, weight in weights.items()}
+            self._mark = written, fingerprint(weights, self._settings())
+        return self._mark[1]
+
+    def _settings(self) -> dict[str, Any]:
+        """What else changes the numbers: nothing that a shape tells."""
+        block, projection = self.layers[0], self.patch_embed.projection
+        return dict(
+            num_heads=block.attn.num_heads, eps=block.ln1.eps, activation=type(block.ffn.layers[0][1]).__name__,
+            stride=list(projection.stride), padding=list(projection.padding), dilation=list(projection.dilation))
+
+    def _restore(self, mark: Tensor) -> None:
+        """Fill frozen weights that were left out of a state dict, and make sure that they are the right ones."""
+        if not self._filled.issuperset(self._frozen_weights()):
+            configs = self.init_cfg if isinstance(self.init_cfg, (list, tuple)) else [self.init_cfg]
+            pretrained = [cfg for cfg in configs if cfg and cfg['type'] in ('Pretrained', PretrainedInit)]
+            if not pretrained:
+                raise ValueError(f'what was tuned on a frozen backbone needs it (fingerprint {show(mark)}), but the '
+                                 "model names none: set model.backbone.init_cfg=dict(type='Pretrained', "
+                                 'checkpoint=...) to the checkpoint that it was tuned on')
+            with self._reading_init_cfg():
+                initialize(self, pretrained)
+        own = self.fingerprint()
+        if not torch.equal(own, mark):
+            raise ValueError('what was tuned on one frozen backbone fits no other: it was tuned on that of fingerprint '
+                             f'{show(mark)}, this one has {show(own)}. Name the checkpoint that it was tuned on '
+                             '(model.backbone.init_cfg), with the same img_size')
 
     def check_weights(self) -> None:
         """Make sure that a checkpoint filled every frozen weight; if all train, that it filled all or was not there.
@@ -194,6 +303,28 @@ class FrozenViT(VisionTransformer):
         for layer in self.layers[:num_layers - 1]:
             x = layer(x)
             yield x[:, self.num_extra_tokens:]
+
+
+def leave_frozen_out(module: FrozenViT, state: dict, prefix: str, metadata: Any) -> None:
+    """Hook for state dicts: put the fingerprint in place of frozen weights that can be had again."""
+    saving = module.saving
+    if saving.frozen or saving.origin is None:
+        return
+    parameters = dict(module.named_parameters())
+    frozen = module._frozen_weights()
+    if any(name in parameters and parameters[name].requires_grad for name in frozen) or \
+            any(weight.dtype != torch.float32 for weight in frozen.values()):
+        return
+    mark = module.fingerprint()
+    if not torch.equal(mark, saving.origin):
+        if not saving.told:
+            saving.told = True
+            MMLogger.get_current_instance().warning(
+                'The frozen weights are not those of init_cfg: checkpoints hold them, too')
+        return
+    for name in frozen:
+        state.pop(prefix + name, None)
+    state[prefix + KEY] = mark
 
 
 def _without_backbone_prefix(init_cfg: Any) -> Any:

@@ -1,4 +1,5 @@
 """A Vision Transformer with prompt tokens: VPT (https://arxiv.org/abs/2203.12119), SPT (https://arxiv.org/abs/2402.02382)."""
+import copy
 import math
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -249,6 +250,30 @@ class PromptedViT(FrozenViT):
             x = torch.cat((x[:, :n], prompts.expand(len(x), -1, -1).to(x.dtype), x[:, n:]), dim=1)
             inside, prompts = prompts.shape[-2], None
         return x, prompts, keys_values, inside
+
+    def reading(self, num_prompts: int, prompt_type: str, out_type: str, final_norm: bool,
+                pool_prompts: bool) -> 'PromptedViT':
+        """The same network, weights shared, without prompts of its own, for those that :meth:`forward` is given.
+
+        Args:
+            num_prompts, prompt_type, out_type, final_norm, pool_prompts: What the other prompts were tuned with. The
+                final norm goes where they have it.
+
+        Raises:
+            ValueError: It has no final norm that they would need, or has one that they leave out.
+        """
+        vit = copy.copy(self)
+        vit._parameters, vit._modules = {**self._parameters, 'prompts': None}, dict(self._modules)
+        norms = [vit._modules.pop(name) for name in ('ln1', 'ln2') if name in vit._modules]
+        places = ['ln1'] * final_norm + ['ln2'] * (out_type == 'avg_featmap')
+        if len(norms) != len(places):
+            raise ValueError('prompts must be read by a network with as many final norms as that which they were tuned '
+                             f'on, {len(places)}, got {len(norms)}: use that backbone')
+        vit._modules.update(zip(places, norms, strict=True))
+        vit.num_prompts, vit.prompt_type, vit.pool_prompts = num_prompts, prompt_type, pool_prompts
+        vit.out_type, vit.final_norm = out_type, final_norm
+        vit.concatenate, vit.shortened = False, num_prompts > 0
+        return vit
 
     @torch.no_grad()
     def block_inputs(self, images: Tensor) -> Iterator[BlockInput]:

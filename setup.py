@@ -1,9 +1,13 @@
 """The build's only definition; pyproject.toml holds tool settings."""
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+from setuptools.command.develop import develop
 
 ROOT = Path(__file__).parent
+ZOO = ('configs', 'tools', 'model-index.yml')  # what MMEngine and mim look for in mmspt/.mim/
 
 
 def requirements(name: str) -> list[str]:
@@ -15,6 +19,46 @@ def version() -> str:
     content: dict[str, str] = {}
     exec((ROOT / 'mmspt' / 'version.py').read_text(encoding='utf-8'), content)
     return content['__version__']
+
+
+def copy_zoo(folder: Path) -> None:
+    """Copy :data:`ZOO` into a build's ``mmspt/.mim/``; what an earlier build left there goes."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for name in ZOO:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns('__pycache__', '*.py[cod]'))
+        else:
+            shutil.copy2(ROOT / name, folder / name)
+
+
+def link_zoo() -> None:
+    """Link :data:`ZOO` into the source tree's ``mmspt/.mim/``, relatively, so that the tree can be moved."""
+    folder = ROOT / 'mmspt' / '.mim'
+    folder.mkdir(exist_ok=True)
+    for name in ZOO:
+        if (folder / name).is_symlink():
+            (folder / name).unlink()
+        (folder / name).symlink_to(Path('..', '..', name))
+
+
+class BuildPy(build_py):
+    """Also of ``pip install -e`` (PEP 660), which builds with ``editable_mode``."""
+
+    def run(self) -> None:
+        super().run()
+        if getattr(self, 'editable_mode', False):  # not before setuptools 64
+            link_zoo()
+        else:
+            copy_zoo(Path(self.build_lib, 'mmspt', '.mim'))
+
+
+class Develop(develop):
+    """``setup.py develop``, which old pip and setuptools take for ``pip install -e``."""
+
+    def run(self) -> None:
+        link_zoo()
+        super().run()
 
 
 mim = requirements('mminstall')
@@ -31,6 +75,7 @@ setup(
     license='Apache License 2.0',
     packages=find_packages(include=['mmspt', 'mmspt.*']),
     package_data={'mmspt.visualization': ['*.mplstyle']},
+    cmdclass={'build_py': BuildPy, 'develop': Develop},
     python_requires='>=3.10,<3.13',
     install_requires=requirements('runtime'),
     extras_require={

@@ -1,7 +1,8 @@
 """Self-Prompt Tuning of frozen self-supervised Vision Transformers, for MMPretrain."""
-from . import repairs
+from . import repairs, zoo
 from .version import __version__
 
 repairs.apply()
+zoo.register()
 
 __all__ = ['__version__']

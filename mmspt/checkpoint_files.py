@@ -8,30 +8,37 @@ version lets a file ask for memory by a number (``bytearray(8_000_000_000)``, a 
 compares no check sum; 2.1 reads beyond a record.
 """
 import fcntl
+import hashlib
 import io
 import os
 import os.path as osp
 import pickle
 import re
+import socket
 import struct
 import sys
 import tempfile
 import zipfile
 from argparse import Namespace
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from http.client import HTTPException
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any, BinaryIO
 
 import numpy as np
-import safetensors.torch
 import torch
 from mmengine.fileio import get_file_backend
-from mmengine.logging import HistoryBuffer
+from mmengine.logging import HistoryBuffer, MMLogger
 from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 from mmengine.runner import checkpoint as stock
 
+from mmspt.public_checkpoints import PUBLIC_CHECKPOINTS
+from mmspt.safetensors_files import PACK_CARD, read_safetensors
+
+_TIMEOUT = 10  # seconds for each address of a server to answer, and for each read
 _FETCH = 'give the path of an existing file (init_cfg.checkpoint, load_from or the command line)'
 _NUMBER = re.compile(r'[<>=|]?([biufc][0-9]{1,2}|\?|[SU][0-9]{1,9})')
 _SPARE = 14 << 20  # bytes that a small file may take beyond twice its size
@@ -671,23 +678,15 @@ def _check_content(content: Any) -> dict:
     return content
 
 
-def _read_safetensors(filename: str, account: _Account, map_location: Any) -> dict:
-    with open(filename, 'rb') as file:
-        header = int.from_bytes(file.read(8), 'little')
-    if header > account.size:
-        raise ValueError(f'its header would have {header:,} bytes')
-    account.charge(25 * header)  # an entry of 60 bytes makes a tensor
-    content = safetensors.torch.load_file(filename)
-    device = map_location if isinstance(map_location, (str, torch.device)) else 'cpu'
-    # out of the map, through which a file that is written anew would change weights or end the process
-    return {key: content.pop(key).to(device, copy=True) for key in list(content)}
-
-
 def _read(filename: str, map_location: Any, name: str) -> dict:
     account = _Account(osp.getsize(filename))
     try:
         if filename.endswith('.safetensors'):
-            return _read_safetensors(filename, account, map_location)
+            tensors, metadata = read_safetensors(filename, map_location, account.charge)
+            if PACK_CARD not in metadata:
+                return tensors
+            from mmspt.packs.pack import Pack  # knows models, which `import mmspt` does without
+            return Pack.from_file(tensors, metadata).checkpoint_content()
         with open(filename, 'rb') as file:
             return _read_torch(file, account, map_location)
     except pickle.UnpicklingError as error:
@@ -705,11 +704,99 @@ def _read(filename: str, map_location: Any, name: str) -> dict:
             f'again{without}') from error
 
 
+@contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    """Bound each wait for a server, unless the program set a bound of its own; ``torch.hub`` takes no argument for it.
+    """
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds if before is None else before)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _md5(path: str) -> str:
+    digest = hashlib.md5(usedforsecurity=False)
+    with open(path, 'rb') as file:
+        while part := file.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest()
+
+
+def _hub_path(name: str, folder: str | None = None) -> str:
+    return osp.join(folder or osp.join(torch.hub.get_dir(), 'checkpoints'), name)
+
+
+def _fetch(url: str, path: str, md5: str | None = None, progress: bool = True) -> None:
+    """Fetch a file once a machine: the first process does, the others wait for it.
+
+    Raises:
+        OSError, HTTPException: It cannot be fetched or written.
+        ValueError: Its MD5 does not begin with ``md5``; it is removed.
+    """
+    os.makedirs(osp.dirname(path), exist_ok=True)
+    with open(f'{path}.lock', 'w', encoding='utf-8') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if osp.isfile(path):
+            return
+        MMLogger.get_current_instance().info(f"fetching {url} to '{path}'")
+        unchecked = path if md5 is None else f'{path}.unchecked'
+        try:
+            with _time_limit(_TIMEOUT):
+                torch.hub.download_url_to_file(url, unchecked, progress=progress)  # writes beside and renames
+            if md5 is not None:
+                found = _md5(unchecked)
+                if not found.startswith(md5):
+                    raise ValueError(f'its MD5 must begin with {md5}, but is {found}, so it was removed')
+                os.replace(unchecked, path)
+        finally:
+            if unchecked != path and osp.isfile(unchecked):
+                os.remove(unchecked)
+
+
+def find_local(filename: str) -> str:
+    """Find the file that a local path stands for.
+
+    A path that is not there, but ends with the name of a public checkpoint, stands for that checkpoint in torch's hub
+    folder; it is fetched if it is not there either.
+
+    Args:
+        filename (str): A local path.
+
+    Returns:
+        str: The path of a file that is there.
+
+    Raises:
+        FileNotFoundError: There is none, and none can be fetched; the message says what to put where.
+    """
+    filename = osp.expanduser(filename)
+    if osp.isfile(filename):
+        return filename
+    public = PUBLIC_CHECKPOINTS.get(osp.basename(filename))
+    if public is None:
+        raise FileNotFoundError(f"checkpoint '{filename}' is not a file: {_FETCH}")
+    path = _hub_path(osp.basename(filename))
+    reason = 'without a published hash it is not fetched'
+    if public.md5 is not None or osp.isfile(path):
+        try:
+            if not osp.isfile(path):
+                _fetch(public.url, path, public.md5)
+            MMLogger.get_current_instance().info(f"checkpoint '{filename}' is not a file: '{path}' takes its place")
+            return path
+        except (OSError, HTTPException, ValueError) as error:
+            reason = f'fetching it failed ({error})'
+    known = f' (its MD5 begins with {public.md5})' if public.md5 else ''
+    raise FileNotFoundError(
+        f"checkpoint '{filename}' is not a file, and {reason}: fetch {public.url}{known} elsewhere and put it at "
+        f"'{osp.abspath(filename)}'")
+
+
 def load_from_local(filename: str, map_location: Any = None) -> dict:
     """Read a checkpoint (``torch.save`` or ``.safetensors``) without running anything that it holds.
 
     Args:
-        filename (str): A local path.
+        filename (str): A local path, or that of a public checkpoint, see :func:`find_local`.
         map_location: As for :func:`torch.load`.
 
     Returns:
@@ -720,25 +807,22 @@ def load_from_local(filename: str, map_location: Any = None) -> dict:
         RuntimeError: The file is damaged or of another format, holds objects other than weights, or would take more
             memory than twice its size.
     """
-    filename = osp.expanduser(filename)
-    if not osp.isfile(filename):
-        raise FileNotFoundError(f"checkpoint '{filename}' is not a file: {_FETCH}")
+    filename = find_local(filename)
     return _read(filename, map_location, filename)
 
 
 def load_from_http(filename: str, map_location: Any = None, model_dir: str | None = None,
                    progress: bool = True) -> dict:
-    """Fetch a checkpoint once a machine into torch's hub folder, then read it as :func:`load_from_local` does."""
-    folder = model_dir or osp.join(torch.hub.get_dir(), 'checkpoints')
-    path = osp.join(folder, osp.basename(filename.split('?')[0]))
+    """Fetch a checkpoint once a machine into torch's hub folder, then read it as :func:`load_from_local` does.
+
+    What comes from the address of a public checkpoint must have its hash.
+    """
+    path = _hub_path(osp.basename(filename.split('?')[0]), model_dir)
     if not osp.isfile(path):
+        md5 = {public.url: public.md5 for public in PUBLIC_CHECKPOINTS.values()}.get(filename)
         try:
-            os.makedirs(folder, exist_ok=True)
-            with open(f'{path}.lock', 'w', encoding='utf-8') as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)  # the first process fetches, the others find the file
-                if not osp.isfile(path):
-                    torch.hub.download_url_to_file(filename, path, progress=progress)  # writes beside and renames
-        except OSError as error:
+            _fetch(filename, path, md5, progress)
+        except (OSError, HTTPException, ValueError) as error:
             raise RuntimeError(f"checkpoint '{filename}' cannot be fetched ({error}): check the network, or fetch it "
                                f"elsewhere and put it at '{path}'") from error
     return load_from_local(path, map_location)

@@ -12,6 +12,8 @@
    registry, where MMPretrain's ``train.py --amp`` looks; in float16 on a GPU it is the stock one.
 5. MMEngine's backend of local files writes over what is there, so that a kill leaves half a checkpoint. Ours, which
    writes beside and renames, takes its place.
+6. MMEngine logs a weight of another shape and goes on, so that a prompt pack on a head of other classes would leave a
+   random head. For packs this is an error; all else is loaded as ever.
 """
 import warnings
 
@@ -33,6 +35,7 @@ from mmspt.checkpoint_files import (
 )
 from mmspt.engine.optimizers import AmpOptimWrapper
 from mmspt.files import LocalBackend
+from mmspt.packs.fit import load_state_dict
 
 
 def init_cpu_distributed(cfg: Config) -> None:
@@ -51,7 +54,7 @@ def init_cpu_distributed(cfg: Config) -> None:
 
 
 def apply() -> None:
-    """Install repairs 1 and 3 to 5; called by ``import mmspt``. Repair 2 is called by the tools, before the Runner."""
+    """Install repairs 1 and 3 to 6; called by ``import mmspt``. Repair 2 is called by the tools, before the Runner."""
     warnings.filterwarnings('ignore', message='Fail to import ``MultiScaleDeformableAttention``', category=UserWarning)
     # the default runtime leaves it out on purpose, by save_dir=None
     warnings.filterwarnings('ignore', message=r'Failed to add <class .*TensorboardVisBackend', category=UserWarning)
@@ -60,6 +63,7 @@ def apply() -> None:
                              ((r'(\S+\:)?s3://', r'(\S+\:)?petrel://'), load_from_ceph)):
         CheckpointLoader.register_scheme(prefixes=prefixes, loader=loader, force=True)
     checkpoint.load_from_http = load_from_http  # torchvision://, modelzoo:// and mmcls:// call it by its name
+    checkpoint.load_state_dict = load_state_dict
     register_backend('local', LocalBackend, force=True, prefixes='')
     if OPTIM_WRAPPERS.get('AmpOptimWrapper') is MMEngineAmpOptimWrapper:  # and not another plug-in's
         OPTIM_WRAPPERS.register_module(name='AmpOptimWrapper', module=AmpOptimWrapper, force=True)

@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 from mmengine.config import Config
 
+from mmspt.checkpoint_files import find_local
 from mmspt.datasets.wrappers import leaves
+from mmspt.public_checkpoints import PUBLIC_CHECKPOINTS
 
 
 def check_config(cfg: Config, phase: str = 'train') -> None:
-    """Look at a run's files before anything is built.
+    """Look at a run's files before anything is built; fetch a public checkpoint that is not there.
 
     Args:
         cfg (Config): The run's config, ``work_dir`` set.
@@ -19,7 +21,7 @@ def check_config(cfg: Config, phase: str = 'train') -> None:
 
     Raises:
         OSError: The work directory cannot be written.
-        FileNotFoundError: A data folder or list file is missing.
+        FileNotFoundError: A data folder, list file or public checkpoint is missing.
         ValueError: A data folder is empty, or a checkpoint is not named.
     """
     check_work_dir(cfg.work_dir)
@@ -31,6 +33,16 @@ def check_config(cfg: Config, phase: str = 'train') -> None:
     if phase == 'train' and isinstance(init_cfg, dict) and init_cfg.get('checkpoint') == '':
         raise ValueError("model.backbone.init_cfg.checkpoint must name the pre-trained weights, got '': give "
                          '--cfg-options model.backbone.init_cfg.checkpoint=PATH')
+    if phase == 'train':
+        for part in init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg]:
+            check_public_checkpoint((part or {}).get('checkpoint'))
+    check_public_checkpoint(cfg.get('load_from'))
+
+
+def check_public_checkpoint(path: str | None) -> None:
+    """Raise FileNotFoundError if a public checkpoint is neither there nor can be fetched; see :func:`find_local`."""
+    if path and osp.basename(path) in PUBLIC_CHECKPOINTS and '://' not in path:
+        find_local(path)
 
 
 def check_work_dir(work_dir: str) -> None:

@@ -1,0 +1,56 @@
+"""The frozen backbone that packs share, built from its checkpoint."""
+import math
+from dataclasses import replace
+
+from mmengine.runner.checkpoint import CheckpointLoader
+from torch import Tensor
+
+from mmspt.models import PromptedViT
+from mmspt.models.weights import find_encoder
+
+from .architecture import Architecture
+
+MAX_PATCHES = 2**16
+
+
+def load_backbone(architecture: Architecture, checkpoint: str) -> PromptedViT:
+    """Build a backbone and load its checkpoint; what is built has the checkpoint's sizes, whatever a pack says.
+
+    Args:
+        architecture (Architecture): Of a pack.
+        checkpoint (str): Path or address, in any layout of :mod:`mmspt.models.weights`.
+
+    Returns:
+        PromptedViT: Frozen, in eval mode, without prompts.
+
+    Raises:
+        FileNotFoundError, RuntimeError: The checkpoint cannot be read.
+        ValueError: It is of another architecture.
+    """
+    encoder = find_encoder(CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu', logger='silent'))
+    if encoder is None:
+        raise ValueError("a backbone's checkpoint must hold a ViT in a layout that mmspt/models/weights.py lists, but "
+                         f"'{checkpoint}' does not: name the one that the pack was tuned on")
+    _check_sizes(architecture, encoder, checkpoint)
+    vit = replace(architecture, num_prompts=0).build()
+    vit.load_state_dict(encoder)
+    vit.check_weights()
+    return vit.eval()
+
+
+def _check_sizes(architecture: Architecture, encoder: dict[str, Tensor], checkpoint: str) -> None:
+    depth = len({key.split('.')[1] for key in encoder if key.startswith('layers.')})
+    projection, hidden = encoder['patch_embed.projection.weight'], encoder.get('layers.0.ffn.layers.0.0.weight')
+    found = dict(
+        embed_dims=projection.shape[0], in_channels=projection.shape[1], patch_size=tuple(projection.shape[2:]),
+        num_layers=depth, feedforward_channels=None if hidden is None else hidden.shape[0])
+    other = [f'{name} {getattr(architecture, name)} instead of {value}' for name, value in found.items()
+             if getattr(architecture, name) != value]
+    if other:
+        raise ValueError(f"a pack must be of its backbone's sizes, but it has {', '.join(other)} of '{checkpoint}': "
+                         'name the checkpoint that the pack was tuned on')
+    sides = zip(architecture.img_size, architecture.patch_size, strict=True)
+    patches = math.prod(side // patch for side, patch in sides)
+    if patches > MAX_PATCHES:
+        raise ValueError(f'a backbone must have at most {MAX_PATCHES:,} patches, got {patches:,} (img_size '
+                         f'{architecture.img_size}): the pack is damaged or hostile, use another')

@@ -1,0 +1,89 @@
+"""A pack from a tuned classifier."""
+import os.path as osp
+from collections.abc import Mapping, Sequence
+
+import mmengine
+import mmpretrain
+import torch
+from mmengine.config import Config
+from mmpretrain.models import LinearClsHead
+from torch import Tensor, nn
+
+from mmspt.datasets.wrappers import leaves
+from mmspt.models import PromptedViT
+from mmspt.version import __version__
+
+from .architecture import Architecture
+from .pack import Pack
+from .preprocessing import Preprocessing
+
+PRIVATE = ('work_dir', 'load_from', 'resume', 'launcher')
+"""What a recipe says of a run and its machine alone."""
+
+
+def make_pack(model: nn.Module, config: Config, task: str, classes: Sequence[str], metrics: Mapping[str, float],
+              dtype: torch.dtype = torch.float32) -> Pack:
+    """Take what was tuned out of a classifier.
+
+    Args:
+        model (nn.Module): An ``ImageClassifier`` of MMPretrain with a frozen :class:`mmspt.models.PromptedViT`, no neck
+            and a ``LinearClsHead``, all weights loaded.
+        config (Config): That it was tuned with.
+        task (str): Name of the task.
+        classes (Sequence[str]): Name of each class.
+        metrics (Mapping[str, float]): Name -> value, as tested.
+        dtype (torch.dtype): In which the pack keeps weights. Defaults to fp32.
+
+    Raises:
+        ValueError: The model, or its preprocessing, is of a kind that a pack cannot hold.
+    """
+    vit, head, neck = (getattr(model, part, None) for part in ('backbone', 'head', 'neck'))
+    if not isinstance(vit, PromptedViT) or not vit.frozen:
+        raise ValueError('a pack holds what was tuned on a frozen mmspt.PromptedViT, but this model has '
+                         f'{f"frozen={vit.frozen}" if isinstance(vit, PromptedViT) else type(vit).__name__}: share its '
+                         'whole checkpoint instead')
+    if type(head) is not LinearClsHead or neck is not None:
+        raise ValueError(f'a pack holds a LinearClsHead without neck, but this model has {type(head).__name__} and '
+                         f'{"no neck" if neck is None else type(neck).__name__}: share its whole checkpoint instead')
+    backbone = Architecture.from_model(vit)
+
+    def kept(weight: Tensor) -> Tensor:
+        return weight.detach().to('cpu', dtype)
+
+    return Pack(
+        task=task, classes=tuple(classes), prompts=None if vit.prompts is None else kept(vit.prompts),
+        weight=kept(model.get_parameter('head.fc.weight')), bias=kept(model.get_parameter('head.fc.bias')),
+        backbone=backbone, fingerprint=vit.fingerprint(),
+        preprocessing=_preprocessing(config, backbone.img_size),
+        checkpoint=_origin(config), recipe=_recipe(config), metrics=dict(metrics),
+        versions=dict(mmspt=__version__, torch=str(torch.__version__), mmengine=mmengine.__version__,
+                      mmpretrain=mmpretrain.__version__))
+
+
+def _preprocessing(config: Config, size: tuple[int, int]) -> Preprocessing:
+    loader = config.get('test_dataloader') or config.get('val_dataloader')
+    if loader is None:
+        raise ValueError('a pack needs the pipeline of test_dataloader, but the config has none: add one')
+    pipeline = next(iter(leaves(loader.dataset))).get('pipeline', [])
+    return Preprocessing.from_config(
+        pipeline, config.model.get('data_preprocessor') or config.get('data_preprocessor') or {}, size)
+
+
+def _origin(config: Config) -> str:
+    """Address of the backbone's checkpoint, or its file's name without the folders of this machine."""
+    checkpoint = next((cfg['checkpoint'] for cfg in _init_cfgs(config) if cfg.get('checkpoint')), '')
+    return checkpoint if '://' in checkpoint else osp.basename(checkpoint)
+
+
+def _init_cfgs(config: Config) -> list[dict]:
+    given = config.model.backbone.get('init_cfg') or []
+    return list(given) if isinstance(given, (list, tuple)) else [given]
+
+
+def _recipe(config: Config) -> str:
+    """The config's text, without what tells of this machine."""
+    public = Config({key: value for key, value in config.to_dict().items() if key not in PRIVATE})
+    for cfg in _init_cfgs(public):
+        if cfg.get('checkpoint'):
+            cfg['checkpoint'] = _origin(config)
+    return public.pretty_text

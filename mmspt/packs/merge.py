@@ -1,0 +1,45 @@
+"""A pack and its backbone, put together again."""
+from typing import Any
+
+import torch
+
+from mmspt.models import PromptedViT
+from mmspt.models.fingerprint import show
+
+from .backbone import load_backbone
+from .pack import Pack
+
+
+def check_backbone(pack: Pack, vit: PromptedViT, name: str = 'the pack') -> None:
+    """Make sure that a backbone is the one that a pack was tuned on.
+
+    Raises:
+        ValueError: It is another; the message names both fingerprints.
+    """
+    own = vit.fingerprint()
+    if not torch.equal(own, pack.fingerprint):
+        hint = f' (it names {pack.checkpoint!r})' if pack.checkpoint else ''
+        raise ValueError(f'{name} was tuned on the frozen backbone of fingerprint {show(pack.fingerprint)}, and fits '
+                         f'no other; this one has {show(own)}. Give the checkpoint that it was tuned on{hint}')
+
+
+def merge(pack: Pack, checkpoint: str) -> dict[str, Any]:
+    """Put a pack into its backbone.
+
+    Args:
+        pack (Pack): What was tuned.
+        checkpoint (str): Path or address of its backbone's checkpoint.
+
+    Returns:
+        dict: An MMPretrain checkpoint of an ``ImageClassifier``: ``state_dict`` with every weight, in the backbone's
+        precision fp32, and ``meta`` with the class names.
+
+    Raises:
+        FileNotFoundError, RuntimeError: The checkpoint cannot be read.
+        ValueError: It is another backbone.
+    """
+    vit = load_backbone(pack.backbone, checkpoint)
+    check_backbone(pack, vit)
+    weights = {f'backbone.{name}': value for name, value in vit.state_dict().items()}
+    tuned = {name: value.float() for name, value in pack.tensors().items()}
+    return dict(state_dict=weights | tuned, meta=dict(dataset_meta=dict(classes=pack.classes)))

@@ -1,0 +1,182 @@
+"""The prompt pack: what was tuned for a task, in one small file beside a backbone that everybody has."""
+import json
+import os
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from mmspt.files import write_bytes
+from mmspt.models.fingerprint import KEY as FINGERPRINT
+from mmspt.models.fingerprint import LENGTH, show
+from mmspt.safetensors_files import PACK_CARD as CARD
+from mmspt.safetensors_files import read_safetensors
+
+from .architecture import Architecture
+from .preprocessing import Preprocessing
+from .rules import Rule, check_fields, is_number, shown, text
+
+VERSION = 1
+PROMPTS, WEIGHT, BIAS = 'backbone.prompts', 'head.fc.weight', 'head.fc.bias'
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+MAX_CLASSES = 2**17
+REMEDY = 'the file is damaged or from another program: fetch it again, or export it anew'
+
+RULES = dict(
+    version=Rule(f'{VERSION}', lambda value: type(value) is int and value == VERSION),
+    task=text(200, 1),
+    classes=Rule(f'1 to {MAX_CLASSES:,} names of 1 to 1,000 characters', lambda value: (
+        isinstance(value, list) and 1 <= len(value) <= MAX_CLASSES and all(map(text(1000, 1).holds, value)))),
+    fingerprint=Rule(f'{2 * LENGTH} hexadecimal digits', lambda value: (
+        isinstance(value, str) and len(value) == 2 * LENGTH and set(value) <= set('0123456789abcdef'))),
+    checkpoint=text(1000),
+    backbone=Rule('an object', lambda value: isinstance(value, dict)),
+    preprocessing=Rule('an object', lambda value: isinstance(value, dict)),
+    recipe=text(2**20),
+    metrics=Rule('at most 100 numbers by name', lambda value: (
+        isinstance(value, dict) and len(value) <= 100
+        and all(text(200, 1).holds(name) and is_number(number) for name, number in value.items()))),
+    versions=Rule('at most 100 texts by name', lambda value: (
+        isinstance(value, dict) and len(value) <= 100
+        and all(text(200, 1).holds(part) for item in value.items() for part in item))))
+
+
+@dataclass(frozen=True)
+class Pack:
+    """What was tuned for one task, and what is needed to use it.
+
+    Args:
+        task: Its name.
+        classes: A name for each output of the head.
+        prompts: (L, N_p, D) if deep, (1, N_p, D) if shallow; None for a linear probe.
+        weight: Of the linear head, (classes, D).
+        bias: Of the linear head, (classes, ).
+        backbone: How the frozen backbone is built.
+        fingerprint: Of the frozen backbone, uint8, (32, ), see :meth:`.FrozenViT.fingerprint`.
+        preprocessing: How an image becomes the backbone's input.
+        checkpoint: File name or address of the backbone's checkpoint: a hint for people, nothing reads it.
+        recipe: Text of the config that it was tuned with: for people, nothing runs it.
+        metrics: Name -> value, as tested.
+        versions: Package -> version that it was exported with.
+
+    Raises:
+        ValueError: Parts that do not fit each other, or hold what a pack cannot.
+    """
+    task: str
+    classes: tuple[str, ...]
+    prompts: Tensor | None
+    weight: Tensor
+    bias: Tensor
+    backbone: Architecture
+    fingerprint: Tensor
+    preprocessing: Preprocessing
+    checkpoint: str = ''
+    recipe: str = ''
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_fields(self._card(), RULES, 'a pack', REMEDY)
+        classes, width = len(self.classes), self.backbone.embed_dims
+        expected = {PROMPTS: self.backbone.prompts_shape, WEIGHT: (classes, width), BIAS: (classes, )}
+        tensors = self.tensors()
+        for name, shape in expected.items():
+            tensor = tensors.get(name)
+            found = None if tensor is None else tuple(tensor.shape)
+            if found == shape:
+                continue
+            why = f'{classes} class names' if name == BIAS else f'{classes} class names and width {width}' \
+                if name == WEIGHT else 'a backbone of this depth, width, prompt_type and num_prompts'
+            raise ValueError(f"a pack's {name} must be {shape or 'absent'} for {why}, got {found or 'none'}: "
+                             f'{REMEDY}')
+        for name, tensor in tensors.items():
+            if tensor.dtype not in DTYPES or not tensor.isfinite().all():
+                raise ValueError(f"a pack's {name} must be finite numbers of {', '.join(map(str, DTYPES))}, got "
+                                 f'{tensor.dtype if tensor.dtype not in DTYPES else "NaN or infinity"}: {REMEDY}')
+        if self.preprocessing.size != self.backbone.img_size:
+            raise ValueError(f"a pack's preprocessing must end at the backbone's img_size {self.backbone.img_size}, "
+                             f'got {self.preprocessing.size}: {REMEDY}')
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The tuned weights, named as in the classifier's state dict."""
+        named = {PROMPTS: self.prompts, WEIGHT: self.weight, BIAS: self.bias}
+        return {name: tensor for name, tensor in named.items() if tensor is not None}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tuned weights."""
+        return sum(tensor.nbytes for tensor in self.tensors().values())
+
+    def _card(self) -> dict[str, Any]:
+        return dict(
+            version=VERSION, task=self.task, classes=list(self.classes), fingerprint=show(self.fingerprint),
+            checkpoint=self.checkpoint, backbone=self.backbone.to_json(), preprocessing=self.preprocessing.to_json(),
+            recipe=self.recipe, metrics=dict(self.metrics), versions=dict(self.versions))
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write it beside and rename; OSError if that fails."""
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors().items()}
+        write_bytes(os.fspath(path), safetensors.torch.save(tensors, {CARD: json.dumps(self._card())}))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> 'Pack':
+        """Read a pack.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: It is no pack, or one that is damaged or hostile.
+        """
+        name = os.fspath(path)
+        if not os.path.isfile(name):
+            raise FileNotFoundError(f"a pack must be a file, but '{name}' is none: make one with python tools/pack.py "
+                                    'export')
+        most = 2 * os.path.getsize(name) + 2**24
+
+        def charge(size: int) -> None:
+            if size > most:
+                raise ValueError(f'its header would take {size:,} bytes of memory: {REMEDY}')
+
+        try:
+            return cls.from_file(*read_safetensors(name, charge=charge))
+        except (OSError, SafetensorError, ValueError) as error:
+            raise ValueError(f"pack '{name}' is refused: {error!s:.500}") from error
+
+    @classmethod
+    def from_file(cls, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> 'Pack':
+        """Read it from a safetensors file's tensors and metadata.
+
+        Raises:
+            ValueError: They are no pack, or one that is damaged or hostile.
+        """
+        if CARD not in metadata:
+            raise ValueError(f'a pack must have {CARD} among its metadata: it is no pack, make one with '
+                             'python tools/pack.py export')
+        try:
+            card = check_fields(json.loads(metadata[CARD]), RULES, 'a pack', REMEDY)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise ValueError(f"a pack's {CARD} must be JSON, but {type(error).__name__}: {REMEDY}") from error
+        names = {PROMPTS, WEIGHT, BIAS}
+        if set(tensors) - names or not {WEIGHT, BIAS} <= set(tensors):
+            raise ValueError(f'a pack must hold {", ".join(sorted(names))}, got '
+                             f'{shown(", ".join(sorted(tensors)))}: {REMEDY}')
+        return cls(
+            task=card['task'], classes=tuple(card['classes']), prompts=tensors.get(PROMPTS), weight=tensors[WEIGHT],
+            bias=tensors[BIAS], backbone=Architecture.from_json(card['backbone']),
+            fingerprint=torch.tensor(list(bytes.fromhex(card['fingerprint'])), dtype=torch.uint8),
+            preprocessing=Preprocessing.from_json(card['preprocessing']), checkpoint=card['checkpoint'],
+            recipe=card['recipe'], metrics=card['metrics'], versions=card['versions'])
+
+    def checkpoint_content(self) -> dict[str, Any]:
+        """As MMEngine's loaders return a checkpoint: with it ``get_model`` and ``load_from`` take packs.
+
+        The fingerprint stands for the frozen weights: :class:`.FrozenViT` reads these from its ``init_cfg`` and
+        compares. ``meta`` brings the class names.
+        """
+        state = OrderedDict(self.tensors() | {f'backbone.{FINGERPRINT}': self.fingerprint})
+        state._metadata = {'': {CARD: True}}  # type: ignore[attr-defined]
+        return dict(state_dict=state, meta=dict(dataset_meta=dict(classes=self.classes)))

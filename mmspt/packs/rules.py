@@ -1,0 +1,58 @@
+"""Rules for what a file from a stranger may say."""
+import math
+import reprlib
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+
+class Rule(NamedTuple):
+    """What a value must be, in words and as a test."""
+    text: str
+    holds: Callable[[Any], bool]
+
+
+def whole(least: int, most: int) -> Rule:
+    """Whole numbers."""
+    return Rule(f'a whole number from {least:,} to {most:,}',
+                lambda value: type(value) is int and least <= value <= most)
+
+
+def one_of(*choices: str) -> Rule:
+    """One of several words."""
+    return Rule(f'one of {", ".join(choices)}', lambda value: isinstance(value, str) and value in choices)
+
+
+def text(most: int, least: int = 0) -> Rule:
+    """Text of so many characters that can be written as UTF-8."""
+    return Rule(f'text of {least:,} to {most:,} characters', lambda value: (
+        isinstance(value, str) and least <= len(value) <= most and not any('\ud800' <= c < '\ue000' for c in value)))
+
+
+BOOL = Rule('true or false', lambda value: type(value) is bool)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a finite number that fp64 can hold."""
+    return type(value) in (int, float) and abs(value) <= 1e300 and math.isfinite(value)
+
+
+def shown(value: Any) -> str:
+    """Write a value in at most 100 characters."""
+    return reprlib.repr(value)[:100]
+
+
+def check_fields(content: Any, rules: Mapping[str, Rule], what: str, remedy: str) -> dict[str, Any]:
+    """Return a JSON object's fields if they are those of the rules and hold them.
+
+    Raises:
+        ValueError: Something is missing, unknown or against its rule.
+    """
+    if not isinstance(content, dict):
+        raise ValueError(f'{what} must be an object, got {shown(content)}: {remedy}')
+    for wrong, names in (('must have', set(rules) - set(content)), ('knows no', set(content) - set(rules))):
+        if names:
+            raise ValueError(f'{what} {wrong} {shown(", ".join(sorted(map(str, names))))}: {remedy}')
+    for name, rule in rules.items():
+        if not rule.holds(content[name]):
+            raise ValueError(f"{what}'s {name} must be {rule.text}, got {shown(content[name])}: {remedy}")
+    return content

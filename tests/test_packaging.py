@@ -1,0 +1,96 @@
+"""What an installation holds: the zoo once, copied; links in editable mode; nothing left in the source tree."""
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+
+import pytest
+
+from helpers import ROOT, environment
+
+FILES = ('setup.py', 'pyproject.toml', 'MANIFEST.in', 'README.md', 'LICENSE', 'model-index.yml')
+FOLDERS = ('configs', 'tools', 'requirements', 'mmspt')
+
+
+@pytest.fixture
+def source(tmp_path):
+    """A copy of what a build reads, with what running leaves behind."""
+    folder = tmp_path / 'source'
+    folder.mkdir()
+    for name in FILES:
+        shutil.copy(ROOT / name, folder)
+    for name in FOLDERS:
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns('.mim', '__pycache__'))
+    for name in ('configs/spt', 'tools', 'mmspt'):
+        (folder / name / '__pycache__').mkdir()
+        (folder / name / '__pycache__' / 'stale.cpython-311.pyc').write_bytes(b'')
+    return folder
+
+
+def build(source, hook, target):
+    """Call a hook of the build backend (PEP 517, PEP 660), as pip does, and return the file that it made."""
+    target.mkdir()
+    code = f'import setuptools.build_meta as backend; print(backend.{hook}({str(target)!r}))'
+    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], cwd=source, env=environment(),
+                          capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return target / done.stdout.splitlines()[-1]
+
+
+def expected():
+    """Every file of the repository that belongs into ``.mim``."""
+    found = [path for name in ('configs', 'tools') for path in (ROOT / name).rglob('*')]
+    return {str(path.relative_to(ROOT)) for path in found if path.is_file() and '__pycache__' not in path.parts} | {
+        'model-index.yml'}
+
+
+def in_mim(names):
+    return [name.removeprefix('mmspt/.mim/') for name in names if name.startswith('mmspt/.mim/')]
+
+
+def test_a_wheel_holds_the_zoo_once(source, tmp_path):
+    (source / 'build' / 'lib' / 'mmspt' / '.mim').mkdir(parents=True)
+    (source / 'build' / 'lib' / 'mmspt' / '.mim' / 'stale.py').write_text('')
+    names = zipfile.ZipFile(build(source, 'build_wheel', tmp_path / 'wheel')).namelist()
+    zoo = in_mim(names)
+    assert set(zoo) == expected() and len(zoo) == len(set(zoo))
+    assert 'configs/pretrain/vit-xs_mae_digits.safetensors' in zoo
+    assert {name.split('/')[0] for name in names} == {'mmspt', names[-1].split('/')[0]}
+    assert not (source / 'mmspt' / '.mim').exists()
+
+
+def test_a_source_distribution_builds_the_same(source, tmp_path):
+    with tarfile.open(build(source, 'build_sdist', tmp_path / 'sdist')) as archive:
+        archive.extractall(tmp_path / 'unpacked')
+    unpacked, = (tmp_path / 'unpacked').iterdir()
+    assert not list(unpacked.rglob('*.pyc')) and not list(unpacked.rglob('.mim'))
+    names = zipfile.ZipFile(build(unpacked, 'build_wheel', tmp_path / 'wheel')).namelist()
+    assert set(in_mim(names)) == expected()
+
+
+@pytest.mark.parametrize('again', [False, True])
+def test_editable_links(source, tmp_path, again):
+    if again:
+        build(source, 'build_editable', tmp_path / 'first')
+    names = zipfile.ZipFile(build(source, 'build_editable', tmp_path / 'editable')).namelist()
+    assert in_mim(names) == []
+    links = {path.name: str(path.readlink()) for path in (source / 'mmspt' / '.mim').iterdir()}
+    assert links == {name: f'../../{name}' for name in ('configs', 'tools', 'model-index.yml')}
+    assert (source / 'mmspt' / '.mim' / 'configs' / 'spt' / 'metafile.yml').is_file()
+
+
+def test_a_wheel_of_an_editable_tree_has_files_not_links(source, tmp_path):
+    build(source, 'build_editable', tmp_path / 'editable')
+    archive = zipfile.ZipFile(build(source, 'build_wheel', tmp_path / 'wheel'))
+    assert set(in_mim(archive.namelist())) == expected()
+    assert archive.read('mmspt/.mim/model-index.yml') == (ROOT / 'model-index.yml').read_bytes()
+
+
+def test_develop_links(source):
+    """``setup.py develop`` of setuptools before 80, which pip without PEP 660 calls; later it is pip itself."""
+    code = 'import sys, setuptools.command.develop as d; d.develop.run = lambda self: None; ' \
+        'sys.argv = ["setup.py", "-q", "develop"]; exec(compile(open("setup.py").read(), "setup.py", "exec"))'
+    subprocess.run([sys.executable, '-W', 'ignore', '-c', f'__file__ = "setup.py"; {code}'], cwd=source,
+                   env=environment(), check=True, capture_output=True)
+    assert (source / 'mmspt' / '.mim' / 'tools' / 'train.py').is_file()

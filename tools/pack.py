@@ -1,0 +1,167 @@
+#!/usr/bin/env python
+"""Prompt packs: a tuned model as one small file, beside a backbone that everybody has."""
+import argparse
+import io
+import os
+import os.path as osp
+import re
+import sys
+
+import torch
+from mmengine.logging import MMLogger
+from mmengine.runner.checkpoint import CheckpointLoader
+from rich.console import Console
+from rich.table import Table
+
+from mmspt.evaluation import FILE_NAME, read_result
+from mmspt.files import write_bytes
+from mmspt.models.fingerprint import show
+from mmspt.packs.backbone import load_backbone
+from mmspt.packs.make import make_pack
+from mmspt.packs.merge import check_backbone, merge
+from mmspt.packs.pack import DTYPES, Pack
+from mmspt.visualization.run_folder import RunFolder
+
+PRECISIONS = {str(dtype).removeprefix('torch.'): dtype for dtype in DTYPES}
+console = Console(highlight=False, soft_wrap=True)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    commands = parser.add_subparsers(dest='command', required=True)
+
+    command = commands.add_parser('export', help='make a pack of a training')
+    command.add_argument('source', help="a training's work directory (its newest epoch_*.pth counts), or a checkpoint "
+                         'in one')
+    command.add_argument('--out', help='file to write; TASK.safetensors in the work directory by default')
+    command.add_argument('--task', help='name of the task; by default that of its data set')
+    command.add_argument('--classes', help='text file with a class name a line, where the data set has none')
+    command.add_argument('--dtype', choices=PRECISIONS, default='float32', help='precision of the file')
+    command.set_defaults(run=export)
+
+    command = commands.add_parser('inspect', help='say what packs hold')
+    command.add_argument('packs', nargs='+')
+    command.add_argument('--recipe', action='store_true', help='and the config that each was tuned with')
+    command.set_defaults(run=inspect)
+
+    command = commands.add_parser('verify', help='check packs, and whether a backbone is theirs')
+    command.add_argument('packs', nargs='+')
+    command.add_argument('--backbone', help="the backbone's checkpoint: path or address")
+    command.set_defaults(run=verify)
+
+    command = commands.add_parser('merge', help='put a pack and its backbone together: a checkpoint of MMPretrain')
+    command.add_argument('pack')
+    command.add_argument('out', help='file to write (.pth)')
+    command.add_argument('--backbone', required=True, help="the backbone's checkpoint: path or address")
+    command.set_defaults(run=merged)
+    return parser.parse_args()
+
+
+def export(args: argparse.Namespace) -> None:
+    """Make a pack, and read it again."""
+    whole_run = osp.isdir(args.source)
+    run = RunFolder(args.source if whole_run else osp.dirname(args.source) or '.', None if whole_run else args.source,
+                    device='cpu')
+    task = args.task or str(run.description['task'])
+    result_path = osp.join(run.folder, FILE_NAME)
+    result = read_result(result_path) if osp.isfile(result_path) else None
+    tested = result is not None and osp.basename(result.checkpoint or '') == osp.basename(run.checkpoint)
+    metrics = result.metrics if result is not None and tested else {}
+    pack = make_pack(run.model, run.config, task, class_names(args.classes, run), metrics, PRECISIONS[args.dtype])
+    out = args.out or osp.join(run.folder, re.sub(r'[^\w.-]+', '_', task) + '.safetensors')
+    if not out.endswith('.safetensors'):
+        raise ValueError(f"a pack's name must end in .safetensors, by which MMEngine's loaders know it, got '{out}'")
+    pack.save(out)
+    describe(out)
+
+
+def class_names(path: str | None, run: RunFolder) -> list[str]:
+    """Names from a file, else from the checkpoint, else numbers."""
+    count = len(run.model.get_parameter('head.fc.bias'))
+    if path is not None:
+        with open(path, encoding='utf-8') as file:
+            names = file.read().splitlines()
+    else:
+        meta = CheckpointLoader.load_checkpoint(run.checkpoint, map_location='cpu', logger='silent').get('meta', {})
+        names = list((meta.get('dataset_meta') or {}).get('classes') or [])
+        if not names:
+            MMLogger.get_current_instance().warning('The data set gave its classes no names; they are called class 0, '
+                                                    'class 1, ...: --classes FILE names them')
+            names = [f'class {label}' for label in range(count)]
+    if len(names) != count:
+        raise ValueError(f"class names must be as many as the head's outputs, {count}, got {len(names)}"
+                         f"{f' in {path!r}' if path else ''}: give --classes a file with a name a line")
+    return names
+
+
+def describe(path: str) -> Pack:
+    """Read a pack and show what it holds."""
+    pack = Pack.load(path)
+    backbone, steps = pack.backbone, pack.preprocessing
+    prompts = 'none (a linear probe)' if pack.prompts is None else \
+        f'{backbone.prompt_type}, {" x ".join(map(str, pack.prompts.shape))}'
+    more = '' if len(pack.classes) <= 4 else f', ... ({len(pack.classes)})'
+    rows = {
+        'task': pack.task,
+        'classes': ', '.join(pack.classes[:4]) + more,
+        'prompts': prompts,
+        'weights': f'{sum(t.numel() for t in pack.tensors().values()):,} numbers of '
+                   f'{str(pack.weight.dtype).removeprefix("torch.")}',
+        'backbone': f'{backbone.num_layers} blocks of width {backbone.embed_dims}, patches of '
+                    f'{backbone.patch_size[0]} x {backbone.patch_size[1]}, {backbone.out_type}',
+        'fingerprint': show(pack.fingerprint),
+        'its checkpoint': pack.checkpoint or 'not named',
+        'images': f'{", ".join(str(step["type"]) for step in steps.transforms) or "as they are"}, '
+                  f'{steps.size[0]} x {steps.size[1]}, mean {steps.mean}, std {steps.std}',
+        'metrics': ', '.join(f'{name} {value:g}' for name, value in pack.metrics.items()) or 'none',
+        'made with': ', '.join(f'{name} {value}' for name, value in pack.versions.items()),
+    }
+    table = Table(title=f'{path}: {osp.getsize(path):,} bytes', title_justify='left', show_header=False)
+    table.add_column()
+    table.add_column(overflow='fold')
+    for name, value in rows.items():
+        table.add_row(name, value)
+    console.print(table, markup=False)
+    return pack
+
+
+def inspect(args: argparse.Namespace) -> None:
+    """Show packs."""
+    for path in args.packs:
+        pack = describe(path)
+        if args.recipe:
+            console.print(pack.recipe, markup=False)
+
+
+def verify(args: argparse.Namespace) -> None:
+    """Read packs whole, and compare fingerprints."""
+    known = {}
+    for path in args.packs:
+        pack = Pack.load(path)
+        if args.backbone is None:
+            console.print(f'{path}: whole; of the backbone {show(pack.fingerprint)}', markup=False)
+            continue
+        if pack.backbone not in known:
+            known[pack.backbone] = load_backbone(pack.backbone, args.backbone)
+        check_backbone(pack, known[pack.backbone], path)
+        console.print(f'{path}: whole, and tuned on {args.backbone}', markup=False)
+
+
+def merged(args: argparse.Namespace) -> None:
+    """Write a full checkpoint."""
+    buffer = io.BytesIO()
+    torch.save(merge(Pack.load(args.pack), args.backbone), buffer)
+    write_bytes(args.out, buffer.getbuffer())
+    console.print(f'{args.out}: {osp.getsize(args.out):,} bytes', markup=False)
+
+
+def main() -> None:
+    args = parse_args()
+    try:
+        args.run(args)
+    except (OSError, RuntimeError, ValueError) as error:
+        sys.exit(f'{os.path.basename(sys.argv[0])}: {error}')
+
+
+if __name__ == '__main__':
+    main()

@@ -49,4 +49,4 @@ test-forks: $(FORKS)
 	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR)/$(FORKS) $(BIN)/python -m pytest -n 2 -m 'not slow' $(FORKS_TESTS)
 
 clean:
-	rm -rf $(VENV) work_dirs build *.egg-info
+	rm -rf $(VENV) work_dirs build *.egg-info mmspt/.mim

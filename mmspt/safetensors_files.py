@@ -7,6 +7,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+HEADER_MEMORY = 25
+"""Bytes of memory that a byte of the header may take: an entry of 60 bytes makes a tensor."""
 PACK_CARD = 'mmspt_pack'
 """Name of the metadata that makes a file a prompt pack (:mod:`mmspt.packs.pack`)."""
 
@@ -31,7 +33,7 @@ def read_safetensors(filename: str, map_location: Any = None,
         size = file.seek(0, 2)
     if header > size:
         raise ValueError(f'its header would have {header:,} bytes')
-    charge(25 * header)  # an entry of 60 bytes makes a tensor
+    charge(HEADER_MEMORY * header)
     with safe_open(filename, 'pt') as opened:
         metadata = opened.metadata() or {}
     content = safetensors.torch.load_file(filename)

@@ -2,7 +2,6 @@
 """Prompt packs: a tuned model as one small file, beside a backbone that everybody has."""
 import argparse
 import io
-import os
 import os.path as osp
 import re
 import sys
@@ -11,7 +10,6 @@ import torch
 from mmengine.logging import MMLogger
 from mmengine.runner.checkpoint import CheckpointLoader
 from rich.console import Console
-from rich.table import Table
 
 from mmspt.evaluation import FILE_NAME, read_result
 from mmspt.files import write_bytes
@@ -20,10 +18,11 @@ from mmspt.packs.backbone import load_backbone
 from mmspt.packs.make import make_pack
 from mmspt.packs.merge import check_backbone, merge
 from mmspt.packs.pack import DTYPES, Pack
+from mmspt.packs.rules import is_number, plain
 from mmspt.visualization.run_folder import RunFolder
 
 PRECISIONS = {str(dtype).removeprefix('torch.'): dtype for dtype in DTYPES}
-console = Console(highlight=False, soft_wrap=True)
+console = Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def parse_args() -> argparse.Namespace:
@@ -63,24 +62,36 @@ def export(args: argparse.Namespace) -> None:
     run = RunFolder(args.source if whole_run else osp.dirname(args.source) or '.', None if whole_run else args.source,
                     device='cpu')
     task = args.task or str(run.description['task'])
-    result_path = osp.join(run.folder, FILE_NAME)
-    result = read_result(result_path) if osp.isfile(result_path) else None
-    tested = result is not None and osp.basename(result.checkpoint or '') == osp.basename(run.checkpoint)
-    metrics = result.metrics if result is not None and tested else {}
-    pack = make_pack(run.model, run.config, task, class_names(args.classes, run), metrics, PRECISIONS[args.dtype])
     out = args.out or osp.join(run.folder, re.sub(r'[^\w.-]+', '_', task) + '.safetensors')
     if not out.endswith('.safetensors'):
         raise ValueError(f"a pack's name must end in .safetensors, by which MMEngine's loaders know it, got '{out}'")
-    pack.save(out)
+    make_pack(run.model, run.config, task, class_names(args.classes, run), metrics_of(run),
+              PRECISIONS[args.dtype]).save(out)
     describe(out)
+
+
+def metrics_of(run: RunFolder) -> dict[str, float]:
+    """Numbers of ``result.json``, if it is of the run's checkpoint."""
+    path = osp.join(run.folder, FILE_NAME)
+    result = read_result(path) if osp.isfile(path) else None
+    if result is None or result.checkpoint is None:
+        return {}
+    tested = result.checkpoint if osp.dirname(result.checkpoint) else osp.join(run.folder, result.checkpoint)
+    if osp.realpath(tested) != osp.realpath(run.checkpoint):
+        return {}
+    return {name: value for name, value in result.metrics.items() if is_number(value)}
 
 
 def class_names(path: str | None, run: RunFolder) -> list[str]:
     """Names from a file, else from the checkpoint, else numbers."""
     count = len(run.model.get_parameter('head.fc.bias'))
     if path is not None:
-        with open(path, encoding='utf-8') as file:
-            names = file.read().splitlines()
+        try:
+            with open(path, encoding='utf-8-sig') as file:
+                names = [line.removesuffix('\n') for line in file]
+        except UnicodeDecodeError as error:
+            raise ValueError(f"--classes must name a file in UTF-8, but '{path}' is none ({error}): convert it"
+                             ) from error
     else:
         meta = CheckpointLoader.load_checkpoint(run.checkpoint, map_location='cpu', logger='silent').get('meta', {})
         names = list((meta.get('dataset_meta') or {}).get('classes') or [])
@@ -116,13 +127,15 @@ def describe(path: str) -> Pack:
         'metrics': ', '.join(f'{name} {value:g}' for name, value in pack.metrics.items()) or 'none',
         'made with': ', '.join(f'{name} {value}' for name, value in pack.versions.items()),
     }
-    table = Table(title=f'{path}: {osp.getsize(path):,} bytes', title_justify='left', show_header=False)
-    table.add_column()
-    table.add_column(overflow='fold')
+    say(f'{path}: {osp.getsize(path):,} bytes')
     for name, value in rows.items():
-        table.add_row(name, value)
-    console.print(table, markup=False)
+        say(f'  {name:<14} {value}')
     return pack
+
+
+def say(text: str) -> None:
+    """Print text that may come from a stranger."""
+    console.print(plain(text))
 
 
 def inspect(args: argparse.Namespace) -> None:
@@ -130,7 +143,7 @@ def inspect(args: argparse.Namespace) -> None:
     for path in args.packs:
         pack = describe(path)
         if args.recipe:
-            console.print(pack.recipe, markup=False)
+            say(pack.recipe)
 
 
 def verify(args: argparse.Namespace) -> None:
@@ -139,20 +152,22 @@ def verify(args: argparse.Namespace) -> None:
     for path in args.packs:
         pack = Pack.load(path)
         if args.backbone is None:
-            console.print(f'{path}: whole; of the backbone {show(pack.fingerprint)}', markup=False)
+            say(f'{path}: whole; of the backbone {show(pack.fingerprint)}')
             continue
         if pack.backbone not in known:
             known[pack.backbone] = load_backbone(pack.backbone, args.backbone)
         check_backbone(pack, known[pack.backbone], path)
-        console.print(f'{path}: whole, and tuned on {args.backbone}', markup=False)
+        say(f'{path}: whole, and tuned on {args.backbone}')
 
 
 def merged(args: argparse.Namespace) -> None:
     """Write a full checkpoint."""
+    if not args.out.endswith('.pth'):
+        raise ValueError(f"a full checkpoint's name must end in .pth, got '{args.out}': give another")
     buffer = io.BytesIO()
     torch.save(merge(Pack.load(args.pack), args.backbone), buffer)
     write_bytes(args.out, buffer.getbuffer())
-    console.print(f'{args.out}: {osp.getsize(args.out):,} bytes', markup=False)
+    say(f'{args.out}: {osp.getsize(args.out):,} bytes')
 
 
 def main() -> None:
@@ -160,7 +175,7 @@ def main() -> None:
     try:
         args.run(args)
     except (OSError, RuntimeError, ValueError) as error:
-        sys.exit(f'{os.path.basename(sys.argv[0])}: {error}')
+        sys.exit(plain(f'{osp.basename(sys.argv[0])}: {error}'))
 
 
 if __name__ == '__main__':

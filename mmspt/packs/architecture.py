@@ -1,7 +1,7 @@
 """What a PromptedViT is made of, as plain values: enough to build it again, and no more than that."""
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from mmpretrain.models.utils import LayerScale
@@ -21,6 +21,22 @@ RULES = dict(
     layer_scale=BOOL, with_cls_token=BOOL, interpolate_mode=one_of('bicubic', 'bilinear', 'nearest'),
     out_type=one_of('cls_token', 'avg_featmap'), final_norm=BOOL, num_prompts=whole(0, 2**12),
     prompt_type=one_of(*PROMPT_TYPES), pool_prompts=BOOL)
+
+
+class Reading(NamedTuple):
+    """How prompts are read, and what of it feeds the head; the arguments of :meth:`.PromptedViT.reading`."""
+    num_prompts: int
+    prompt_type: str
+    out_type: str
+    final_norm: bool
+    pool_prompts: bool
+
+    @classmethod
+    def of(cls, source: 'Architecture | PromptedViT') -> 'Reading':
+        """An architecture's or a model's; what does nothing there is set to one value."""
+        prompts = source.num_prompts > 0
+        return cls(source.num_prompts, source.prompt_type if prompts else 'deep', source.out_type, source.final_norm,
+                   source.pool_prompts or not prompts or source.out_type != 'avg_featmap')
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,9 @@ def load_backbone(architecture: Architecture, checkpoint: str) -> PromptedViT:
 def _check_sizes(architecture: Architecture, encoder: dict[str, Tensor], checkpoint: str) -> None:
     depth = len({key.split('.')[1] for key in encoder if key.startswith('layers.')})
     projection, hidden = encoder['patch_embed.projection.weight'], encoder.get('layers.0.ffn.layers.0.0.weight')
+    if projection.ndim != 4 or (hidden is not None and hidden.ndim != 2):
+        raise ValueError("a backbone's checkpoint must hold a patch embedding of 4 axes and an MLP of 2, "
+                         f"'{checkpoint}' has others: it is damaged, use another")
     found = dict(
         embed_dims=projection.shape[0], in_channels=projection.shape[1], patch_size=tuple(projection.shape[2:]),
         num_layers=depth, feedforward_channels=None if hidden is None else hidden.shape[0])

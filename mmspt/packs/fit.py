@@ -1,5 +1,6 @@
 """A pack fits a model whole, or is refused."""
 import logging
+from typing import Any
 
 from mmengine.runner import checkpoint as stock
 from torch import Tensor, nn
@@ -14,14 +15,40 @@ def load_state_dict(module: nn.Module, state_dict: dict[str, Tensor], strict: bo
     """MMEngine's, which only logs a weight that does not fit; what comes from a pack is refused then.
 
     Raises:
-        ValueError: The model has no such weight as the pack's, or one of another shape.
+        ValueError: The model does not read a pack's prompts as the one that they were tuned in, or has another head.
     """
-    if PACK_CARD in (getattr(state_dict, '_metadata', None) or {}).get('', {}):
-        own = {name.removeprefix('module.'): tuple(value.shape) for name, value in module.named_parameters()}
-        for name, value in state_dict.items():
-            if name.startswith('head.') and own.get(name) != tuple(value.shape):
-                raise ValueError(f"a pack must fit the model's head, but its {name} is {tuple(value.shape)}, and the "
-                                 f"model's is {own.get(name, 'none')}: set model.head to the pack's classes "
-                                 f"(num_classes={len(value)}), or start other prompts from the pack with "
-                                 "dict(type='mmspt.FileInit', path=...)")
+    backbone = (getattr(state_dict, '_metadata', None) or {}).get('', {}).get(PACK_CARD)
+    if backbone is not None:
+        check_model(module, backbone, state_dict)
     stock_load_state_dict(module, state_dict, strict, logger)
+
+
+def check_model(module: Any, backbone: Any, tuned: dict[str, Tensor]) -> None:
+    """Raise ValueError if a model is not of a pack's kind, before any of its weights are loaded.
+
+    Args:
+        module (nn.Module): A classifier, or what wraps one.
+        backbone (Architecture): The pack's.
+        tuned (dict[str, Tensor]): Its weights.
+    """
+    from mmspt.models import PromptedViT  # `import mmspt` does without MMPretrain
+    from mmspt.packs.architecture import Reading
+    while not hasattr(module, 'backbone') and hasattr(module, 'module'):
+        module = module.module
+    vit = getattr(module, 'backbone', None)
+    if not isinstance(vit, PromptedViT):
+        raise ValueError('a pack must be loaded into a classifier with an mmspt.PromptedViT, got '
+                         f'{type(module if vit is None else vit).__name__}: set model.backbone.type, or merge the pack '
+                         'into a full checkpoint (python tools/pack.py merge)')
+    theirs, ours = Reading.of(backbone)._asdict(), Reading.of(vit)._asdict()
+    other = [f'{name}={value!r} (the model {ours[name]!r})' for name, value in theirs.items() if value != ours[name]]
+    if other:
+        raise ValueError(f"a pack must be read as it was tuned, but it has {', '.join(other)}: set these in "
+                         'model.backbone')
+    own = {name: tuple(value.shape) for name, value in module.named_parameters()}
+    for name, value in tuned.items():
+        if name.startswith('head.') and own.get(name) != tuple(value.shape):
+            raise ValueError(f"a pack must fit the model's head, but its {name} is {tuple(value.shape)}, and the "
+                             f"model's is {own.get(name, 'none')}: set model.head to the pack's classes "
+                             f"(num_classes={len(value)}), or start other prompts from the pack with "
+                             "dict(type='mmspt.FileInit', path=...)")

@@ -1,9 +1,12 @@
 """A pack from a tuned classifier."""
 import os.path as osp
 from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
 
 import mmengine
 import mmpretrain
+import numpy as np
 import torch
 from mmengine.config import Config
 from mmpretrain.models import LinearClsHead
@@ -65,14 +68,23 @@ def _preprocessing(config: Config, size: tuple[int, int]) -> Preprocessing:
     if loader is None:
         raise ValueError('a pack needs the pipeline of test_dataloader, but the config has none: add one')
     pipeline = next(iter(leaves(loader.dataset))).get('pipeline', [])
-    return Preprocessing.from_config(
+    preprocessing = Preprocessing.from_config(
         pipeline, config.model.get('data_preprocessor') or config.get('data_preprocessor') or {}, size)
+    try:
+        preprocessing(np.zeros((*size, 3), np.uint8))
+    except ValueError as error:
+        raise ValueError(f"a test pipeline must lead to the backbone's img_size {size}, but this one does not "
+                         f'({error}): correct the pipeline') from error
+    return preprocessing
 
 
 def _origin(config: Config) -> str:
     """Address of the backbone's checkpoint, or its file's name without the folders of this machine."""
     checkpoint = next((cfg['checkpoint'] for cfg in _init_cfgs(config) if cfg.get('checkpoint')), '')
-    return checkpoint if '://' in checkpoint else osp.basename(checkpoint)
+    if '://' not in checkpoint:
+        return osp.basename(checkpoint)
+    address = urlsplit(checkpoint)
+    return f'{address.scheme}://{address.hostname or ""}{address.path}'
 
 
 def _init_cfgs(config: Config) -> list[dict]:
@@ -82,8 +94,19 @@ def _init_cfgs(config: Config) -> list[dict]:
 
 def _recipe(config: Config) -> str:
     """The config's text, without what tells of this machine."""
-    public = Config({key: value for key, value in config.to_dict().items() if key not in PRIVATE})
+    public = Config({key: _public(value) for key, value in config.to_dict().items() if key not in PRIVATE})
     for cfg in _init_cfgs(public):
         if cfg.get('checkpoint'):
             cfg['checkpoint'] = _origin(config)
     return public.pretty_text
+
+
+def _public(value: Any) -> Any:
+    """A part of a config whose paths have lost the folders of this machine."""
+    if isinstance(value, dict):
+        return {key: _public(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_public, value))
+    if isinstance(value, str) and (osp.isabs(value) or value.startswith('~')):
+        return osp.basename(value.rstrip('/'))
+    return value

@@ -2,7 +2,7 @@
 import json
 import os
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,17 +14,19 @@ from torch import Tensor
 from mmspt.files import write_bytes
 from mmspt.models.fingerprint import KEY as FINGERPRINT
 from mmspt.models.fingerprint import LENGTH, show
+from mmspt.safetensors_files import HEADER_MEMORY, read_safetensors
 from mmspt.safetensors_files import PACK_CARD as CARD
-from mmspt.safetensors_files import read_safetensors
 
 from .architecture import Architecture
 from .preprocessing import Preprocessing
-from .rules import Rule, check_fields, is_number, shown, text
+from .rules import Rule, check_fields, is_number, plain, shown, text
 
 VERSION = 1
 PROMPTS, WEIGHT, BIAS = 'backbone.prompts', 'head.fc.weight', 'head.fc.bias'
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 MAX_CLASSES = 2**17
+MAX_BRACKETS = 2**16
+"""In a card's text: as many lists and objects it may have."""
 REMEDY = 'the file is damaged or from another program: fetch it again, or export it anew'
 
 RULES = dict(
@@ -37,7 +39,7 @@ RULES = dict(
     checkpoint=text(1000),
     backbone=Rule('an object', lambda value: isinstance(value, dict)),
     preprocessing=Rule('an object', lambda value: isinstance(value, dict)),
-    recipe=text(2**20),
+    recipe=text(2**16),
     metrics=Rule('at most 100 numbers by name', lambda value: (
         isinstance(value, dict) and len(value) <= 100
         and all(text(200, 1).holds(name) and is_number(number) for name, number in value.items()))),
@@ -46,7 +48,16 @@ RULES = dict(
         and all(text(200, 1).holds(part) for item in value.items() for part in item))))
 
 
-@dataclass(frozen=True)
+def _limit(size: int) -> Callable[[int], None]:
+    """Refuse a header whose objects take more than twice the file and 16 MiB, the file's size in bytes given."""
+    def charge(memory: int) -> None:
+        if memory > 2 * size + 2**24:
+            raise ValueError(f"a pack's names and recipe must be short beside its weights, but they would take "
+                             f'{memory:,} bytes of memory in a file of {size:,}: shorten them')
+    return charge
+
+
+@dataclass(frozen=True, eq=False)
 class Pack:
     """What was tuned for one task, and what is needed to use it.
 
@@ -95,7 +106,7 @@ class Pack:
             raise ValueError(f"a pack's {name} must be {shape or 'absent'} for {why}, got {found or 'none'}: "
                              f'{REMEDY}')
         for name, tensor in tensors.items():
-            if tensor.dtype not in DTYPES or not tensor.isfinite().all():
+            if tensor.dtype not in DTYPES or not all(part.isfinite().all() for part in tensor.flatten().split(2**20)):
                 raise ValueError(f"a pack's {name} must be finite numbers of {', '.join(map(str, DTYPES))}, got "
                                  f'{tensor.dtype if tensor.dtype not in DTYPES else "NaN or infinity"}: {REMEDY}')
         if self.preprocessing.size != self.backbone.img_size:
@@ -119,9 +130,16 @@ class Pack:
             recipe=self.recipe, metrics=dict(self.metrics), versions=dict(self.versions))
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write it beside and rename; OSError if that fails."""
+        """Write it beside and rename.
+
+        Raises:
+            OSError: That fails.
+            ValueError: Names and recipe are too long for the weights beside them.
+        """
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors().items()}
-        write_bytes(os.fspath(path), safetensors.torch.save(tensors, {CARD: json.dumps(self._card())}))
+        content = safetensors.torch.save(tensors, {CARD: json.dumps(self._card())})
+        _limit(len(content))(HEADER_MEMORY * int.from_bytes(content[:8], 'little'))
+        write_bytes(os.fspath(path), content)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> 'Pack':
@@ -135,16 +153,10 @@ class Pack:
         if not os.path.isfile(name):
             raise FileNotFoundError(f"a pack must be a file, but '{name}' is none: make one with python tools/pack.py "
                                     'export')
-        most = 2 * os.path.getsize(name) + 2**24
-
-        def charge(size: int) -> None:
-            if size > most:
-                raise ValueError(f'its header would take {size:,} bytes of memory: {REMEDY}')
-
         try:
-            return cls.from_file(*read_safetensors(name, charge=charge))
-        except (OSError, SafetensorError, ValueError) as error:
-            raise ValueError(f"pack '{name}' is refused: {error!s:.500}") from error
+            return cls.from_file(*read_safetensors(name, charge=_limit(os.path.getsize(name))))
+        except (OSError, OverflowError, RuntimeError, SafetensorError, TypeError, ValueError) as error:
+            raise ValueError(f"pack '{plain(name)}' is refused: {plain(str(error)):.500}") from error
 
     @classmethod
     def from_file(cls, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> 'Pack':
@@ -156,10 +168,14 @@ class Pack:
         if CARD not in metadata:
             raise ValueError(f'a pack must have {CARD} among its metadata: it is no pack, make one with '
                              'python tools/pack.py export')
+        written = metadata[CARD]
+        if written.count('[') + written.count('{') > MAX_BRACKETS:
+            raise ValueError(f"a pack's {CARD} must have at most {MAX_BRACKETS:,} brackets, got more: {REMEDY}")
         try:
-            card = check_fields(json.loads(metadata[CARD]), RULES, 'a pack', REMEDY)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise ValueError(f"a pack's {CARD} must be JSON, but {type(error).__name__}: {REMEDY}") from error
+            content = json.loads(written)
+        except (RecursionError, ValueError) as error:
+            raise ValueError(f"a pack's {CARD} must be JSON, but {error!s:.100}: {REMEDY}") from error
+        card = check_fields(content, RULES, 'a pack', REMEDY)
         names = {PROMPTS, WEIGHT, BIAS}
         if set(tensors) - names or not {WEIGHT, BIAS} <= set(tensors):
             raise ValueError(f'a pack must hold {", ".join(sorted(names))}, got '
@@ -178,5 +194,5 @@ class Pack:
         compares. ``meta`` brings the class names.
         """
         state = OrderedDict(self.tensors() | {f'backbone.{FINGERPRINT}': self.fingerprint})
-        state._metadata = {'': {CARD: True}}  # type: ignore[attr-defined]
+        state._metadata = {'': {CARD: self.backbone}}  # type: ignore[attr-defined]
         return dict(state_dict=state, meta=dict(dataset_meta=dict(classes=self.classes)))

@@ -41,6 +41,11 @@ def shown(value: Any) -> str:
     return reprlib.repr(value)[:100]
 
 
+def plain(text: str) -> str:
+    """Write what a terminal would take for a command (escape sequences) as Python does; lines stay."""
+    return ''.join(c if c.isprintable() or c == '\n' else ascii(c)[1:-1] for c in text)
+
+
 def check_fields(content: Any, rules: Mapping[str, Rule], what: str, remedy: str) -> dict[str, Any]:
     """Return a JSON object's fields if they are those of the rules and hold them.
 

@@ -169,7 +169,7 @@ class FrozenViT(VisionTransformer):
         self._checked = False
         absent = [name for name in self.learnable if name in own and name not in encoder]
         if absent and encoder:
-            if self._given is None and mark is None:
+            if self._given is None:
                 MMLogger.get_current_instance().info(
                     f'The checkpoint holds no {", ".join(absent)}: they keep their initial values.')
             encoder.update({name: own[name] for name in absent})
@@ -224,9 +224,12 @@ class FrozenViT(VisionTransformer):
 
     def _settings(self) -> dict[str, Any]:
         """What else changes the numbers: nothing that a shape tells."""
-        block, projection = self.layers[0], self.patch_embed.projection
+        projection = self.patch_embed.projection
+        norms = [module for module in self.modules() if hasattr(module, 'eps')]
         return dict(
-            num_heads=block.attn.num_heads, eps=block.ln1.eps, activation=type(block.ffn.layers[0][1]).__name__,
+            num_heads=_common([block.attn.num_heads for block in self.layers]),
+            eps=_common([norm.eps for norm in norms]),
+            activation=_common([_activation(block.ffn) for block in self.layers]),
             stride=list(projection.stride), padding=list(projection.padding), dilation=list(projection.dilation))
 
     def _restore(self, mark: Tensor) -> None:
@@ -279,7 +282,7 @@ class FrozenViT(VisionTransformer):
         patches, resolution = self.patch_embed(images)
         x = patches
         if self.cls_token is not None:
-            x = torch.cat((self.cls_token.expand(len(x), -1, -1), x), dim=1)
+            x = torch.cat((self.cls_token.expand(x.shape[0], -1, -1), x), dim=1)
         x = x + resize_pos_embed(self.pos_embed, self.patch_resolution, resolution, mode=self.interpolate_mode,
                                  num_extra_tokens=self.num_extra_tokens)
         return self.pre_norm(self.drop_after_pos(x)), patches, resolution
@@ -325,6 +328,20 @@ def leave_frozen_out(module: FrozenViT, state: dict, prefix: str, metadata: Any)
     for name in frozen:
         state.pop(prefix + name, None)
     state[prefix + KEY] = mark
+
+
+def _common(values: list) -> Any:
+    """The value, if all are one, else all."""
+    return values[0] if all(value == values[0] for value in values) else values
+
+
+def _activation(ffn: Any) -> str:
+    """Name of an MLP's activation, and its form if that is not the usual."""
+    if not hasattr(ffn, 'layers'):
+        return type(ffn).__name__
+    activation = ffn.layers[0][1]
+    form = getattr(activation, 'approximate', 'none')
+    return type(activation).__name__ + (f'({form})' if form != 'none' else '')
 
 
 def _without_backbone_prefix(init_cfg: Any) -> Any:

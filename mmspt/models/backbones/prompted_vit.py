@@ -247,7 +247,7 @@ class PromptedViT(FrozenViT):
         if prompts is not None or keys_values is not None:
             x, inside = without(x, n, inside), 0
         if prompts is not None and self._reads_prompts(block):
-            x = torch.cat((x[:, :n], prompts.expand(len(x), -1, -1).to(x.dtype), x[:, n:]), dim=1)
+            x = torch.cat((x[:, :n], prompts.expand(x.shape[0], -1, -1).to(x.dtype), x[:, n:]), dim=1)
             inside, prompts = prompts.shape[-2], None
         return x, prompts, keys_values, inside
 

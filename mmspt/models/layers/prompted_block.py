@@ -65,7 +65,7 @@ def attend(attn: MultiheadAttention, x: Tensor, keys_values: Tensor | None, num_
     if keys_values is not None:
         if torch.is_grad_enabled():
             query = query.contiguous()  # a view would keep the whole projection, beside its copy with the prompts
-        own = torch.cat((keys_values.to(own.dtype).expand(len(x), *keys_values.shape[-4:]), own), dim=1)
+        own = torch.cat((keys_values.to(own.dtype).expand(x.shape[0], *keys_values.shape[-4:]), own), dim=1)
     keys, values = own.unbind(2)  # (B, N_p + N, H, d)
     dropout = attn.attn_drop if attn.training else 0.
     out = attn.scaled_dot_product_attention(query, keys.transpose(1, 2), values.transpose(1, 2), dropout_p=dropout)

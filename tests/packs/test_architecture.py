@@ -1,0 +1,334 @@
+"""What a backbone is made of, and the fingerprint by which it is found again."""
+import hashlib
+import json
+import re
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from mmpretrain.registry import MODELS
+from safetensors.torch import save_file
+
+from helpers import TINY, golden_checkpoint, tiny_backbone
+from mmspt.models.fingerprint import check_mark, show
+from mmspt.packs.architecture import RULES, Architecture
+from mmspt.packs.backbone import load_backbone
+
+
+def backbone(case='mocov3_deep', initialized=True, **kwargs):
+    vit = MODELS.build(tiny_backbone(case, **kwargs))
+    if initialized:
+        vit.init_weights()
+    return vit
+
+
+OTHERS = {  # what a recipe may say
+    'CLS': {}, 'mean': dict(out_type='avg_featmap', final_norm=False), 'shallow': dict(prompt_type='shallow'),
+    'linear': dict(num_prompts=0), 'patches only': dict(out_type='avg_featmap', final_norm=False, pool_prompts=False),
+    'both norms': dict(out_type='avg_featmap'), 'rectangle': dict(img_size=(32, 16)), 'patches': dict(patch_size=16),
+    'no CLS': dict(out_type='avg_featmap', with_cls_token=False), 'no qkv bias': dict(qkv_bias=False),
+    'layer scale': dict(layer_scale_init_value=0.1), 'norm first': dict(pre_norm=True),
+    'eps': dict(norm_cfg=dict(type='LN', eps=1e-5)), 'grey': dict(in_channels=1),
+    'interpolation': dict(interpolate_mode='bilinear'), 'dropout': dict(prompt_drop_rate=0.5, drop_path_rate=0.1),
+    'VPT': dict(concatenate=True), 'sizes': dict(arch=TINY | dict(num_heads=2, feedforward_channels=128)),
+}
+
+
+@pytest.mark.parametrize('other', OTHERS)
+def test_a_backbone_is_built_again(other):
+    """From JSON; it computes the same with the same weights."""
+    vit = backbone(init_cfg=None, **OTHERS[other])
+    again = Architecture.from_json(json.loads(json.dumps(Architecture.from_model(vit).to_json())))
+    assert again == Architecture.from_model(vit)
+    built = again.build()
+    built.load_state_dict(vit.state_dict())
+    images = torch.randn(2, vit.patch_embed.projection.in_channels, *vit.img_size)
+    tolerance = dict(rtol=1e-4, atol=1e-5) if vit.concatenate else dict(rtol=0, atol=0)  # VPT's way: as good as equal
+    torch.testing.assert_close(built.eval()(images)[0], vit.eval()(images)[0], **tolerance)
+    assert again.prompts_shape == (None if vit.prompts is None else tuple(vit.prompts.shape))
+
+
+UNSAID = {  # what a pack has no words for -> a word of the error
+    'stride': (dict(patch_cfg=dict(stride=4)), 'stride|pos_embed'),
+    'padding': (dict(patch_cfg=dict(padding=4)), 'padding|pos_embed'),
+    'dilation': (dict(img_size=36, patch_cfg=dict(dilation=2)), 'dilation|pos_embed|whole patches'),
+    'no patch bias': (dict(patch_cfg=dict(bias=False)), 'patch_embed'),
+    'norm of patches': (dict(patch_cfg=dict(norm_cfg=dict(type='LN'))), 'patch_embed'),
+    'activation': (dict(layer_cfgs=dict(act_cfg=dict(type='ReLU'))), 'activation'),
+    'form of GELU': (dict(layer_cfgs=dict(act_cfg=dict(type='GELU', approximate='tanh'))), 'activation'),
+    'last activation': (dict(layer_cfgs=[{}, {}, {}, dict(act_cfg=dict(type='ReLU'))]), 'activation'),
+    'heads of one block': (dict(layer_cfgs=[{}, {}, {}, dict(num_heads=8)]), 'num_heads'),
+    'layers that are read': (dict(out_indices=[1, 3]), 'out_indices'),
+    'an early layer': (dict(out_indices=1), 'out_indices'),
+    'raw': (dict(out_type='raw'), 'out_type'),
+    'feature map': (dict(out_type='featmap'), 'out_type'),
+    'uneven': (dict(img_size=36), 'whole patches'),
+    'eps': (dict(norm_cfg=dict(type='LN', eps=2.)), 'eps'),
+}
+
+
+@pytest.mark.parametrize('unsaid', UNSAID)
+def test_a_backbone_that_a_pack_cannot_say(unsaid):
+    kwargs, words = UNSAID[unsaid]
+    with pytest.raises(ValueError, match=rf'({words}).*: (share its whole|correct the)'):
+        Architecture.from_model(backbone(init_cfg=None, **kwargs))
+
+
+WRONG = {name: [None, 'x', [], {}, -1, float('nan')] for name in RULES} | dict(
+    embed_dims=[0, 2**14 + 1, 10**400, True, 8.], num_layers=[0, 257, '2', False], num_heads=[0, 3, 1025],
+    feedforward_channels=[0, 2**17 + 1, 1e3], img_size=[[8], [8, 8, 8], [8, 4097], [0, 8], [8., 8], [True, 8], 8, '8'],
+    patch_size=[[4], [4, 0], [3, 4], [4, 9], 4, [[4], [4]]], in_channels=[0, 65], qkv_bias=[0, 1, 'true'],
+    eps=[-1e-9, 1.1, float('inf'), True, '1e-6', 10**400], with_cls_token=[1, False], out_type=['raw', 'CLS_TOKEN', 0],
+    interpolate_mode=['area', ['bicubic']], num_prompts=[-1, 2**12 + 1, 3.], prompt_type=['DEEP', '', 1],
+    pool_prompts=['false', 0])
+
+
+@pytest.mark.parametrize(('name', 'value'), [(name, value) for name, values in WRONG.items() for value in values],
+                         ids=lambda value: str(value)[:12])
+def test_values_against_their_rules(name, value, card):
+    """Said with the rule, the value, shortened, and what to do."""
+    content = card['backbone'] | {name: value}
+    with pytest.raises(ValueError, match=r'must be|needs') as caught:
+        Architecture.from_json(content)
+    message = str(caught.value)
+    assert (name in message or 'whole patches' in message) and ', got ' in message
+    assert message.endswith('export the pack again') and len(message) < 400
+    if isinstance(value, str):
+        assert repr(value) in message
+
+
+@pytest.mark.parametrize('name', RULES)
+def test_fields_that_are_missing(name, card):
+    del card['backbone'][name]
+    with pytest.raises(ValueError, match=f"must have '{name}'"):
+        Architecture.from_json(card['backbone'])
+
+
+@pytest.mark.parametrize('content', [
+    None, 1, [], 'x', {}, {1: 2}, dict(init_cfg=dict(type='Pretrained', checkpoint='x')), {'x' * 10**5: 1}], ids=repr)
+def test_what_is_no_architecture(content, card):
+    if content and isinstance(content, dict):
+        content = card['backbone'] | content
+    with pytest.raises(ValueError, match=r'a backbone (must|knows no)') as caught:
+        Architecture.from_json(content)
+    assert len(str(caught.value)) < 400
+
+
+def timm(case='mocov3_deep'):
+    """A golden checkpoint's encoder as its publisher has it."""
+    content = torch.load(golden_checkpoint(case), weights_only=True)
+    state = content.get('state_dict') or content['model']
+    return {key.removeprefix('module.base_encoder.'): value for key, value in state.items()}
+
+
+def ours(vit):
+    return {key: value for key, value in vit.state_dict().items() if key != 'prompts'}
+
+
+def written(weights, path, **kwargs):
+    torch.save(weights, path, **kwargs)
+    return dict(type='Pretrained', checkpoint=str(path))
+
+
+def of(config, **kwargs):
+    return show(backbone(init_cfg=config, **kwargs).fingerprint())
+
+
+def test_the_definition():
+    """SHA-256 of JSON: names, shapes and SHA-256 of each weight in little-endian fp32; what else matters."""
+    vit = backbone()
+    shapes = []
+    for name, weight in sorted((name.replace('ln1.', 'norm.') if name.startswith('ln1') else name, weight)
+                               for name, weight in ours(vit).items()):
+        content = weight.numpy().astype('<f4').tobytes()
+        shapes.append([name, list(weight.shape), hashlib.sha256(content).hexdigest()])
+    settings = dict(num_heads=4, eps=1e-6, activation='GELU', stride=[8, 8], padding=[0, 0], dilation=[1, 1])
+    text = json.dumps([shapes, settings], sort_keys=True)
+    mark = vit.fingerprint()
+    assert mark.dtype == torch.uint8 and mark.shape == (32, )
+    assert show(mark) == hashlib.sha256(text.encode()).hexdigest()
+
+
+@pytest.fixture(scope='module')
+def half():
+    """A checkpoint whose numbers are exact in fp16 and in bf16."""
+    return {key: value.bfloat16().clamp(-4, 4).mul(64).round().div(64).float() for key, value in timm().items()}
+
+
+@pytest.mark.parametrize('form', ['fair', 'timm', 'ours', 'classifier', 'fp16', 'bf16', 'fp64', 'safetensors fp16',
+                                  'reversed', 'strided'])
+def test_one_network_in_many_files(form, half, tmp_path):
+    vit = backbone(init_cfg=None)
+    missing, unexpected = vit.load_state_dict(half, strict=False)
+    assert not missing and not unexpected
+    path, weights = tmp_path / 'a.pth', ours(vit)
+    if form == 'safetensors fp16':
+        path = tmp_path / 'a.safetensors'
+        save_file({key: value.half() for key, value in half.items()}, path)
+    else:
+        torch.save(dict(
+            fair=lambda: dict(state_dict={f'module.base_encoder.{key}': value for key, value in half.items()}),
+            timm=lambda: half, ours=lambda: weights,
+            classifier=lambda: dict(state_dict={f'backbone.{key}': value for key, value in weights.items()}
+                                    | {'head.fc.weight': torch.ones(9, 64)}),
+            fp16=lambda: {key: value.half() for key, value in weights.items()},
+            bf16=lambda: {key: value.bfloat16() for key, value in weights.items()},
+            fp64=lambda: {key: value.double() for key, value in weights.items()},
+            reversed=lambda: dict(reversed(half.items())),
+            strided=lambda: {key: value.mT.contiguous().mT if value.ndim == 2 else value
+                             for key, value in half.items()})[form](), path)
+    assert of(dict(type='Pretrained', checkpoint=str(path))) == show(vit.fingerprint())
+
+
+@pytest.mark.parametrize('other', [
+    dict(num_prompts=0), dict(num_prompts=9), dict(prompt_type='shallow'), dict(concatenate=True),
+    dict(prompt_drop_rate=0.3), dict(drop_rate=0.1), dict(out_type='avg_featmap', final_norm=False),
+    dict(out_type='avg_featmap', final_norm=False, pool_prompts=False), dict(frozen=False),
+    dict(interpolate_mode='bilinear'),
+], ids=str)
+def test_the_same_whatever_was_tuned_on_it(other):
+    """And wherever the only final norm is read."""
+    expected, vit = show(backbone().fingerprint()), backbone(**other)
+    assert show(vit.fingerprint()) == expected
+    if vit.prompts is not None:
+        vit.prompts.detach().add_(1)
+    assert show(vit.train().fingerprint()) == expected
+
+
+def test_the_same_before_and_after_a_step_in_any_precision():
+    vit = backbone()
+    vit.load_state_dict({key: value.half().float() for key, value in vit.state_dict().items()})
+    mark = show(vit.fingerprint())
+    vit(torch.randn(1, 3, 32, 32))[0].sum().backward()
+    assert show(vit.fingerprint()) == mark == show(vit.half().fingerprint()) == show(vit.double().fingerprint())
+
+
+NAMES = sorted(key for key in timm() if not key.startswith('head'))
+
+
+@pytest.mark.parametrize('name', [*NAMES[::7], 'cls_token', 'pos_embed', 'norm.weight', 'norm.bias'])
+def test_another_if_one_number_differs_in_its_last_bit(name, tmp_path):
+    weights = timm()
+    expected = of(written(weights, tmp_path / 'a.pth'))
+    values = weights[name].numpy().reshape(-1)
+    values[-1] = np.nextafter(values[-1], np.float32(np.inf))
+    assert of(written(weights, tmp_path / 'b.pth')) != expected
+
+
+@pytest.mark.parametrize('name', ['pos_embed', 'patch_embed.projection.weight', 'layers.2.ffn.layers.1.bias'])
+@pytest.mark.parametrize('write', ['in place', 'load', 'replaced'])
+def test_it_is_taken_anew_after_weights_were_written(name, write):
+    """It is kept between calls."""
+    vit = backbone()
+    before, weight = show(vit.fingerprint()), vit.get_parameter(name)
+    if write == 'in place':
+        weight.detach().view(-1)[3] += 1e-3
+    elif write == 'load':
+        vit.load_state_dict(vit.state_dict() | {name: weight + 1})
+    else:
+        weight.data = weight + 1
+    after = show(vit.fingerprint())
+    assert after != before
+    fresh = backbone(init_cfg=None)
+    fresh.load_state_dict(vit.state_dict())
+    assert show(fresh.fingerprint()) == after
+
+
+@pytest.mark.parametrize('other', [
+    dict(arch=TINY | dict(num_heads=2)), dict(norm_cfg=dict(type='LN', eps=1e-5)), dict(img_size=48),
+    dict(img_size=(32, 16)), dict(layer_cfgs=dict(act_cfg=dict(type='ReLU'))), dict(with_cls_token=False),
+    dict(layer_cfgs=dict(act_cfg=dict(type='GELU', approximate='tanh'))),
+    dict(layer_cfgs=[{}] * 3 + [dict(num_heads=8)]),
+], ids=str)
+def test_another_if_the_same_weights_compute_another_thing(other):
+    out_type = dict(out_type='avg_featmap', final_norm=False)
+    one, two = backbone(**out_type), backbone(**out_type | other)
+    if two.img_size == one.img_size:
+        images = torch.randn(2, 3, 32, 32)
+        two.prompts.detach().copy_(one.prompts)
+        assert not torch.equal(one.eval()(images)[0], two.eval()(images)[0])  # the case is what it says
+    assert show(one.fingerprint()) != show(two.fingerprint())
+
+
+def test_names_and_shapes_count():
+    """Two weights that change places, or a matrix that lies the other way round."""
+    one, other = backbone(init_cfg=None), backbone(init_cfg=None)
+    other.load_state_dict(one.state_dict())
+    first, second = 'layers.0.attn.proj.weight', 'layers.1.attn.proj.weight'
+    torch.nn.init.normal_(one.get_parameter(first))
+    swapped = one.state_dict() | {first: one.get_parameter(second), second: one.get_parameter(first)}
+    other.load_state_dict(swapped)
+    assert show(one.fingerprint()) != show(other.fingerprint())
+
+
+@pytest.mark.parametrize('cores', [1, 3, 64])
+def test_threads_do_not_matter(cores, monkeypatch):
+    expected = show(backbone().fingerprint())
+    monkeypatch.setattr('os.cpu_count', lambda: cores)
+    vits = [backbone() for _ in range(4)]
+    with ThreadPoolExecutor(8) as pool:
+        marks = set(pool.map(lambda i: show(vits[i % 4].fingerprint()), range(32)))
+    assert marks == {expected}
+
+
+@pytest.mark.parametrize('mark', [torch.zeros(31, dtype=torch.uint8), torch.zeros(32),
+                                  torch.zeros(1, 32, dtype=torch.uint8), torch.zeros(32, dtype=torch.int8),
+                                  torch.tensor(1)], ids=str)
+def test_what_is_no_fingerprint(mark):
+    with pytest.raises(ValueError, match=r'must be 32 bytes, got .*: the file is damaged, use another'):
+        check_mark(mark)
+
+
+def test_written_as_64_digits():
+    assert show(torch.arange(0, 256, 8, dtype=torch.uint8)) == ''.join(f'{i:02x}' for i in range(0, 256, 8))
+
+
+def tiny_architecture(**changes):
+    return Architecture.from_json(Architecture.from_model(backbone(initialized=False)).to_json() | changes)
+
+
+@pytest.mark.parametrize(('changes', 'words'), [
+    (dict(embed_dims=16384, num_layers=256, feedforward_channels=2**17), 'embed_dims 16384 instead of 64'),
+    (dict(num_layers=256), 'num_layers 256 instead of 4'), (dict(num_layers=3), 'num_layers 3 instead of 4'),
+    (dict(embed_dims=128), 'embed_dims 128 instead of 64'),
+    (dict(feedforward_channels=2**17), 'feedforward_channels 131072 instead of 256'),
+    (dict(in_channels=64), 'in_channels 64 instead of 3'), (dict(patch_size=[16, 16]), 'patch_size'),
+    (dict(patch_size=[1, 1], img_size=[4096, 4096]), 'patch_size'), (dict(img_size=[4096, 4096]), '262,144'),
+    (dict(layer_scale=True), 'gamma'), (dict(pre_norm=True), 'pre_norm'), (dict(qkv_bias=False), 'bias'),
+], ids=lambda value: '' if isinstance(value, str) else str(value)[:40])
+@pytest.mark.parametrize('num_prompts', [5, 0])
+def test_a_backbone_of_other_sizes_is_refused_before_it_takes_memory(changes, words, num_prompts):
+    architecture = tiny_architecture(num_prompts=num_prompts, **changes)
+    before = resident()
+    with pytest.raises((ValueError, RuntimeError)) as caught:
+        load_backbone(architecture, golden_checkpoint('mocov3_deep'))
+    assert re.search(words, str(caught.value))
+    assert resident() - before < 64 << 20
+
+
+def resident():
+    """Peak of this process's memory, bytes."""
+    with open('/proc/self/status', encoding='utf-8') as file:
+        return int(next(line for line in file if line.startswith('VmHWM')).split()[1]) * 1024
+
+
+@pytest.mark.parametrize('case', ['mae_deep', 'mocov3_deep'])
+def test_the_backbone_alone(case):
+    vit = backbone(case)
+    alone = load_backbone(Architecture.from_model(vit), golden_checkpoint(case))
+    assert alone.prompts is None and not alone.training and not any(p.requires_grad for p in alone.parameters())
+    assert ours(vit).keys() == alone.state_dict().keys()
+    assert all(torch.equal(value, ours(vit)[key]) for key, value in alone.state_dict().items())
+    assert torch.equal(alone.fingerprint(), vit.fingerprint())
+
+
+@pytest.mark.parametrize('content', [
+    {'head.fc.weight': torch.ones(3, 8)}, {'backbone.prompts': torch.ones(4, 5, 64)},
+    dict(model={'patch_embed.proj.weight': torch.ones(64, 192), 'pos_embed': torch.ones(1)}),
+    {'patch_embed.proj.weight': torch.ones(64, 3, 8, 8)}, {'patch_embed.proj.weight': torch.tensor(1.)}],
+    ids=lambda content: next(iter(content)))
+def test_checkpoints_that_are_no_backbone(content, tmp_path):
+    torch.save(content, tmp_path / 'other.pth')
+    with pytest.raises((ValueError, RuntimeError), match=r'other\.pth'):
+        load_backbone(tiny_architecture(), str(tmp_path / 'other.pth'))

@@ -1,0 +1,232 @@
+"""tools/pack.py as a user types it: from a training to one small file, and back to a full checkpoint."""
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from helpers import golden_checkpoint, tool
+
+ACCURACY = 'accuracy/top1'
+
+
+def read(path):
+    """A pack's card and tensors, without the code under test."""
+    with safetensors.safe_open(path, 'pt') as file:
+        return json.loads(file.metadata()['mmspt_pack']), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def flat(text):
+    """Text without white space and the lines of tables, which break it."""
+    return re.sub(r'[\s│]', '', text)
+
+
+@pytest.fixture
+def run(runs, tmp_path):
+    """A copy of a training's work directory, whose last checkpoint was tested."""
+    return Path(shutil.copytree(runs.spt, tmp_path / 'run'))
+
+
+@pytest.fixture(scope='module')
+def pack(runs, tmp_path_factory):
+    """A pack of that training."""
+    path = tmp_path_factory.mktemp('packs') / 'spt.safetensors'
+    tool('pack.py', 'export', runs.spt, '--out', path)
+    return path
+
+
+def test_export_of_a_work_dir(run):
+    """Its newest checkpoint, named by the task, beside it; what is shown is what was tuned."""
+    said = tool('pack.py', 'export', run)
+    path, = set(run.glob('*.safetensors')) - {run / 'initial_prompts.safetensors'}
+    card, tensors = read(path)
+    state = torch.load(run / 'epoch_2.pth', weights_only=False)['state_dict']
+    assert set(tensors) == {'backbone.prompts', 'head.fc.weight', 'head.fc.bias'}
+    assert all(torch.equal(value, state[name]) for name, value in tensors.items())
+    assert bytes(state['backbone.fingerprint'].tolist()).hex() == card['fingerprint']
+    assert card['metrics'] == json.loads((run / 'result.json').read_text())['metrics']
+    assert path.stem == card['task'].replace(' ', '_') and card['checkpoint'] == 'mae_deep_pretrain.pth'
+    for shown in (card['task'], card['fingerprint'], ACCURACY, 'deep, 4 x 5 x 64', 'mae_deep_pretrain.pth', str(path)):
+        assert flat(shown) in flat(said)
+    assert str(run) not in card['recipe'] and str(run.parent) not in card['recipe']
+
+
+def test_export_of_an_earlier_checkpoint(run, tmp_path):
+    """Whose result is not that of the last."""
+    tool('pack.py', 'export', run / 'epoch_1.pth', '--out', tmp_path / 'a.safetensors', '--task', 'my task/1')
+    card, tensors = read(tmp_path / 'a.safetensors')
+    state = torch.load(run / 'epoch_1.pth', weights_only=False)['state_dict']
+    assert torch.equal(tensors['backbone.prompts'], state['backbone.prompts'])
+    assert card['metrics'] == {} and card['task'] == 'my task/1'
+
+
+def test_export_from_within_the_folder(run):
+    tool('pack.py', 'export', 'epoch_2.pth', '--task', '../out of place', cwd=run)
+    assert (run / '.._out_of_place.safetensors').is_file() and not list(run.parent.glob('*.safetensors'))
+
+
+@pytest.mark.parametrize('checkpoint', ['other/epoch_2.pth', '/elsewhere/epoch_2.pth', None])
+def test_results_of_other_checkpoints_are_not_its_own(checkpoint, run, tmp_path):
+    """tools/test.py writes the path that it was given."""
+    result = json.loads((run / 'result.json').read_text())
+    (run / 'result.json').write_text(json.dumps(result | dict(checkpoint=checkpoint)))
+    tool('pack.py', 'export', run, '--out', tmp_path / 'a.safetensors')
+    assert read(tmp_path / 'a.safetensors')[0]['metrics'] == {}
+
+
+def test_metrics_that_are_no_numbers_are_left_out(run, tmp_path):
+    """MMPretrain's metrics may be given class by class."""
+    result = json.loads((run / 'result.json').read_text())
+    result['metrics'] |= {'single-label/f1-score_classwise': [1., 2., 3.], 'note': 'text', 'matrix': [[1, 2], [3, 4]]}
+    (run / 'result.json').write_text(json.dumps(result))
+    tool('pack.py', 'export', run, '--out', tmp_path / 'a.safetensors')
+    assert set(read(tmp_path / 'a.safetensors')[0]['metrics']) == {ACCURACY}
+
+
+@pytest.mark.parametrize('name', ['spt', 'shallow', 'linear'])
+def test_trained_only_and_full_checkpoints_give_the_same_pack(name, runs, tmp_path):
+    """The newest of a run whose checkpoints hold all weights (default_hooks.checkpoint.save_frozen=True)."""
+    full = Path(shutil.copytree(getattr(runs, name), tmp_path / 'full'))
+    content = torch.load(full / 'epoch_2.pth', weights_only=False)
+    trained = dict(content['state_dict'])
+    tool('pack.py', 'export', full, '--out', tmp_path / 'trained.safetensors')
+    tool('pack.py', 'merge', tmp_path / 'trained.safetensors', tmp_path / 'merged.pth', '--backbone',
+         golden_checkpoint('mae_deep'))
+    frozen = torch.load(tmp_path / 'merged.pth', weights_only=True)['state_dict']
+    del content['state_dict']['backbone.fingerprint']
+    content['state_dict'].update({key: value for key, value in frozen.items() if key not in trained})
+    torch.save(content, full / 'epoch_2.pth')
+    tool('pack.py', 'export', full, '--out', tmp_path / 'full.safetensors')
+    assert (tmp_path / 'trained.safetensors').read_bytes() == (tmp_path / 'full.safetensors').read_bytes()
+
+
+def test_a_run_with_save_frozen(runs, tmp_path):
+    tool('train.py', runs.job.config, '--work-dir', tmp_path / 'run', '--cfg-options', 'train_cfg.max_epochs=2',
+         'param_scheduler.end=2', 'default_hooks.nmi.interval=3', 'default_hooks.checkpoint.save_frozen=True')
+    assert 'backbone.cls_token' in torch.load(tmp_path / 'run/epoch_2.pth', weights_only=False)['state_dict']
+    packs = []
+    for folder in (tmp_path / 'run', runs.spt):
+        tool('pack.py', 'export', folder, '--out', tmp_path / 'a.safetensors')
+        packs.append(read(tmp_path / 'a.safetensors'))
+    (one, tensors), (other, others) = packs
+    del one['recipe'], other['recipe']
+    assert one == other and all(torch.equal(tensors[name], others[name]) for name in others)
+
+
+@pytest.mark.parametrize(('text', 'expected'), [
+    ('wren\ncrow\nowl\n', ['wren', 'crow', 'owl']), ('wren\ncrow\nowl', ['wren', 'crow', 'owl']),
+    ('wren\r\ncrow\r\nowl\r\n', ['wren', 'crow', 'owl']), ('\ufeffwren\ncrow\nowl\n', ['wren', 'crow', 'owl']),
+    ('鳥\nZaunkönig\nowl, barn\n', ['鳥', 'Zaunkönig', 'owl, barn']), ('a\u2028b\nc\nd\n', ['a\u2028b', 'c', 'd'])],
+    ids=ascii)
+def test_names_of_classes(text, expected, runs, tmp_path):
+    (tmp_path / 'names.txt').write_bytes(text.encode())
+    tool('pack.py', 'export', runs.spt, '--classes', tmp_path / 'names.txt', '--out', tmp_path / 'a.safetensors')
+    assert read(tmp_path / 'a.safetensors')[0]['classes'] == expected
+
+
+@pytest.mark.parametrize(('content', 'words'), [
+    (b'wren\ncrow\n', ['3', 'got 2', '--classes']), (b'a\nb\nc\nd\n', ['3', 'got 4', '--classes']),
+    (b'', ['got 0', '--classes']), (b'\xff\xfe\n\n\n', ['names.txt', 'UTF-8']), (None, ['names.txt'])], ids=repr)
+def test_files_of_names_that_do_not_fit(content, words, runs, tmp_path):
+    if content is not None:
+        (tmp_path / 'names.txt').write_bytes(content)
+    said = tool('pack.py', 'export', runs.spt, '--classes', tmp_path / 'names.txt', '--out',
+                tmp_path / 'a.safetensors', fails=True)
+    assert all(word.lower() in said.lower() for word in words) and 'Traceback' not in said
+    assert not (tmp_path / 'a.safetensors').exists()
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'float16', 'bfloat16'])
+def test_precision(dtype, runs, tmp_path):
+    said = tool('pack.py', 'export', runs.spt, '--dtype', dtype, '--out', tmp_path / 'a.safetensors')
+    state = torch.load(Path(runs.spt) / 'epoch_2.pth', weights_only=False)['state_dict']
+    _, tensors = read(tmp_path / 'a.safetensors')
+    assert all(torch.equal(value, state[name].to(getattr(torch, dtype))) for name, value in tensors.items())
+    assert dtype in said
+
+
+@pytest.mark.parametrize(('arguments', 'words'), [
+    (['export', '{run}', '--out', '{out}/a.pth'], ['.safetensors', 'a.pth']),
+    (['export', '{run}', '--out', '{out}/a.safetensors/'], ['a.safetensors/']),
+    (['export', '{run}', '--dtype', 'float64'], ['float64', 'bfloat16']),
+    (['export', '{run}', '--task', 't' * 201, '--out', '{out}/a.safetensors'], ['task']),
+    (['export', '{out}'], ['work directory', '{out}']), (['export', '{out}/none.pth'], ['{out}']),
+    (['export', '{run}/epoch_9.pth'], ['epoch_9.pth']),
+    (['export', '{run}/initial_prompts.safetensors'], ['initial_p']),
+    (['export'], ['source']), ([], ['command']), (['verify'], ['packs']),
+    (['merge', '{pack}', '{out}/m.pth'], ['--back']),
+    (['inspect', '{run}/epoch_2.pth'], ['epoch_2.pth', 'refused']), (['inspect', '{run}'], ['is none']),
+    (['inspect', '{run}/initial_prompts.safetensors'], ['mmspt_pack']),
+    (['verify', '{pack}', '--backbone', '{out}/vit.pth'], ['vit.pth', 'is not a file']),
+    (['merge', '{pack}', '{out}/m.pth', '--backbone', '{out}/vit.pth'], ['vit.pth', 'is not a file']),
+    (['merge', '{pack}', '{out}/m.pth', '--backbone', '{pack}'], ['spt.safetensors', 'must hold a ViT']),
+    (['merge', '{pack}', '{out}/m.pth', '--backbone', '{run}/epoch_2.pth'], ['epoch_2.pth', 'must hold a ViT']),
+    (['merge', '{pack}', '{out}/m.safetensors', '--backbone', '{vit}'], ['.pth', 'm.safetensors']),
+], ids=lambda value: ' '.join(value)[:60])
+def test_mistakes(arguments, words, pack, runs, tmp_path):
+    """Said without a traceback, and nothing is written."""
+    names = dict(run=runs.spt, out=tmp_path, pack=pack, vit=golden_checkpoint('mae_deep'))
+    said = tool('pack.py', *(argument.format(**names) for argument in arguments), fails=True)
+    assert all(word.format(**names) in said for word in words) and 'Traceback' not in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_inspect_several(pack, runs, tmp_path):
+    tool('pack.py', 'export', runs.linear, '--out', tmp_path / 'b.safetensors')
+    said = tool('pack.py', 'inspect', pack, tmp_path / 'b.safetensors')
+    assert flat(str(pack)) in flat(said) and 'b.safetensors' in flat(said)
+    assert 'a linear probe' in said and 'deep, 4 x 5 x 64' in said
+    assert 'optim_wrapper' not in said
+    assert flat(f'{pack.stat().st_size:,} bytes') in flat(said)
+    assert f'{4 * 5 * 64 + 3 * 65:,} numbers of float32' in said
+    assert 'optim_wrapper' in tool('pack.py', 'inspect', '--recipe', pack)
+
+
+def test_verify(pack, runs, tmp_path):
+    fingerprint = read(pack)[0]['fingerprint']
+    assert f'{pack}: whole; of the backbone {fingerprint}' in tool('pack.py', 'verify', pack)
+    tool('pack.py', 'export', runs.shallow, '--out', tmp_path / 'b.safetensors')
+    said = tool('pack.py', 'verify', pack, tmp_path / 'b.safetensors', '--backbone', golden_checkpoint('mae_deep'))
+    assert said.count('tuned on') == 2
+    damaged = tmp_path / 'c.safetensors'
+    damaged.write_bytes(pack.read_bytes()[:-1])
+    assert 'c.safetensors' in tool('pack.py', 'verify', pack, damaged, fails=True)
+
+
+@pytest.mark.parametrize('command', ['verify', 'merge'])
+def test_the_wrong_backbone(command, pack, tmp_path):
+    content = torch.load(golden_checkpoint('mae_deep'), weights_only=True)
+    content['model']['norm.weight'][0] += 1e-3
+    torch.save(content, tmp_path / 'other.pth')
+    out = [tmp_path / 'merged.pth'] if command == 'merge' else []
+    said = tool('pack.py', command, pack, *out, '--backbone', tmp_path / 'other.pth', fails=True)
+    fingerprints = {word.strip('.,;)') for word in said.split() if len(word.strip('.,;)')) == 64}
+    assert len(fingerprints) == 2 and read(pack)[0]['fingerprint'] in fingerprints
+    assert 'mae_deep_pretrain.pth' in said and 'Traceback' not in said and not (tmp_path / 'merged.pth').exists()
+
+
+@pytest.mark.parametrize('name', ['spt', 'shallow', 'linear'])
+def test_the_tools_take_a_pack_and_what_was_merged(name, runs, tmp_path):
+    """tools/test.py gives the result of the run's own checkpoint with both."""
+    run, pack, merged = Path(getattr(runs, name)), tmp_path / 'a.safetensors', tmp_path / 'folder/merged.pth'
+    tool('pack.py', 'export', run, '--out', pack)
+    said = tool('pack.py', 'merge', pack, merged, '--backbone', golden_checkpoint('mae_deep'))
+    assert f'{merged}: {merged.stat().st_size:,} bytes' in said
+    expected = json.loads((run / 'result.json').read_text())['metrics']
+    for file in (pack, merged):
+        out = tmp_path / file.stem
+        tool('test.py', run / 'job.py', file, '--work-dir', out)
+        assert json.loads((out / 'result.json').read_text())['metrics'] == expected
+
+
+def test_training_goes_on_from_a_pack(pack, runs, tmp_path):
+    """load_from: its prompts and head are where the training starts."""
+    tool('train.py', runs.job.config, '--work-dir', tmp_path / 'on', '--cfg-options', f'load_from={pack}',
+         'train_cfg.max_epochs=1', 'param_scheduler.end=1', 'param_scheduler.warmup=0',
+         'custom_hooks=[]', 'optim_wrapper.optimizer.lr=1e-12', 'optim_wrapper.optimizer.weight_decay=0')
+    state = torch.load(tmp_path / 'on/epoch_1.pth', weights_only=False)['state_dict']
+    for name, value in read(pack)[1].items():
+        torch.testing.assert_close(state[name], value, rtol=1e-4, atol=1e-6)

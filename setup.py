@@ -83,7 +83,8 @@ setup(
         'lite': lite,
         'optional': requirements('optional'),
         'gpu': requirements('gpu'),
+        'onnx': requirements('onnx'),
         'search': requirements('search'),
-        'dev': requirements('tests') + requirements('optional') + requirements('search'),
+        'dev': requirements('tests') + requirements('optional') + requirements('search') + requirements('onnx'),
     },
 )

@@ -1,0 +1,123 @@
+"""A tuned model as a plain network: pixels in, logits out, its prompts folded into constants."""
+import copy
+from typing import TypeVar
+
+import torch
+from mmpretrain.models import ImageClassifier, LinearClsHead
+from torch import Tensor, nn
+
+from mmspt.models import PromptedViT
+from mmspt.models.backbones.prompted_vit import BlockPrompts
+
+Module = TypeVar('Module', bound=nn.Module)
+OUT_TYPES = ('cls_token', 'avg_featmap')
+
+
+def share(module: Module) -> Module:
+    """Copy a module but not its weights: the copy's are without gradient, and lie in the same memory.
+
+    Mode, device and data type of either can be set without a change to the other.
+    """
+    memo: dict[int, Tensor] = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in module.parameters()}
+    memo.update((id(b), b.detach()) for b in module.buffers())
+    return copy.deepcopy(module, memo)
+
+
+def check_foldable(model: ImageClassifier) -> None:
+    """Make sure that :class:`FoldedModel` knows all parts of a model.
+
+    Raises:
+        ValueError: It does not.
+    """
+    if not isinstance(model, ImageClassifier):
+        raise ValueError(f"what is folded must be MMPretrain's ImageClassifier, got {type(model).__name__}: take it "
+                         'out of what wraps it, or build it from the config')
+    backbone, head = model.backbone, model.head
+    if not isinstance(backbone, PromptedViT):
+        raise ValueError(f'the backbone must be a PromptedViT, got {type(backbone).__name__}: name mmspt.PromptedViT, '
+                         'with num_prompts=0 if there are no prompts')
+    if backbone.out_type not in OUT_TYPES:
+        raise ValueError(f'out_type must be one of {OUT_TYPES}, which a linear head reads, got {backbone.out_type!r}: '
+                         'set model.backbone.out_type')
+    if model.neck is not None:
+        raise ValueError(f'the head must read the backbone itself, got the neck {type(model.neck).__name__} between '
+                         'them: set model.neck=None')
+    if type(head) is not LinearClsHead:  # a subclass may do anything
+        raise ValueError(f'the head must be a LinearClsHead, got {type(head).__name__}: set model.head.type')
+    if model.data_preprocessor.pad_size_divisor != 1:
+        raise ValueError('images must go in as they are, got pad_size_divisor='
+                         f'{model.data_preprocessor.pad_size_divisor}: set data_preprocessor.pad_size_divisor=1')
+    others = sorted({str(p.dtype) for p in model.parameters()} - {'torch.float32'})
+    if others:
+        raise ValueError(f'weights must be float32, got {", ".join(others)} among them: call model.float()')
+
+
+class FoldedModel(nn.Module):
+    r"""A tuned classifier without prompts: constant keys and values, or constant tokens, stand in their place.
+
+    Block i of a deep model reads its prompts P through :math:`K = LN(P) W_k, V = LN(P) W_v` alone, which do not depend
+    on the image and are computed once, here. Where the prompts' outputs are read (all blocks of a shallow model, the
+    last one of a deep model that pools them), prompts stay tokens. Normalization of pixels is part of the network. It
+    is always in eval mode.
+
+    Weights lie in the memory of the given model, which is not changed; prompts that change later are not followed.
+
+    Args:
+        model (ImageClassifier): Of a PromptedViT ('cls_token' or 'avg_featmap') and a LinearClsHead, in float32.
+
+    Attributes:
+        image_shape (tuple[int, int, int]): Channels, height and width of the images that the model was built for.
+        num_classes (int): C.
+
+    Raises:
+        ValueError: The model is another.
+    """
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(self, model: ImageClassifier) -> None:
+        check_foldable(model)
+        super().__init__()
+        backbone = share(model.backbone).eval()
+        backbone.concatenate, backbone.shortened = False, backbone.num_prompts > 0  # the same numbers, sooner
+        prompts = [BlockPrompts()] * backbone.num_layers
+        if backbone.prompts is not None:
+            with torch.no_grad():
+                prompts = backbone.prepare(backbone.prompts)
+            backbone.prompts = None
+        constants = {f'{name}_{i}': value for i, block in enumerate(prompts) for name, value in block._asdict().items()}
+        preprocessor = model.data_preprocessor
+        if preprocessor._enable_normalize:
+            constants.update(pixel_mean=preprocessor.mean, pixel_std=preprocessor.std)
+        for name, value in constants.items():
+            if value is not None:  # torch.export miscounts buffers that are None
+                self.register_buffer(name, value.detach().clone())  # a saved view takes its whole storage along
+        self.backbone = backbone
+        self.head = share(model.head.fc)
+        channels = backbone.patch_embed.projection.in_channels
+        self.flips = channels == 3 and not preprocessor.to_rgb  # MMPretrain reads images as BGR
+        height, width = backbone.img_size
+        self.image_shape = (channels, height, width)
+        self.num_classes = self.head.out_features
+        super().train(False)
+
+    def train(self, mode: bool = True) -> 'FoldedModel':
+        """Stay in eval mode."""
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Classify.
+
+        Args:
+            images (Tensor): (B, 3, H, W), float32, RGB, 0 to 255; (B, 1, H, W) if the model has one channel.
+
+        Returns:
+            Tensor: Logits, (B, C), float32.
+        """
+        if self.flips:
+            images = images.flip(1)
+        if hasattr(self, 'pixel_mean'):
+            images = (images - self.pixel_mean) / self.pixel_std
+        prompts = [BlockPrompts(*(getattr(self, f'{name}_{i}', None) for name in BlockPrompts._fields))
+                   for i in range(self.backbone.num_layers)]
+        return self.head(self.backbone(images, prompts)[-1])

@@ -1,0 +1,270 @@
+"""Exported models against the ordinary PyTorch model on the same images, and what their graphs hold."""
+import copy
+import json
+import os
+import sys
+
+import numpy as np
+import pytest
+import torch
+from mmengine.utils import digit_version
+from mmpretrain.registry import MODELS
+from mmpretrain.structures import DataSample
+
+from helpers import SMALL
+from mmspt.serving import export as exporting
+from mmspt.serving.export import NEEDS_TORCH, check, export, save_program, to_exported_program, to_onnx
+from mmspt.serving.folded import FoldedModel
+
+CLS, MEAN = dict(out_type='cls_token'), dict(out_type='avg_featmap', final_norm=False)
+CASES = [dict(outputs, prompt_type=prompt_type, num_prompts=num_prompts)
+         for outputs in (CLS, MEAN) for prompt_type, num_prompts in (('deep', 4), ('shallow', 4), ('deep', 0))]
+OTHERS = [
+    dict(MEAN, pool_prompts=False),
+    dict(MEAN, concatenate=True),
+    dict(CLS, concatenate=True),
+    dict(CLS, out_indices=[0, 1]),
+    dict(MEAN, out_indices=[0, 2]),
+    dict(CLS, prompt_drop_rate=0.5, drop_rate=0.3, drop_path_rate=0.3),
+    dict(MEAN, frozen=False, drop_rate=0.3),
+    dict(MEAN, with_cls_token=False),
+    dict(CLS, pre_norm=True, layer_scale_init_value=0.1, qkv_bias=False),
+    dict(MEAN, img_size=(32, 48)),
+    dict(CLS, in_channels=1),
+]
+recent = pytest.mark.skipif(digit_version(torch.__version__) < digit_version(NEEDS_TORCH), reason='torch is too old')
+
+
+def classifier(preprocessor=(), head=(), **kwargs):
+    """A small classifier with random weights, as training leaves it: in training mode, with gradients."""
+    backbone = dict(dict(type='mmspt.PromptedViT', num_prompts=4, allow_random_backbone=True, **SMALL),
+                    **copy.deepcopy(kwargs))
+    channels = kwargs.get('in_channels', 3)
+    model = MODELS.build(dict(
+        type='ImageClassifier', backbone=backbone,
+        data_preprocessor=dict(mean=[123.675, 116.28, 103.53][:channels], std=[58.395, 57.12, 57.375][:channels],
+                               to_rgb=True, **dict(preprocessor)),
+        head=dict(dict(type='LinearClsHead', num_classes=7, in_channels=32), **dict(head))))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return model.train()
+
+
+def pixels(model, count):
+    """Random uint8 images as MMPretrain reads them (BGR), and the same as float RGB."""
+    channels, (height, width) = model.backbone.patch_embed.projection.in_channels, model.backbone.img_size
+    images = torch.randint(0, 256, (count, channels, height, width), dtype=torch.uint8)
+    return images, (images.flip(1) if channels == 3 else images).float()
+
+
+def scores_of_a_test_run(model, images):
+    """Scores of MMPretrain's own test step."""
+    model = copy.deepcopy(model).eval()
+    with torch.no_grad():
+        samples = model.test_step(dict(inputs=list(images), data_samples=[DataSample() for _ in images]))
+    return torch.stack([sample.pred_score for sample in samples])
+
+
+def assert_same_scores(logits, expected):
+    torch.testing.assert_close(torch.as_tensor(logits).softmax(dim=1), expected, rtol=1e-4, atol=1e-6)
+
+
+def session(path):
+    ort = pytest.importorskip('onnxruntime')
+    return ort.InferenceSession(str(path), providers=['CPUExecutionProvider'])
+
+
+@pytest.mark.parametrize('kwargs', CASES + OTHERS, ids=str)
+def test_folded_model_gives_the_scores_of_a_test_run(kwargs):
+    model = classifier(**kwargs)
+    raw, images = pixels(model, 3)
+    assert_same_scores(FoldedModel(model)(images), scores_of_a_test_run(model, raw))
+
+
+@pytest.mark.parametrize('preprocessor', [dict(mean=None), dict(to_rgb=False)], ids=str)
+def test_preprocessing_is_part_of_the_network(preprocessor):
+    model = classifier()
+    model.data_preprocessor = MODELS.build(dict(dict(
+        type='ClsDataPreprocessor', mean=[10., 20., 30.], std=[40., 50., 60.], to_rgb=True), **preprocessor))
+    raw, images = pixels(model, 2)
+    assert_same_scores(FoldedModel(model)(images / 255 if 'mean' in preprocessor else images),
+                       scores_of_a_test_run(model, raw / 255 if 'mean' in preprocessor else raw))
+
+
+def test_the_given_model_is_not_changed_and_its_weights_are_shared():
+    model = classifier(prompt_drop_rate=0.5)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    modes = [module.training for module in model.modules()]
+    folded = FoldedModel(model).train()
+    assert not any(module.training for module in folded.modules())
+    assert not any(parameter.requires_grad for parameter in folded.parameters())
+    own = dict(model.named_parameters())
+    shared = dict(folded.backbone.named_parameters(prefix='backbone'))
+    assert set(own) - set(shared) == {'backbone.prompts', 'head.fc.weight', 'head.fc.bias'}
+    assert all(value.data_ptr() == own[name].data_ptr() for name, value in shared.items())
+    assert folded.head.weight.data_ptr() == model.head.fc.weight.data_ptr()
+    folded.double()
+    assert model.backbone.prompts.requires_grad and model.head.fc.weight.requires_grad
+    assert [module.training for module in model.modules()] == modes
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(('kwargs', 'expected'), [
+    (CLS, dict.fromkeys(('keys_values_0', 'keys_values_1', 'keys_values_2'), (4, 2, 2, 16))),
+    (MEAN, dict(keys_values_0=(4, 2, 2, 16), keys_values_1=(4, 2, 2, 16), tokens_2=(4, 32))),
+    (dict(MEAN, pool_prompts=False), dict.fromkeys(('keys_values_0', 'keys_values_1', 'keys_values_2'), (4, 2, 2, 16))),
+    (dict(CLS, concatenate=True), dict.fromkeys(('keys_values_0', 'keys_values_1', 'keys_values_2'), (4, 2, 2, 16))),
+    (dict(CLS, prompt_type='shallow'), dict(tokens_0=(4, 32))),
+    (dict(MEAN, prompt_type='shallow'), dict(tokens_0=(4, 32))),
+    (dict(MEAN, num_prompts=0), {}),
+], ids=str)
+def test_prompts_are_constants_of_the_folded_model(kwargs, expected):
+    folded = FoldedModel(classifier(**kwargs))
+    assert {name: tuple(value.shape) for name, value in folded._buffers.items() if 'pixel' not in name} == expected
+    assert all(value.untyped_storage().nbytes() == 4 * value.numel() for value in folded._buffers.values())
+    assert 'backbone.prompts' not in folded.state_dict()
+
+
+# a block has 2 norms and maps qkv, proj and the two of the MLP; CLS alone asks in a last block, whose queries and keys
+# are mapped apart; the final norm and the head come last
+@recent
+@pytest.mark.parametrize(('kwargs', 'norms', 'maps'), [
+    (CLS, 7, 14), (MEAN, 7, 13), (dict(CLS, num_prompts=0), 7, 13), (dict(CLS, prompt_type='shallow'), 7, 14),
+], ids=str)
+def test_the_graph_computes_nothing_of_prompts(kwargs, norms, maps):
+    model = classifier(**kwargs)
+    program = to_exported_program(model)
+    assert not [name for name in program.state_dict if 'prompts' in name]
+    nodes = [node for node in program.graph.nodes if node.op == 'call_function']
+    for name, count in (('layer_norm', norms), ('linear', maps)):
+        found = [node for node in nodes if node.target is getattr(torch.ops.aten, name).default]
+        assert len(found) == count
+        assert all(len(node.args[0].meta['val'].shape) > 2 or node.args[0].meta['val'].shape[0] != 4 for node in found)
+    assert not any('stack_trace' in node.meta for node in nodes)
+
+
+@recent
+@pytest.mark.parametrize('kwargs', [CASES[0], CASES[4]], ids=str)
+def test_pt2_gives_the_scores_of_a_test_run_for_any_batch(kwargs, tmp_path):
+    model = classifier(**kwargs)
+    path = tmp_path / 'model.pt2'
+    save_program(model, str(path), classes=list('abcdefg'), fingerprint='f00')
+    notes = {'mmspt.json': ''}
+    module = torch.export.load(str(path), extra_files=notes).module()
+    for count in (1, 2, 7):
+        raw, images = pixels(model, count)
+        assert_same_scores(module(images), scores_of_a_test_run(model, raw))
+    assert json.loads(json.loads(notes['mmspt.json'])['class_names']) == list('abcdefg')
+    assert os.listdir(tmp_path) == ['model.pt2']
+
+
+@recent
+@pytest.mark.parametrize('kwargs', [*CASES[:2], *CASES[3:], dict(MEAN, img_size=(32, 48), pool_prompts=False)], ids=str)
+def test_onnx_gives_the_scores_of_a_test_run_for_any_batch(kwargs, tmp_path):
+    onnx = pytest.importorskip('onnx')
+    model = classifier(**kwargs)
+    path = tmp_path / 'model.onnx'
+    to_onnx(model, str(path))
+    run = session(path)
+    assert [(i.name, i.shape[1:]) for i in run.get_inputs()] == [('images', [3, *model.backbone.img_size])]
+    assert [(o.name, o.shape[1:]) for o in run.get_outputs()] == [('logits', [7])]
+    for count in (1, 2, 7):
+        raw, images = pixels(model, count)
+        assert_same_scores(run.run(['logits'], dict(images=images.numpy()))[0], scores_of_a_test_run(model, raw))
+    graph = onnx.load(str(path)).graph
+    operators = [node.op_type for node in graph.node]
+    assert operators.count('LayerNormalization') == 7
+    shapes = {tuple(tensor.dims) for tensor in graph.initializer}
+    folded = {tuple(value.shape) for name, value in FoldedModel(model)._buffers.items() if 'pixel' not in name}
+    assert {shape for shape in shapes if shape[:1] == (4, )} == folded
+    assert os.path.dirname(exporting.__file__).encode() not in path.read_bytes()  # nothing tells of this machine
+    assert os.listdir(tmp_path) == ['model.onnx']
+
+
+@recent
+def test_onnx_metadata(tmp_path):
+    pytest.importorskip('onnx')
+    to_onnx(classifier(), str(tmp_path / 'model.onnx'), classes=['ä', *'bcdefg'], fingerprint='f00')
+    found = session(tmp_path / 'model.onnx').get_modelmeta().custom_metadata_map
+    assert {name: json.loads(value) for name, value in found.items() if name != 'mmspt_version'} == dict(
+        class_names=['ä', *'bcdefg'], fingerprint='f00', image_size=[32, 32], pixels='RGB, 0 to 255, float32',
+        normalization='part of the graph')
+
+
+@recent
+def test_weights_of_large_onnx_models_lie_beside_them(tmp_path, monkeypatch):
+    pytest.importorskip('onnx')
+    monkeypatch.setattr(exporting, 'ONE_FILE', 1000)
+    model = classifier()
+    for _ in range(2):  # new, and over what is there
+        written = export(model, str(tmp_path / 'model.onnx'))
+        assert sorted(os.listdir(tmp_path)) == ['model.onnx', 'model.onnx.data']
+        assert written.paths == [str(tmp_path / name) for name in ('model.onnx', 'model.onnx.data')]
+        assert written.num_bytes == sum(path.stat().st_size for path in tmp_path.iterdir())
+        assert written.difference <= 1e-4
+        torch.nn.init.normal_(model.backbone.prompts)
+    os.rename(tmp_path, tmp_path.with_name('moved'))
+    assert session(tmp_path.with_name('moved') / 'model.onnx') is not None
+
+
+@recent
+@pytest.mark.parametrize('ending', ['onnx', 'pt2'])
+def test_a_file_that_differs_is_refused_and_what_was_there_stays(ending, tmp_path):
+    if ending == 'onnx':
+        pytest.importorskip('onnx')
+    model, path = classifier(**MEAN), tmp_path / f'model.{ending}'
+    written = export(model, str(path))
+    assert written == ([str(path)], path.stat().st_size, written.difference)
+    assert 0. <= written.difference <= 1e-4
+    before = path.read_bytes()
+    assert check(str(path), model) == written.difference
+    with torch.no_grad():
+        model.backbone.prompts.neg_()
+    with pytest.raises(RuntimeError, match='must be those of PyTorch'):
+        check(str(path), model)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exporting, 'TOLERANCE', -1.)
+        with pytest.raises(RuntimeError, match='must be those of PyTorch'):
+            export(model, str(path))
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == [path.name]
+    with torch.no_grad():
+        model.head.fc.bias[0] = np.nan
+    with pytest.raises(RuntimeError, match='nan'):
+        check(str(path), model)
+
+
+@pytest.mark.parametrize(('change', 'message'), [
+    (lambda model: model.backbone, 'must be MMPretrain.s ImageClassifier, got PromptedViT'),
+    (lambda model: model.half(), 'must be float32, got torch.float16'),
+    (lambda model: setattr(model, 'neck', torch.nn.Identity()), 'got the neck Identity'),
+    (lambda model: setattr(model, 'backbone', torch.nn.Identity()), 'must be a PromptedViT, got Identity'),
+    (lambda model: setattr(model.backbone, 'out_type', 'raw'), "got 'raw'"),
+    (lambda model: setattr(model.data_preprocessor, 'pad_size_divisor', 32), 'pad_size_divisor=32'),
+])
+def test_models_that_cannot_be_folded(change, message):
+    model = classifier()
+    with pytest.raises(ValueError, match=message):
+        FoldedModel(change(model) or model)
+
+
+def test_a_head_that_is_not_linear():
+    with pytest.raises(ValueError, match='must be a LinearClsHead, got VisionTransformerClsHead'):
+        FoldedModel(classifier(head=dict(type='VisionTransformerClsHead', hidden_dim=8)))
+
+
+def test_wrong_calls(tmp_path, monkeypatch):
+    model = classifier()
+    with pytest.raises(ValueError, match=r"must end in \.onnx or \.pt2, got 'model\.pth'"):
+        export(model, 'model.pth')
+    with pytest.raises(ValueError, match='each of the 7 classes, got 2'):
+        save_program(model, str(tmp_path / 'model.pt2'), classes=['a', 'b'])
+    monkeypatch.setitem(sys.modules, 'onnxscript', None)
+    for call in (export, to_onnx, check):
+        args = (str(tmp_path / 'model.onnx'), model)
+        with pytest.raises(ImportError, match=r"onnxscript cannot be found: pip install 'mmspt\[onnx\]'"):
+            call(*(args if call is check else args[::-1]))
+    monkeypatch.setattr(exporting, 'NEEDS_TORCH', '99')
+    with pytest.raises(RuntimeError, match=r'needs torch 99 or later, got 2\.'):
+        export(model, str(tmp_path / 'model.pt2'))
+    assert os.listdir(tmp_path) == []

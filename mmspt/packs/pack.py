@@ -53,7 +53,7 @@ def _limit(size: int) -> Callable[[int], None]:
     def charge(memory: int) -> None:
         if memory > 2 * size + 2**24:
             raise ValueError(f"a pack's names and recipe must be short beside its weights, but they would take "
-                             f'{memory:,} bytes of memory in a file of {size:,}: shorten them')
+                             f'{memory:,} bytes of memory in a file of {size:,}: shorten them and export it anew')
     return charge
 
 

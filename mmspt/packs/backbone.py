@@ -31,6 +31,8 @@ def load_backbone(architecture: Architecture, checkpoint: str) -> PromptedViT:
     if encoder is None:
         raise ValueError("a backbone's checkpoint must hold a ViT in a layout that mmspt/models/weights.py lists, but "
                          f"'{checkpoint}' does not: name the one that the pack was tuned on")
+    # of a whole tuned checkpoint, the frozen weights alone
+    encoder = {name: value for name, value in encoder.items() if name not in PromptedViT.learnable}
     _check_sizes(architecture, encoder, checkpoint)
     vit = replace(architecture, num_prompts=0).build()
     vit.load_state_dict(encoder)

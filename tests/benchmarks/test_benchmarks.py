@@ -74,3 +74,29 @@ def test_prototypes(tmp_path, own_images):
     assert all(0.5 < ratio < 2 for ratio in exact['ratios']) and any(ratio != 1 for ratio in exact['ratios'])
     assert str(tmp_path) not in numbers.read_text()
     plotted(numbers, tmp_path)
+
+
+def test_serve(tmp_path):
+    numbers = tmp_path / 'serve.json'
+    benchmark('serve.py', '--arch', 'deit-tiny', '--img-size', 32, '--batch-size', 6, '--tasks', 3, '--packs', 5,
+              '--rounds', 3, '--prompts', 3, '--classes', 7, '--calls', 2, '--out', numbers)
+    cases = json.loads(numbers.read_text())['cases']
+    assert [case['outputs'] for case in cases] == ['mae', 'mocov3']
+    for case in cases:
+        assert max(case['difference'].values()) < 1e-5 and case['memory']['task_over_pack'] <= 2
+        assert case['memory']['pack_file'] > case['memory']['pack']
+        for times, ratios in (('seconds', 'ratios'), ('cpu_seconds', 'cpu_ratios')):
+            assert all(len(values) == 3 for values in case[times].values())
+            pairs = zip(case[times]['mixed'], case[times]['one task'], strict=True)
+            assert case[ratios]['mixed / one task'] == statistics.median(a / b for a, b in pairs)
+
+
+def test_checkpoints(tmp_path):
+    numbers = tmp_path / 'checkpoints.json'
+    benchmark('checkpoints.py', '--arch', 'deit-tiny', '--img-size', 32, '--rounds', 2, '--out', numbers)
+    content = json.loads(numbers.read_text())
+    # 12 blocks of width 192 and 3 x 768 x 192 more, fp32
+    assert content['bytes']['whole'] - content['bytes']['trained only'] > 4 * 12 * 12 * 192**2
+    tuned = 12 * 20 * 192 + 193 * 200
+    assert 3 * 4 * tuned < content['bytes']['trained only'] < 3 * 4 * tuned + 100_000
+    assert all(len(values) == 2 and min(values) > 0 for values in content['seconds'].values())

@@ -1,0 +1,301 @@
+"""Many tasks on one frozen network: a batch may hold images of any of them."""
+import math
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mmspt.models import PromptedViT
+from mmspt.packs.architecture import Architecture, Reading
+from mmspt.packs.backbone import load_backbone
+from mmspt.packs.merge import check_backbone
+from mmspt.packs.pack import Pack
+from mmspt.packs.preprocessing import Preprocessing
+
+from .backbone import check_device, take_backbone
+from .served_task import ServedTask, Serving, TaskInfo
+
+Image = str | os.PathLike | np.ndarray
+"""A file, or pixels as OpenMMLab has them: uint8, (H, W, 3), BGR."""
+
+
+class Choice(NamedTuple):
+    """A class for an image."""
+    label: int
+    class_name: str
+    score: float
+    """Softmax over the task's classes, 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for one image and one task.
+
+    Args:
+        task: The name under which the task is served.
+        top: The best classes, best first; empty if there was an error.
+        error: Why the image has no answer, or None.
+    """
+    task: str
+    top: tuple[Choice, ...] = ()
+    error: str | None = None
+
+    @property
+    def label(self) -> int | None:
+        """Of the best class; None after an error."""
+        return self.top[0].label if self.top else None
+
+    @property
+    def class_name(self) -> str | None:
+        """Of the best class; None after an error."""
+        return self.top[0].class_name if self.top else None
+
+    @property
+    def score(self) -> float | None:
+        """Of the best class, 0 to 1; None after an error."""
+        return self.top[0].score if self.top else None
+
+
+class MultiTaskPredictor:
+    """One frozen ViT and any number of prompt packs.
+
+    A batch may mix tasks image by image: images go through the network together, each with its own task's keys and
+    values, which are computed once, when a pack is added; then every task's head reads its images. Tasks that differ in
+    number or type of prompts or in what feeds their heads go in passes of their own.
+
+    All methods may be called by several threads at once. What began with a pack ends with it.
+
+    Args:
+        backbone: A checkpoint's path or address, in any layout of :mod:`mmspt.models.weights`, or a built
+            :class:`mmspt.models.PromptedViT` or a classifier that has one. With a path, the network is built when the
+            first pack comes. A built network stays the caller's; its weights, which are shared, must not change.
+        packs: Packs or their paths, under the names of their tasks; or a mapping from names of your own.
+        device: Where it computes. None: where a built network is; for a path the GPU, if there is one.
+
+    Raises:
+        OSError, RuntimeError: A file cannot be read.
+        ValueError: A pack of another backbone, two of one name, or a damaged one.
+    """
+
+    def __init__(self, backbone: str | os.PathLike | nn.Module,
+                 packs: Iterable[Pack | str | os.PathLike] | Mapping[str, Pack | str | os.PathLike] = (),
+                 device: str | torch.device | None = None) -> None:
+        self._lock = threading.Lock()
+        self._serving = Serving({}, {})
+        self._fixed: dict[str, Any] | None = None  # what all packs say alike of the network
+        self._vit: PromptedViT | None = None
+        if isinstance(backbone, (str, os.PathLike)):
+            self._path, self._device = os.fspath(backbone), check_device(device)
+        else:
+            self._vit = take_backbone(backbone, device)
+            self._device = self._vit.pos_embed.device
+        if isinstance(packs, (str, os.PathLike, Pack)):
+            raise ValueError(f'packs must be a list or a mapping, got {type(packs).__name__}: put it into a list')
+        for name, pack in packs.items() if isinstance(packs, Mapping) else ((None, pack) for pack in packs):
+            self.add(pack, name)
+
+    @property
+    def tasks(self) -> dict[str, TaskInfo]:
+        """Name -> what is known of the task, in the order in which they were added."""
+        return {name: task.info for name, task in self._serving.tasks.items()}
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self._device
+
+    def add(self, pack: Pack | str | os.PathLike, name: str | None = None, replace: bool = False) -> None:
+        """Serve a task. Weights in half precision become fp32 in memory.
+
+        Args:
+            pack: A pack or its path.
+            name: To serve it under; None is the pack's own.
+            replace: Take the place of a pack of that name, if there is one.
+
+        Raises:
+            OSError, RuntimeError: A file cannot be read.
+            ValueError: The pack was tuned on another backbone or is damaged, or the name is taken.
+        """
+        pack = pack if isinstance(pack, Pack) else Pack.load(pack)
+        name = pack.task if name is None else name
+        with self._lock:
+            tasks, readers = self._serving
+            if name in tasks and not replace:
+                raise ValueError(f'a task must have a name of its own, but {name!r} is served already: give another '
+                                 'name (add(pack, name), or packs as a dict of names), or say replace=True')
+            vit = self._vit or load_backbone(pack.backbone, self._path).to(self._device)
+            check_backbone(pack, vit, f'pack {name!r}')
+            reading = Reading.of(pack.backbone)
+            reader = readers.get(reading) or vit.reading(*reading)
+            fixed = self._fixed or _fixed(Architecture.from_model(vit.reading(0, *reading[1:])))
+            differ = {field: value for field, value in _fixed(pack.backbone).items() if fixed[field] != value}
+            if differ:
+                listed = ', '.join(f'{field}={value} (here {fixed[field]})' for field, value in differ.items())
+                raise ValueError(f'a pack must read images as the backbone does, but pack {name!r} has {listed}: serve '
+                                 'it by a predictor of its own')
+            task = ServedTask.prepare(pack, reader)
+            self._vit, self._fixed = vit, fixed
+            self._serve({**tasks, name: task}, {**readers, reading: reader})
+
+    def remove(self, name: str) -> None:
+        """Serve a task no longer; ValueError if there is none of that name."""
+        with self._lock:
+            tasks, readers = self._serving
+            self._serving.find([name])
+            self._serve({other: task for other, task in tasks.items() if other != name}, readers)
+
+    def _serve(self, tasks: Mapping[str, ServedTask], readers: Mapping[Reading, PromptedViT]) -> None:
+        used = {task.info.reading for task in tasks.values()}
+        self._serving = Serving(tasks, {reading: reader for reading, reader in readers.items()
+                                         if reading in used})
+
+    def logits(self, inputs: Tensor, tasks: str | Sequence[str]) -> list[Tensor]:
+        """Compute each image's logits.
+
+        Args:
+            inputs: Images as each task's preprocessing leaves them, (B, 3, H, W).
+            tasks: A name for all, or one for each image.
+
+        Returns:
+            list[Tensor]: For each image, (C, ), fp32, on the predictor's device, C being its task's classes.
+
+        Raises:
+            ValueError: An unknown task, no image, or other shapes.
+        """
+        serving = self._serving
+        found = serving.find(_names(tasks, len(inputs)))
+        size = (len(inputs), self._fixed['in_channels'], *self._fixed['img_size']) if self._fixed else ()
+        if tuple(inputs.shape) != size:
+            raise ValueError(f'inputs must be (B, channels, height, width) = {size}, got {tuple(inputs.shape)}: bring '
+                             "them through the task's preprocessing")
+        rows: list[Tensor] = [inputs] * len(inputs)
+        for _, where, logits in serving.by_task(inputs, found):
+            for i, row in zip(where, logits, strict=True):
+                rows[i] = row
+        return rows
+
+    def predict(self, images: Sequence[Image], tasks: str | Sequence[str], batch_size: int = 32,
+                topk: int = 1) -> list[Prediction]:
+        """Classify images. One that cannot be read gets its error; the others are answered.
+
+        Args:
+            images: Files, or arrays of uint8, (H, W, 3), BGR.
+            tasks: A name for all, or one for each image.
+            batch_size: Images in a batch.
+            topk: How many of the best classes.
+
+        Returns:
+            list[Prediction]: For each image, in order.
+
+        Raises:
+            ValueError: An unknown task, no image, or numbers out of range.
+        """
+        if isinstance(images, (str, os.PathLike)) or (isinstance(images, np.ndarray) and images.ndim != 4):
+            raise ValueError('images must be a sequence of files or arrays, got one image: put it into a list')
+        requests = list(zip(images, _names(tasks, len(images)), strict=True))
+        return list(self.stream(requests, batch_size, topk))
+
+    def stream(self, requests: Iterable[tuple[Image, str]], batch_size: int = 32,
+               topk: int = 1) -> Iterator[Prediction]:
+        """Classify images one batch after the other; no more than two batches are in memory.
+
+        Images are read by threads while the network works. The tasks are those at the time of the call.
+
+        Args:
+            requests: (image, task), as many as you like.
+            batch_size: Requests in a batch.
+            topk: How many of the best classes.
+
+        Yields:
+            Prediction: For each request, in order.
+
+        Raises:
+            ValueError: Numbers out of range; an unknown task among a sequence of requests. In another iterable it is
+                found when it is reached.
+        """
+        for what, number in dict(batch_size=batch_size, topk=topk).items():
+            if type(number) is not int or number < 1:
+                raise ValueError(f'{what} must be a whole number of at least 1, got {number!r}: set it so')
+        serving = self._serving
+        if isinstance(requests, Sequence):
+            serving.find(name for _, name in requests)
+        return self._stream(serving, iter(requests), batch_size, topk)
+
+    def _stream(self, serving: Serving, requests: Iterator[tuple[Image, str]], batch_size: int,
+                topk: int) -> Iterator[Prediction]:
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+            loading = _load(serving, list(islice(requests, batch_size)), threads.submit)
+            while loading:
+                batch, loading = loading, _load(serving, list(islice(requests, batch_size)), threads.submit)
+                yield from self._answer(serving, [(name, task, future.result()) for name, task, future in batch], topk)
+
+    @torch.inference_mode()
+    def _answer(self, serving: Serving, batch: Sequence[tuple[str, ServedTask, Tensor | str]],
+                topk: int) -> list[Prediction]:
+        """Answer a batch of (name, task, input or error)."""
+        answers = [Prediction(name, error=loaded if isinstance(loaded, str) else None) for name, _, loaded in batch]
+        good = [i for i, (_, _, loaded) in enumerate(batch) if isinstance(loaded, Tensor)]
+        if not good:
+            return answers
+        inputs = torch.stack([batch[i][2] for i in good])  # type: ignore[misc]
+        for task, where, logits in serving.by_task(inputs, [batch[i][1] for i in good]):
+            best = logits.softmax(dim=1).topk(min(topk, logits.shape[1]))
+            for row, scores, labels in zip(where, best.values.tolist(), best.indices.tolist(), strict=True):
+                name = batch[good[row]][0]
+                top = tuple(Choice(label, task.info.classes[label], score)
+                            for label, score in zip(labels, scores, strict=True))
+                answers[good[row]] = Prediction(name, top) if math.isfinite(scores[0]) else Prediction(
+                    name, error='scores must be finite numbers, but this image has others: use another pack')
+        return answers
+
+
+def _fixed(arch: Architecture) -> dict[str, Any]:
+    """What must be the same for all packs of a network."""
+    return {name: value for name, value in arch.to_json().items() if name not in Reading._fields}
+
+
+def _names(tasks: str | Sequence[str], count: int) -> list[str]:
+    """A task's name for each of so many images."""
+    if not count:
+        raise ValueError('a batch must hold at least one image, got none: leave it out')
+    names = [tasks] * count if isinstance(tasks, str) else list(tasks)
+    if len(names) != count:
+        raise ValueError(f'tasks must be one name, or one for each image, got {len(names)} for {count} images: give as '
+                         'many')
+    return names
+
+
+def _load(serving: Serving, requests: Sequence[tuple[Image, str]],
+          submit: Callable[..., Future]) -> list[tuple[str, ServedTask, Future]]:
+    """Begin to read a batch's images; one that several tasks read alike is read once."""
+    tasks = serving.find(name for _, name in requests)
+    kinds: list[Preprocessing] = []
+    loading: dict[tuple, Future] = {}
+    batch = []
+    for (image, name), task in zip(requests, tasks, strict=True):
+        preprocessing = task.info.preprocessing
+        if preprocessing not in kinds:
+            kinds.append(preprocessing)
+        same = os.fspath(image) if isinstance(image, (str, os.PathLike)) else id(image)
+        key = (same, kinds.index(preprocessing))
+        if key not in loading:
+            loading[key] = submit(_read, image, preprocessing)
+        batch.append((name, task, loading[key]))
+    return batch
+
+
+def _read(image: Image, preprocessing: Preprocessing) -> Tensor | str:
+    """An input of the network, or why there is none."""
+    try:
+        return preprocessing(image)
+    except ValueError as error:
+        return str(error)
+    except Exception as error:  # a decoder may raise anything, and the other images are to be answered
+        return f'{type(error).__name__}: {error}'

@@ -1,0 +1,130 @@
+"""Tasks beside the frozen network: what is left of packs once their prompts became keys and values."""
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmspt.models import PromptedViT
+from mmspt.models.backbones.prompted_vit import BlockPrompts
+from mmspt.packs.architecture import Reading
+from mmspt.packs.pack import Pack
+from mmspt.packs.preprocessing import Preprocessing
+
+
+@dataclass(frozen=True)
+class TaskInfo:
+    """What is known of a task that is served.
+
+    Args:
+        task: The pack's own name for it.
+        classes: A name for each label.
+        preprocessing: How an image becomes the network's input.
+        metrics: Name -> value, as tested before the pack was exported.
+        reading: Tasks that share it run in one pass.
+        nbytes: Memory that its keys, values, prompts and head take, in bytes.
+    """
+    task: str
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    metrics: Mapping[str, float]
+    reading: Reading
+    nbytes: int
+
+
+@dataclass(frozen=True, eq=False)
+class ServedTask:
+    """A task, ready.
+
+    Args:
+        info: What is known of it.
+        prompts: For each block; keys and values (N_p, 2, H, d), tokens (N_p, D), or none.
+        weight: Of the linear head, (C, D), fp32.
+        bias: Of the linear head, (C, ), fp32.
+    """
+    info: TaskInfo
+    prompts: tuple[BlockPrompts, ...]
+    weight: Tensor
+    bias: Tensor
+
+    @classmethod
+    @torch.no_grad()
+    def prepare(cls, pack: Pack, reader: PromptedViT) -> 'ServedTask':
+        """Compute a pack's keys and values, once; nothing of the pack's own memory is kept.
+
+        Args:
+            pack: Checked to fit the network.
+            reader: The network, as :meth:`.PromptedViT.reading` gives it for the pack.
+        """
+        like = reader.pos_embed
+        prompts = [BlockPrompts()] * reader.num_layers
+        if pack.prompts is not None:
+            with torch.autocast(like.device.type, enabled=False):
+                prompts = reader.prepare(pack.prompts.to(like))
+        # copies, since a view would keep all that it is a part of
+        own = tuple(BlockPrompts(*(None if part is None else part.detach().clone() for part in block))
+                    for block in prompts)
+        weight, bias = (tensor.detach().to(like.device, torch.float32, copy=True).clone()
+                        for tensor in (pack.weight, pack.bias))
+        held = [weight, bias, *(part for block in own for part in block if part is not None)]
+        return cls(TaskInfo(pack.task, pack.classes, pack.preprocessing, dict(pack.metrics),
+                            Reading.of(pack.backbone), sum(tensor.nbytes for tensor in held)), own, weight, bias)
+
+
+class MixedPrompts(Sequence[BlockPrompts]):
+    """Prompts for each block where every image has its own, stacked when the block asks: (B, ...)."""
+
+    def __init__(self, tasks: Sequence[ServedTask]) -> None:
+        self.tasks = tasks  # one for each image
+
+    def __len__(self) -> int:
+        return len(self.tasks[0].prompts)
+
+    def __getitem__(self, block: Any) -> Any:
+        parts = zip(*(task.prompts[block] for task in self.tasks), strict=True)
+        return BlockPrompts(*(None if part[0] is None else torch.stack(part) for part in parts))
+
+
+class Serving(NamedTuple):
+    """All that a batch needs: tasks by name, and the network for each reading. It is replaced, never changed."""
+    tasks: Mapping[str, ServedTask]
+    readers: Mapping[Reading, PromptedViT]
+
+    def find(self, names: Iterable[str]) -> list[ServedTask]:
+        """Tasks by name; ValueError if one is unknown."""
+        found = []
+        for name in names:
+            if name not in self.tasks:
+                raise ValueError(f'a task must be one of {", ".join(map(repr, self.tasks)) or "none yet"}, got '
+                                 f'{name!r}: add its pack, or correct the name')
+            found.append(self.tasks[name])
+        return found
+
+    @torch.inference_mode()
+    def by_task(self, inputs: Tensor, tasks: Sequence[ServedTask]) -> list[tuple[ServedTask, list[int], Tensor]]:
+        """Run a batch, in one pass for each reading.
+
+        Args:
+            inputs: (B, 3, H, W).
+            tasks: Of each image.
+
+        Returns:
+            list[tuple[ServedTask, list[int], Tensor]]: Each task with the places of its images in the batch and their
+            logits, (images, C).
+        """
+        found = []
+        for reading in dict.fromkeys(task.info.reading for task in tasks):
+            reader = self.readers[reading]
+            places = [i for i, task in enumerate(tasks) if task.info.reading == reading]
+            members = [tasks[i] for i in places]
+            alone = all(task is members[0] for task in members)
+            images = inputs if len(places) == len(tasks) else inputs[places]
+            prompts = members[0].prompts if alone else MixedPrompts(members)
+            features = reader(images.to(reader.pos_embed), prompts)[-1].float()  # (images, D)
+            for task in dict.fromkeys(members):
+                rows = [row for row, member in enumerate(members) if member is task]
+                logits = F.linear(features if alone else features[rows], task.weight, task.bias)
+                found.append((task, [places[row] for row in rows], logits))
+        return found

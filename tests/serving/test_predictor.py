@@ -1,0 +1,523 @@
+"""Many tasks on one backbone, against MMPretrain's classifiers that do one task each, and the authors' numbers."""
+import contextlib
+import copy
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields, is_dataclass, replace
+
+import numpy as np
+import pytest
+import torch
+from mmpretrain.registry import MODELS
+from PIL import Image
+
+import mmspt
+from helpers import DATA, SMALL, command, golden_checkpoint, tiny_backbone
+from mmspt.models import PromptedViT
+from mmspt.models.fingerprint import show
+from mmspt.packs.architecture import Architecture
+from mmspt.packs.pack import Pack
+from mmspt.packs.preprocessing import Preprocessing
+from mmspt.serving.predictor import MultiTaskPredictor
+
+MEAN, CLS = dict(out_type='avg_featmap', final_norm=False), dict(out_type='cls_token')
+TASKS = {  # classes, backbone
+    'birds': (5, dict(num_prompts=4, **MEAN)),
+    'dogs': (3, dict(num_prompts=4, **MEAN)),
+    'cars': (7, dict(num_prompts=4, **MEAN)),
+    'patches alone': (4, dict(num_prompts=4, pool_prompts=False, **MEAN)),
+    'six prompts': (4, dict(num_prompts=6, **MEAN)),
+    'shallow mean': (2, dict(num_prompts=5, prompt_type='shallow', **MEAN)),
+    'cls': (6, dict(num_prompts=4, **CLS)),
+    'other cls': (5, dict(num_prompts=4, pool_prompts=False, **CLS)),
+    'shallow cls': (3, dict(num_prompts=5, prompt_type='shallow', **CLS)),
+    'probe of cls': (4, dict(num_prompts=0, **CLS)),
+    'probe of mean': (5, dict(num_prompts=0, prompt_type='shallow', **MEAN)),
+}
+PASSES = 8
+"""birds, dogs and cars go together, and so do the two of cls."""
+RESIZED = Preprocessing((dict(type='Resize', scale=32), ), (32, 32), (120., 110., 100.), (60., 50., 55.), True)
+CROPPED = Preprocessing((dict(type='CenterCrop', crop_size=32), ), (32, 32), (120., 110., 100.), (60., 50., 55.), True)
+
+
+def classifier(weights, classes, concatenate=False, **kwargs):
+    """MMPretrain's, tuned at random on the given frozen weights."""
+    model = MODELS.build(dict(
+        type='ImageClassifier', head=dict(type='LinearClsHead', num_classes=classes, in_channels=32),
+        backbone=dict(type='mmspt.PromptedViT', concatenate=concatenate, **SMALL, **copy.deepcopy(kwargs)))).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    model.backbone.load_state_dict(weights)
+    return model
+
+
+def pack_of(model, task, preprocessing=RESIZED, **kwargs):
+    """What was tuned of a classifier."""
+    given = dict(
+        task=task, classes=tuple(f'{task} {i}' for i in range(model.head.num_classes)), prompts=model.backbone.prompts,
+        weight=model.head.fc.weight, bias=model.head.fc.bias, backbone=Architecture.from_model(model.backbone),
+        fingerprint=model.backbone.fingerprint(), preprocessing=preprocessing, checkpoint='their_vit.pth') | kwargs
+    return Pack(**given)
+
+
+@pytest.fixture(scope='module')
+def weights():
+    """Of the frozen network."""
+    torch.manual_seed(7)
+    vit = PromptedViT(num_prompts=0, **copy.deepcopy(SMALL))
+    for parameter in vit.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return vit.state_dict()
+
+
+@pytest.fixture(scope='module')
+def models(weights):
+    """Task -> classifier. Tests must not change them."""
+    torch.manual_seed(8)
+    return {task: classifier(weights, classes, **kwargs) for task, (classes, kwargs) in TASKS.items()}
+
+
+@pytest.fixture(scope='module')
+def packs(models):
+    """Task -> pack."""
+    return {task: pack_of(model, task) for task, model in models.items()}
+
+
+@pytest.fixture
+def vit(weights):
+    """The frozen network, as somebody built it."""
+    vit = PromptedViT(num_prompts=0, **copy.deepcopy(SMALL))
+    vit.load_state_dict(weights)
+    return vit
+
+
+@pytest.fixture
+def predictor(vit, packs):
+    return MultiTaskPredictor(vit, packs)
+
+
+def assert_close(actual, expected):
+    """1e-5, relative to the largest logit."""
+    assert actual.shape == expected.shape
+    assert (actual - expected).abs().max() <= 1e-5 * expected.abs().max().clamp(min=1)
+
+
+@pytest.mark.parametrize('concatenate', [False, True], ids=['keys and values', 'concatenation'])
+@pytest.mark.parametrize('order', [
+    list(TASKS), list(TASKS)[::-1], ['dogs', 'birds', 'dogs', 'birds', 'cars', 'birds'], ['cls', 'birds', 'cls'],
+    ['birds'], ['shallow mean', 'shallow mean'], ['probe of cls', 'shallow cls', 'probe of cls']], ids='-'.join)
+def test_a_mixed_batch_gives_what_each_task_gives_alone(predictor, models, weights, order, concatenate):
+    images = torch.randn(len(order), 3, 32, 32)
+    found = predictor.logits(images, order)
+    for image, task, logits in zip(images, order, found, strict=True):
+        oracle = models[task]
+        if concatenate:
+            classes, kwargs = TASKS[task]
+            oracle = classifier(weights, classes, concatenate=True, **kwargs)
+            oracle.load_state_dict(models[task].state_dict())
+        with torch.no_grad():
+            assert_close(logits, oracle(image[None])[0])
+
+
+def test_one_name_for_all(predictor, models):
+    images = torch.randn(3, 3, 32, 32)
+    for task in ('birds', 'cls', 'probe of mean'):
+        with torch.no_grad():
+            assert_close(torch.stack(predictor.logits(images, task)), models[task](images))
+
+
+@pytest.mark.parametrize('case', ['mae_deep', 'mae_shallow', 'mocov3_deep', 'mocov3_shallow'])
+def test_the_authors_logits_from_files(case, tmp_path):
+    arrays = {key: torch.from_numpy(value) for key, value in np.load(DATA / f'{case}.npz').items()}
+    vit = MODELS.build(tiny_backbone(case))
+    vit.init_weights()
+    Pack('task', tuple('abcdefg'), arrays['prompt'], arrays['head_weight'], arrays['head_bias'],
+         Architecture.from_model(vit), vit.fingerprint(), RESIZED).save(tmp_path / 'pack.safetensors')
+    predictor = MultiTaskPredictor(golden_checkpoint(case), device='cpu')
+    assert predictor.tasks == {}
+    predictor.add(tmp_path / 'pack.safetensors', 'named here')
+    assert_close(torch.stack(predictor.logits(arrays['x'], 'named here')), arrays['logits'])
+    assert list(predictor.tasks) == ['named here'] and predictor.tasks['named here'].task == 'task'
+
+
+def seen_by(predictor, images, tasks):
+    """How many (images, tokens) enter each block's MLP, pass by pass."""
+    seen = []
+    hooks = [layer.ffn.register_forward_pre_hook(lambda module, args: seen.append(tuple(args[0].shape[:2])))
+             for layer in predictor._vit.layers]
+    predictor.logits(images, tasks)
+    for hook in hooks:
+        hook.remove()
+    return seen
+
+
+def test_tasks_of_one_structure_share_a_pass_and_its_short_end(predictor):
+    images = torch.randn(4, 3, 32, 32)
+    assert seen_by(predictor, images, ['cls', 'other cls', 'cls', 'cls']) == [(4, 17), (4, 17), (4, 1)]
+    assert seen_by(predictor, images, 'cls') == [(4, 17), (4, 17), (4, 1)]
+    assert seen_by(predictor, images[:3], ['cls', 'shallow cls', 'cls']) == [
+        (2, 17), (2, 17), (2, 1), (1, 22), (1, 22), (1, 1)]
+    pooled = []
+    last = predictor._vit.layers[-1].ffn.layers[-2]  # its input is the mean already
+    hook = last.register_forward_pre_hook(lambda module, args: pooled.append(args[0].shape))
+    predictor.logits(images, ['birds', 'dogs', 'cars', 'dogs'])
+    hook.remove()
+    assert pooled == [(4, 64)]
+
+
+def test_number_of_passes(predictor):
+    calls = []
+    hook = predictor._vit.patch_embed.register_forward_pre_hook(lambda module, args: calls.append(len(args[0])))
+    predictor.logits(torch.randn(2 * len(TASKS), 3, 32, 32), [*TASKS, *TASKS])
+    hook.remove()
+    assert len(calls) == PASSES and sum(calls) == 2 * len(TASKS)
+
+
+def test_packs_come_and_go_while_the_backbone_stays(vit, packs, models, monkeypatch):
+    calls = []
+    prepare = PromptedViT.prepare
+    monkeypatch.setattr(PromptedViT, 'prepare', lambda self, prompts: calls.append(1) or prepare(self, prompts))
+    before = {name: (weight.data_ptr(), weight._version, weight.clone()) for name, weight in vit.state_dict().items()}
+    predictor = MultiTaskPredictor(vit.train(), [packs['birds']])
+    images = torch.randn(2, 3, 32, 32)
+    for expected in (1, 1):
+        predictor.logits(images, 'birds')
+        assert len(calls) == expected
+    predictor.add(packs['cls'])
+    predictor.add(replace(packs['dogs'], task='birds'), replace=True)
+    predictor.logits(images, ['birds', 'cls'])
+    assert len(calls) == 3
+    with torch.no_grad():
+        assert_close(predictor.logits(images, 'birds')[0], models['dogs'](images)[0])
+    predictor.remove('birds')
+    assert list(predictor.tasks) == ['cls']
+    with pytest.raises(ValueError, match="one of 'cls', got 'birds'"):
+        predictor.logits(images, 'birds')
+    predictor.add(packs['birds'])
+    with torch.no_grad():
+        assert_close(predictor.logits(images, 'birds')[0], models['birds'](images)[0])
+    assert vit.prompts is None and vit.out_type == 'cls_token' and vit.training
+    for name, weight in vit.state_dict().items():
+        pointer, version, values = before[name]
+        assert (weight.data_ptr(), weight._version) == (pointer, version) and torch.equal(weight, values)
+    shared = {weight.data_ptr() for weight in predictor._vit.state_dict().values()}
+    assert shared == {pointer for pointer, _, _ in before.values()}
+
+
+def storages(item, seen=None):
+    """Address -> bytes of every storage that can be reached from an object."""
+    seen = {} if seen is None else seen
+    if isinstance(item, torch.Tensor):
+        seen[item.untyped_storage().data_ptr()] = item.untyped_storage().nbytes()
+    elif is_dataclass(item):
+        storages([getattr(item, field.name) for field in fields(item)], seen)
+    elif isinstance(item, dict):
+        storages(list(item.values()), seen)
+    elif isinstance(item, (list, tuple)):
+        for part in item:
+            storages(part, seen)
+    elif isinstance(item, torch.nn.Module):
+        raise AssertionError('a task must not hold the network')
+    return seen
+
+
+@pytest.mark.parametrize('task', [task for task in TASKS if task != 'cars'])
+def test_a_task_takes_at_most_twice_its_pack(predictor, packs, task):
+    held = storages(predictor._serving.tasks[task])
+    assert sum(held.values()) == predictor.tasks[task].nbytes <= 2 * packs[task].nbytes
+    assert held.keys().isdisjoint(storages(packs[task]))  # else what the pack is a part of would stay
+    expected = packs[task].weight.nbytes + packs[task].bias.nbytes
+    if packs[task].prompts is not None:
+        block = packs[task].prompts[0].nbytes
+        read = 3 if 'shallow' not in task and ('cls' in task or 'patches' in task) else 2
+        expected += block if 'shallow' in task else 2 * read * block + (3 - read) * block
+    assert sum(held.values()) == expected
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_half_precision_packs_become_single_precision(vit, packs, models, dtype):
+    pack = packs['birds']
+    half = replace(pack, **{name: getattr(pack, name).detach().to(dtype) for name in ('prompts', 'weight', 'bias')})
+    predictor = MultiTaskPredictor(vit, {'half': half, 'whole': pack})
+    assert predictor.tasks['half'].nbytes == predictor.tasks['whole'].nbytes <= 4 * half.nbytes
+    rounded = copy.deepcopy(models['birds'])
+    for parameter in (rounded.backbone.prompts, rounded.head.fc.weight, rounded.head.fc.bias):
+        parameter.data = parameter.data.to(dtype).float()
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        assert_close(torch.stack(predictor.logits(images, 'half')), rounded(images))
+        assert (rounded(images) - models['birds'](images)).abs().max() > 1e-4
+
+
+def test_autocast_does_not_last(vit, packs, models):
+    with torch.autocast('cpu', torch.bfloat16):
+        predictor = MultiTaskPredictor(vit, [packs['cls']])
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        assert_close(torch.stack(predictor.logits(images, 'cls')), models['cls'](images))
+
+
+def test_a_classifier_brings_its_backbone(models, packs):
+    predictor = MultiTaskPredictor(models['shallow cls'], [packs['birds']])
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        assert_close(torch.stack(predictor.logits(images, 'birds')), models['birds'](images))
+        models['shallow cls'](images)  # as before
+    assert models['shallow cls'].backbone.prompts is not None
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Images, of which the third is damaged and the fifth is missing."""
+    generator = np.random.default_rng(0)
+    paths = [tmp_path / f'{i}.png' for i in range(6)]
+    for path in paths:
+        Image.fromarray(generator.integers(0, 256, (40, 44, 3), dtype=np.uint8)).save(path)
+    paths[2].write_bytes(paths[2].read_bytes()[:200])
+    paths[4].unlink()
+    return paths
+
+
+@pytest.mark.parametrize('batch_size', [1, 2, 32])
+def test_images_that_cannot_be_read_do_not_stop_the_others(vit, models, files, batch_size):
+    predictor = MultiTaskPredictor(vit, [pack_of(models['birds'], 'birds', RESIZED),
+                                         pack_of(models['cls'], 'cls', CROPPED)])
+    names = ['birds', 'cls', 'birds', 'cls', 'cls', 'birds']
+    found = predictor.predict(files, names, batch_size=batch_size, topk=4)
+    assert [answer.task for answer in found] == names
+    for i, (path, name, answer) in enumerate(zip(files, names, found, strict=True)):
+        if i in (2, 4):
+            assert str(path) in answer.error and answer.top == ()
+            assert answer.label is answer.class_name is answer.score is None
+            continue
+        with torch.no_grad():
+            scores = models[name]((RESIZED if name == 'birds' else CROPPED)(path)[None])[0].softmax(0)
+        assert answer.error is None and len(answer.top) == 4
+        assert [choice.label for choice in answer.top] == scores.argsort(descending=True)[:4].tolist()
+        assert (answer.label, answer.class_name) == (int(scores.argmax()), f'{name} {int(scores.argmax())}')
+        assert [choice.score for choice in answer.top] == pytest.approx(scores.topk(4).values.tolist(), abs=1e-5)
+        assert answer.score == answer.top[0].score
+
+
+def test_arrays_and_files_are_the_same(predictor, files):
+    good = [files[i] for i in (0, 1, 3)]
+    arrays = [np.asarray(Image.open(path))[..., ::-1] for path in good]
+    assert predictor.predict(arrays, 'dogs', topk=9) == predictor.predict([str(path) for path in good], 'dogs', topk=9)
+    assert len(predictor.predict(np.stack(arrays), 'dogs')) == 3
+    assert 'uint8' in predictor.predict([arrays[0].astype(float)], 'dogs')[0].error
+
+
+def test_an_image_for_several_tasks_is_read_once(predictor, files, monkeypatch):
+    calls = []
+    read = Preprocessing.__call__
+    monkeypatch.setattr(Preprocessing, '__call__', lambda self, image: calls.append(image) or read(self, image))
+    predictor.predict([files[0], files[0], files[1], files[0]], ['birds', 'cls', 'birds', 'dogs'])
+    assert sorted(calls) == files[:2]
+
+
+def test_a_stream_reads_two_batches_ahead_at_most(predictor):
+    drawn = []
+
+    def requests():
+        for _ in range(40):
+            drawn.append(1)
+            yield np.zeros((32, 32, 3), np.uint8), 'birds'
+
+    answers = predictor.stream(requests(), batch_size=4)
+    next(answers)
+    assert 4 <= len(drawn) <= 8
+    assert len(list(answers)) == 39
+    with pytest.raises(ValueError, match="got 'cats'"):
+        list(predictor.stream(iter([(np.zeros((32, 32, 3), np.uint8), 'cats')])))
+
+
+def test_scores_that_are_no_numbers_are_an_error(vit, packs):
+    huge = replace(packs['birds'], weight=torch.full_like(packs['birds'].weight, 3e38))
+    predictor = MultiTaskPredictor(vit, {'huge': huge, 'birds': packs['birds']})
+    image = np.zeros((32, 32, 3), np.uint8)
+    answers = predictor.predict([image, image], ['huge', 'birds'])
+    assert 'finite' in answers[0].error and answers[1].error is None
+
+
+def test_a_batch_ends_with_the_packs_it_began_with(predictor, packs, models):
+    def swap(module, args):
+        hook.remove()
+        predictor.add(replace(packs['dogs'], task='birds'), replace=True)
+        predictor.remove('cls')
+
+    images = torch.randn(2, 3, 32, 32)
+    hook = predictor._vit.layers[1].register_forward_pre_hook(swap)
+    found = predictor.logits(images, ['birds', 'cls'])
+    assert 'cls' not in predictor.tasks
+    with torch.no_grad():
+        assert_close(found[0], models['birds'](images[:1])[0])
+        assert_close(found[1], models['cls'](images[1:])[0])
+
+
+def test_threads_predict_while_packs_are_swapped(vit, models, packs):
+    predictor = MultiTaskPredictor(vit, {'swapped': packs['birds'], 'stays': packs['cls']})
+    images = torch.randn(3, 3, 32, 32)
+    names = ['swapped', 'stays', 'swapped']
+    with torch.no_grad():
+        allowed = [models[task](images) for task in ('birds', 'dogs', 'cls')]
+    done, counts = threading.Event(), [0, 0]
+
+    def watch():
+        while not done.is_set():
+            first, stays, last = predictor.logits(images, names)
+            which = 0 if len(first) == 5 else 1
+            assert_close(first, allowed[which][0])
+            assert_close(last, allowed[which][2])
+            assert_close(stays, allowed[2][1])
+            counts[which] += 1
+
+    with ThreadPoolExecutor(3) as threads:
+        watchers = [threads.submit(watch) for _ in range(2)]
+
+        def swap(seed):
+            for i in range(30):
+                predictor.add(packs['dogs' if i % 2 else 'birds'], 'swapped', replace=True)
+                predictor.add(packs['cars'], f'further {seed} {i}')
+                predictor.remove(f'further {seed} {i}')
+
+        try:
+            swapping = threads.submit(swap, 0)
+            swap(1)
+            swapping.result()
+            end = time.monotonic() + 60
+            for i, task in enumerate(('birds', 'dogs')):
+                predictor.add(packs[task], 'swapped', replace=True)
+                before = counts[i]
+                while counts[i] == before and time.monotonic() < end and \
+                        not any(watcher.done() for watcher in watchers):
+                    time.sleep(0.001)
+        finally:
+            done.set()
+        for watcher in watchers:
+            watcher.result()
+    assert min(counts) > 0 and list(predictor.tasks) == ['swapped', 'stays']
+
+
+def test_the_short_name_costs_nothing_until_it_is_used():
+    code = ("import sys, mmspt; assert 'mmspt.serving.predictor' not in sys.modules; mmspt.MultiTaskPredictor; "
+            "assert 'mmspt.serving.predictor' in sys.modules")
+    command(sys.executable, '-c', code)
+    assert mmspt.MultiTaskPredictor is MultiTaskPredictor
+
+
+IMAGES = torch.zeros(2, 3, 32, 32)
+ARRAY = np.zeros((32, 32, 3), np.uint8)
+
+
+@pytest.mark.parametrize(('call', 'message'), [
+    (lambda predictor: predictor.logits(IMAGES, ['birds', 'cats']), "one of 'birds', 'dogs', .*got 'cats': add"),
+    (lambda predictor: predictor.predict([ARRAY, ARRAY], ['birds', 'cats']), "got 'cats'"),
+    (lambda predictor: predictor.stream([(ARRAY, 'birds'), (ARRAY, 'cats')]), "got 'cats'"),
+    (lambda predictor: predictor.logits(IMAGES[:0], []), 'at least one image'),
+    (lambda predictor: predictor.predict([], 'birds'), 'at least one image'),
+    (lambda predictor: predictor.predict([], []), 'at least one image'),
+    (lambda predictor: predictor.logits(IMAGES, ['birds']), 'got 1 for 2 images'),
+    (lambda predictor: predictor.predict([ARRAY], ['birds', 'dogs']), 'got 2 for 1 images'),
+    (lambda predictor: predictor.logits(IMAGES[..., :24], 'birds'), r'= \(2, 3, 32, 32\), got \(2, 3, 32, 24\)'),
+    (lambda predictor: predictor.logits(IMAGES[0], 'birds'), r'got \(3, 32, 32\)'),
+    (lambda predictor: predictor.predict('image.png', 'birds'), 'put it into a list'),
+    (lambda predictor: predictor.predict(ARRAY, 'birds'), 'put it into a list'),
+    (lambda predictor: predictor.predict([ARRAY], 'birds', batch_size=0), 'batch_size must be .* got 0'),
+    (lambda predictor: predictor.predict([ARRAY], 'birds', topk=0), 'topk must be .* got 0'),
+    (lambda predictor: predictor.remove('cats'), "got 'cats'"),
+    (lambda predictor: predictor.add(__file__), 'test_predictor.py'),
+])
+def test_bad_calls_are_refused_before_anything_runs(predictor, call, message):
+    ran = []
+    predictor._vit.patch_embed.register_forward_pre_hook(lambda module, args: ran.append(1))
+    with pytest.raises(ValueError, match=message):
+        call(predictor)
+    assert not ran and list(predictor.tasks) == list(TASKS)
+
+
+def test_a_pack_that_is_not_there(predictor, tmp_path):
+    with pytest.raises(FileNotFoundError, match='absent'):
+        predictor.add(tmp_path / 'absent.safetensors')
+
+
+def test_names_must_differ(vit, packs):
+    with pytest.raises(ValueError, match=r"'birds' is served already.*dict of names"):
+        MultiTaskPredictor(vit, [packs['birds'], packs['birds']])
+    predictor = MultiTaskPredictor(vit, {'one': packs['birds'], 'other': packs['birds']})
+    assert list(predictor.tasks) == ['one', 'other']
+    with pytest.raises(ValueError, match='replace=True'):
+        predictor.add(packs['dogs'], 'one')
+    assert predictor.tasks['one'].classes[0] == 'birds 0'
+
+
+def test_a_pack_of_another_backbone_is_refused(predictor, weights, vit):
+    other = classifier({**weights, 'cls_token': weights['cls_token'] + 1e-3}, 3, num_prompts=4, **MEAN)
+    with pytest.raises(ValueError) as caught:
+        predictor.add(pack_of(other, 'foreign'))
+    for part in ("'foreign'", show(other.backbone.fingerprint()), show(vit.fingerprint()), 'their_vit.pth'):
+        assert part in str(caught.value)
+    assert 'foreign' not in predictor.tasks
+
+
+def test_a_pack_that_cuts_images_otherwise_is_refused(predictor, weights):
+    flat = MODELS.build(dict(type='mmspt.PromptedViT', num_prompts=4, **MEAN, **{**SMALL, 'img_size': (16, 64)}))
+    flat.load_state_dict(weights)
+    model = classifier(weights, 3, num_prompts=4, **MEAN)
+    pack = pack_of(model, 'flat', replace(RESIZED, transforms=(dict(type='Resize', scale=(64, 16)), ), size=(16, 64)),
+                   backbone=Architecture.from_model(flat), fingerprint=flat.fingerprint())
+    with pytest.raises(ValueError, match=r"'flat' has img_size=\[16, 64\] \(here \[32, 32\]\)"):
+        predictor.add(pack)
+
+
+@pytest.mark.parametrize('backbone', [None, 3, torch.nn.Linear(2, 2)], ids=str)
+def test_what_has_no_backbone(backbone):
+    with pytest.raises(ValueError, match="checkpoint's path, a PromptedViT or a classifier"):
+        MultiTaskPredictor(backbone)
+
+
+def test_a_path_alone_for_packs_and_an_unknown_device(vit, packs):
+    with pytest.raises(ValueError, match='put it into a list'):
+        MultiTaskPredictor(vit, 'pack.safetensors')
+    with pytest.raises(ValueError, match='put it into a list'):
+        MultiTaskPredictor(vit, packs['birds'])
+    for backbone in (vit, golden_checkpoint('mae_deep')):
+        with pytest.raises(ValueError, match="'warp' is not"):
+            MultiTaskPredictor(backbone, device='warp')
+
+
+@pytest.mark.parametrize('sizes', [
+    dict(embed_dims=2**14, num_heads=64), dict(num_layers=256), dict(feedforward_channels=2**17), dict(num_layers=3),
+    dict(img_size=(4096, 4096)), dict(patch_size=(1, 1), img_size=(4096, 4096)), dict(in_channels=64),
+], ids=str)
+def test_sizes_that_a_pack_claims_build_nothing(packs, sizes, monkeypatch):
+    vit = MODELS.build(tiny_backbone('mae_deep', num_prompts=0))
+    arch = replace(Architecture.from_model(vit), **sizes)
+    pack = Pack('task', ('a', ), None, torch.zeros(1, arch.embed_dims), torch.zeros(1), arch, vit.fingerprint(),
+                replace(RESIZED, size=arch.img_size))
+
+    def build(self, **kwargs):
+        raise AssertionError('it must not be built')
+
+    monkeypatch.setattr(Architecture, 'build', build)
+    predictor = MultiTaskPredictor(golden_checkpoint('mae_deep'), device='cpu')
+    with pytest.raises(ValueError, match=r'must (be of its backbone.s sizes|have at most)'):
+        predictor.add(pack)
+
+
+def test_after_a_pack_that_was_refused_the_next_one_is_served(tmp_path):
+    vit = MODELS.build(tiny_backbone('mae_deep'))
+    vit.init_weights()
+    good = Pack('good', ('a', ), vit.prompts, torch.zeros(1, 64), torch.zeros(1), Architecture.from_model(vit),
+                vit.fingerprint(), RESIZED)
+    predictor = MultiTaskPredictor(golden_checkpoint('mae_deep'), device='cpu')
+    for bad in (replace(good, fingerprint=torch.zeros(32, dtype=torch.uint8)),
+                replace(good, backbone=replace(good.backbone, img_size=(64, 64)),
+                        preprocessing=replace(RESIZED, size=(64, 64)))):
+        with pytest.raises(ValueError, match='fingerprint'):
+            predictor.add(bad)
+    with contextlib.suppress(FileNotFoundError):
+        predictor.add(tmp_path / 'absent')
+    predictor.add(good)
+    assert len(predictor.logits(torch.zeros(1, 3, 32, 32), 'good')[0]) == 1

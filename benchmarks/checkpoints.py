@@ -13,6 +13,7 @@ import os
 import os.path as osp
 import statistics
 import tempfile
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -74,9 +75,8 @@ def save(runner: Runner, kind: str) -> None:
     """Write a checkpoint as the hook does."""
     vit = runner.model.backbone
     assert isinstance(vit, FrozenViT)
-    vit.saving.frozen = KINDS[kind]
-    runner.save_checkpoint(runner.work_dir, f'{kind}.pth')
-    vit.saving.frozen = True
+    with nullcontext() if KINDS[kind] else vit.saving.without_frozen(vit):
+        runner.save_checkpoint(runner.work_dir, f'{kind}.pth')
 
 
 def resume(runner: Runner, kind: str) -> None:

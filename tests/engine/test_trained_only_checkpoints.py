@@ -14,7 +14,7 @@ from helpers import golden_checkpoint, make_job, scalars, tool
 
 MARK = 'backbone.fingerprint'
 TUNED = {'backbone.prompts', 'head.fc.weight', 'head.fc.bias'}
-EMA = "custom_hooks = _base_.custom_hooks + [dict(type='EMAHook')]\n"
+EMA = "custom_hooks = _base_.custom_hooks + [dict(type='EMAHook'{more})]\n"
 WHOLE = 'default_hooks.checkpoint.save_frozen=True'
 SHORT = ['train_cfg.max_epochs=2', 'default_hooks.checkpoint.save_best=auto']
 
@@ -39,7 +39,8 @@ def job(tmp_path_factory):
     return make_job(tmp_path_factory.mktemp('trained_only'))
 
 
-@pytest.fixture(scope='module', params=['', EMA], ids=['plain', 'averaged'])
+@pytest.fixture(scope='module', params=['', EMA.format(more=''), EMA.format(more=', begin_epoch=2')],
+                ids=['plain', 'averaged', 'averaged later'])
 def runs(request, job, tmp_path_factory):
     """The same training with checkpoints of both kinds."""
     root = tmp_path_factory.mktemp('runs')
@@ -157,9 +158,8 @@ def test_loading_fills_every_weight(init, prompts, job, tmp_path):
     source = model_of(job.config, num_prompts=prompts)
     with torch.no_grad():
         source.head.fc.weight.normal_()
-    source.backbone.saving.frozen = False
-    torch.save(dict(state_dict=get_state_dict(source)), tmp_path / 'short.pth')
-    source.backbone.saving.frozen = True
+    with source.backbone.saving.without_frozen(source.backbone):
+        torch.save(dict(state_dict=get_state_dict(source)), tmp_path / 'short.pth')
     model = model_of(job.config, init=init, num_prompts=prompts)
     load_checkpoint(model, str(tmp_path / 'short.pth'))
     expected, found = source.state_dict(), model.state_dict()
@@ -169,22 +169,29 @@ def test_loading_fills_every_weight(init, prompts, job, tmp_path):
     model.backbone.check_weights()
 
 
-def test_changed_frozen_weights_are_saved(job, caplog):
+def test_changed_frozen_weights_are_saved(job):
     """Nothing is lost, whoever changed them and whenever; state dicts are whole again later."""
     model = model_of(job.config)
-    model.backbone.saving.frozen = False
-    assert MARK in model.state_dict()
+
+    def saved():
+        with model.backbone.saving.without_frozen(model.backbone):
+            return model.state_dict()
+
+    weight = model.backbone.layers[2].ln1.weight
+    before = weight.detach().clone()
+    assert MARK in saved() and MARK not in model.state_dict()
     with torch.no_grad():
-        model.backbone.layers[2].ln1.weight[0] += 1e-6
-    state = model.state_dict()
-    assert MARK not in state and torch.equal(state['backbone.layers.2.ln1.weight'], model.backbone.layers[2].ln1.weight)
+        weight[0] += 1e-6
+    state = saved()
+    assert MARK not in state and torch.equal(state['backbone.layers.2.ln1.weight'], weight)
     with torch.no_grad():
-        model.backbone.layers[2].ln1.weight[0] -= 1e-6
-    model.backbone.layers[2].ln1.weight.requires_grad_(True)
-    assert MARK not in model.state_dict()
-    model.backbone.layers[2].ln1.weight.requires_grad_(False)
+        weight.copy_(before)
+    assert MARK in saved()
+    weight.requires_grad_(True)
+    assert MARK not in saved()
+    weight.requires_grad_(False)
     model.half()
-    assert MARK not in model.state_dict()
+    assert MARK not in saved()
 
 
 def test_frozen_weights_and_a_fingerprint_contradict(job, trained, tmp_path):

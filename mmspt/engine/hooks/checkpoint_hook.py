@@ -9,11 +9,11 @@ from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.runner import Runner
 
 from mmspt.files import clear_unfinished, write_text
-from mmspt.models.backbones.frozen_vit import FrozenViT
 from mmspt.registry import HOOKS
 
 from ..disk import explain
 from ..finite_weights import check_finite_weights
+from ..frozen_left_out import frozen_left_out
 
 
 @HOOKS.register_module()
@@ -27,9 +27,8 @@ class CheckpointHook(MMEngineCheckpointHook):
     Args:
         *args: MMEngine's.
         save_frozen (bool): Whether checkpoints hold the frozen weights of a :class:`.FrozenViT`. False leaves them to
-            ``init_cfg``'s checkpoint, which is read, and compared by its fingerprint, when weights are loaded; while
-            the run trains, ``model.state_dict()`` is without them. What that checkpoint would not bring back is
-            saved all the same. Defaults to True.
+            ``init_cfg``'s checkpoint, which is read, and compared by its fingerprint, when weights are loaded. What
+            that checkpoint would not bring back is saved all the same. Defaults to True.
         **kwargs: MMEngine's.
 
     Raises:
@@ -52,7 +51,6 @@ class CheckpointHook(MMEngineCheckpointHook):
         """Clear away what a kill left half-written. Forget best checkpoints of another folder: the run was moved."""
         super().before_train(runner)
         self.file_backend = _RemoveLater(self.file_backend)
-        self._let_save_frozen(runner, self.save_frozen)
         if dist.is_main_process():
             for folder in {self.out_dir, runner.work_dir}:
                 clear_unfinished(folder)
@@ -64,15 +62,6 @@ class CheckpointHook(MMEngineCheckpointHook):
             self.best_ckpt_path = self._here(self.best_ckpt_path)
         else:
             self.best_ckpt_path_dict = {key: self._here(path) for key, path in self.best_ckpt_path_dict.items()}
-
-    def after_run(self, runner: Runner) -> None:
-        """Let state dicts be whole again."""
-        self._let_save_frozen(runner, True)
-
-    def _let_save_frozen(self, runner: Runner, frozen: bool) -> None:
-        for module in runner.model.modules():
-            if isinstance(module, FrozenViT):
-                module.saving.frozen = frozen
 
     def _here(self, path: str | None) -> str | None:
         return path and self.file_backend.join_path(self.out_dir, osp.basename(path))
@@ -114,7 +103,8 @@ class CheckpointHook(MMEngineCheckpointHook):
         """Look at the weights, save, and only then remove what is outdated."""
         check_finite_weights(runner)
         try:
-            save(runner, *args)
+            with frozen_left_out(runner):
+                save(runner, *args)
         except OSError as error:
             if isinstance(error.__cause__, OSError):  # the best checkpoint's saving saves the last one again
                 raise

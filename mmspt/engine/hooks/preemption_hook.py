@@ -17,6 +17,7 @@ from mmspt.files import write_text
 from mmspt.registry import HOOKS
 
 from ..finite_weights import check_finite_weights
+from ..frozen_left_out import frozen_left_out
 from ..last_checkpoint import named_checkpoint
 from ..patient_workers import PatientWorkers
 
@@ -160,7 +161,8 @@ class PreemptionHook(Hook):
         path = osp.join(runner.work_dir, FILE_NAME)
         if dist.is_main_process() and self._saved != iterations:
             check_finite_weights(runner)
-            runner.save_checkpoint(runner.work_dir, FILE_NAME, meta=dict(epoch=runner.epoch, iter=iterations))
+            with frozen_left_out(runner):
+                runner.save_checkpoint(runner.work_dir, FILE_NAME, meta=dict(epoch=runner.epoch, iter=iterations))
             write_text(osp.join(runner.work_dir, 'last_checkpoint'), path)
             runner.logger.info(f"Saved '{path}'")
         runner.logger.warning(f'Asked to stop after iteration {iterations}, which is saved: the same command with '

@@ -18,18 +18,43 @@ class Saving:
     """Whether state dicts hold frozen weights. Copies of a model share it, such as an average of its weights.
 
     Attributes:
-        frozen (bool): Whether they do.
         origin (Tensor | None): Fingerprint of the frozen weights that ``init_cfg``'s checkpoint gave; None if it gave
             not all.
+        mark (Tensor | None): The fingerprint that stands for them in state dicts at the moment; None while these are
+            whole.
     """
 
     def __init__(self) -> None:
-        self.frozen = True
         self.origin: Tensor | None = None
-        self.told = False
+        self.mark: Tensor | None = None
+        self._told = False
 
     def __deepcopy__(self, memo: dict) -> 'Saving':
         return self
+
+    @contextmanager
+    def without_frozen(self, vit: 'FrozenViT') -> Iterator[None]:
+        """Leave frozen weights out of state dicts meanwhile: a model's, and those of its copies, whose frozen weights
+        are the same. Weights that ``init_cfg`` would not bring back stay in."""
+        self.mark = self._mark_of(vit)
+        try:
+            yield
+        finally:
+            self.mark = None
+
+    def _mark_of(self, vit: 'FrozenViT') -> Tensor | None:
+        parameters, frozen = dict(vit.named_parameters()), vit._frozen_weights()
+        trained = any(name in parameters and parameters[name].requires_grad for name in frozen)
+        if self.origin is None or trained or any(weight.dtype != torch.float32 for weight in frozen.values()):
+            return None
+        mark = vit.fingerprint()
+        if torch.equal(mark, self.origin):
+            return mark
+        if not self._told:
+            self._told = True
+            MMLogger.get_current_instance().warning(
+                'The frozen weights are not those of init_cfg: checkpoints hold them, too')
+        return None
 
 
 class FrozenViT(VisionTransformer):
@@ -49,9 +74,9 @@ class FrozenViT(VisionTransformer):
     Attributes:
         learnable (tuple[str]): Names of the parameters that a subclass adds, which no pre-training knows.
         learnable_modules (tuple[str]): Names of the children that follow train and eval mode nonetheless.
-        saving (Saving): Set ``saving.frozen=False`` to leave the frozen weights out of state dicts: their
+        saving (Saving): Under ``saving.without_frozen(vit)`` state dicts leave the frozen weights out: their
             fingerprint stands in their stead, and they are read from ``init_cfg``'s checkpoint when such a state
-            dict is loaded. Weights that this would not bring back stay in.
+            dict is loaded.
 
     Raises:
         ValueError: While loading, weights that do not fit; what was tuned on another backbone.
@@ -309,25 +334,12 @@ class FrozenViT(VisionTransformer):
 
 
 def leave_frozen_out(module: FrozenViT, state: dict, prefix: str, metadata: Any) -> None:
-    """Hook for state dicts: put the fingerprint in place of frozen weights that can be had again."""
-    saving = module.saving
-    if saving.frozen or saving.origin is None:
-        return
-    parameters = dict(module.named_parameters())
-    frozen = module._frozen_weights()
-    if any(name in parameters and parameters[name].requires_grad for name in frozen) or \
-            any(weight.dtype != torch.float32 for weight in frozen.values()):
-        return
-    mark = module.fingerprint()
-    if not torch.equal(mark, saving.origin):
-        if not saving.told:
-            saving.told = True
-            MMLogger.get_current_instance().warning(
-                'The frozen weights are not those of init_cfg: checkpoints hold them, too')
-        return
-    for name in frozen:
-        state.pop(prefix + name, None)
-    state[prefix + KEY] = mark
+    """Hook for state dicts: put the fingerprint in place of the frozen weights, while that is asked for."""
+    mark = module.saving.mark
+    if mark is not None:
+        for name in module._frozen_weights():
+            state.pop(prefix + name, None)
+        state[prefix + KEY] = mark
 
 
 def _common(values: list) -> Any:

@@ -32,7 +32,8 @@ def read_safetensors(filename: str, map_location: Any = None,
         header = int.from_bytes(file.read(8), 'little')
         size = file.seek(0, 2)
     if header > size:
-        raise ValueError(f'its header would have {header:,} bytes')
+        raise ValueError('a safetensors file must begin with the length of its header, which would be '
+                         f'{header:,} bytes of {size:,}: it is another file, or damaged')
     charge(HEADER_MEMORY * header)
     with safe_open(filename, 'pt') as opened:
         metadata = opened.metadata() or {}

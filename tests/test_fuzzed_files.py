@@ -219,7 +219,7 @@ def use(content, path):
         return
     found = find_encoder(content)
     if found is not None:
-        found = fit_position(place_final_norm(found, set(encoder())), (2, 2), True, 'bicubic')
+        found, _ = fit_position(place_final_norm(found, set(encoder())), (2, 2), True, 'bicubic')
         check_fit(found, encoder(), 1)
         assert all(value.isfinite().all() for value in found.values() if value.element_size() > 1)
 

@@ -42,6 +42,7 @@ def parse_args() -> argparse.Namespace:
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument('--out', metavar='FOLDER', help='where the files go; by default the folder `analysis` in the '
                         'run, or in the folder that holds all runs')
+    shared.add_argument('--backbone', help="the frozen backbone's checkpoint, if it is not where the config says")
     one = argparse.ArgumentParser(add_help=False, parents=[shared])
     one.add_argument('run', metavar='RUN', help='work directory of a run')
     one.add_argument('--checkpoint', help='the tuned weights; the last epoch_*.pth of the run if not named')
@@ -127,10 +128,10 @@ def follow(progress: Progress) -> Track:
     return bar
 
 
-def open_runs(folders: Sequence[str]) -> list[RunFolder]:
+def open_runs(folders: Sequence[str], backbone: str | None = None) -> list[RunFolder]:
     """Open the runs at and below folders, each once."""
     paths = [path for folder in folders for path in (sorted(path for path, *_ in walk_runs(folder)) or [folder])]
-    return [RunFolder(path) for path in dict.fromkeys(map(osp.normpath, paths))]
+    return [RunFolder(path, backbone=backbone) for path in dict.fromkeys(map(osp.normpath, paths))]
 
 
 def default_out(runs: Sequence[RunFolder]) -> str:
@@ -158,7 +159,8 @@ def main() -> None:
     args = parse_args()
     console = Console(width=None if sys.stdout.isatty() else WIDTH, markup=False, highlight=False)
     try:
-        runs = [RunFolder(args.run, args.checkpoint, args.device)] if 'run' in args else open_runs(args.runs)
+        runs = [RunFolder(args.run, args.checkpoint, args.device, args.backbone)] if 'run' in args else \
+            open_runs(args.runs, args.backbone)
         args.lenient = 'run' not in args and len(runs) > len(args.runs)  # a folder may hold runs that have just begun
         args.out = args.out or default_out(runs)
         with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:

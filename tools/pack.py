@@ -13,7 +13,9 @@ from rich.console import Console
 
 from mmspt.evaluation import FILE_NAME, read_result
 from mmspt.files import write_bytes
+from mmspt.models import PromptedViT
 from mmspt.models.fingerprint import show
+from mmspt.packs.architecture import Architecture
 from mmspt.packs.backbone import load_backbone
 from mmspt.packs.make import make_pack
 from mmspt.packs.merge import check_backbone, merge
@@ -36,6 +38,8 @@ def parse_args() -> argparse.Namespace:
     command.add_argument('--task', help='name of the task; by default that of its data set')
     command.add_argument('--classes', help='text file with a class name a line, where the data set has none')
     command.add_argument('--dtype', choices=PRECISIONS, default='float32', help='precision of the file')
+    command.add_argument('--backbone', help="the frozen backbone's checkpoint, if it is not where the config says")
+    command.add_argument('--no-recipe', action='store_true', help="leave the config's text out")
     command.set_defaults(run=export)
 
     command = commands.add_parser('inspect', help='say what packs hold')
@@ -60,13 +64,13 @@ def export(args: argparse.Namespace) -> None:
     """Make a pack, and read it again."""
     whole_run = osp.isdir(args.source)
     run = RunFolder(args.source if whole_run else osp.dirname(args.source) or '.', None if whole_run else args.source,
-                    device='cpu')
+                    device='cpu', backbone=args.backbone)
     task = args.task or str(run.description['task'])
     out = args.out or osp.join(run.folder, re.sub(r'[^\w.-]+', '_', task) + '.safetensors')
     if not out.endswith('.safetensors'):
         raise ValueError(f"a pack's name must end in .safetensors, by which MMEngine's loaders know it, got '{out}'")
-    make_pack(run.model, run.config, task, class_names(args.classes, run), metrics_of(run),
-              PRECISIONS[args.dtype]).save(out)
+    make_pack(run.model, run.config, task, class_names(args.classes, run), metrics_of(run), PRECISIONS[args.dtype],
+              with_recipe=not args.no_recipe).save(out)
     describe(out)
 
 
@@ -148,15 +152,15 @@ def inspect(args: argparse.Namespace) -> None:
 
 def verify(args: argparse.Namespace) -> None:
     """Read packs whole, and compare fingerprints."""
-    known = {}
+    latest: tuple[Architecture, PromptedViT] | None = None
     for path in args.packs:
         pack = Pack.load(path)
         if args.backbone is None:
             say(f'{path}: whole; of the backbone {show(pack.fingerprint)}')
             continue
-        if pack.backbone not in known:
-            known[pack.backbone] = load_backbone(pack.backbone, args.backbone)
-        check_backbone(pack, known[pack.backbone], path)
+        if latest is None or latest[0] != pack.backbone:
+            latest = pack.backbone, load_backbone(pack.backbone, args.backbone)
+        check_backbone(pack, latest[1], path)
         say(f'{path}: whole, and tuned on {args.backbone}')
 
 

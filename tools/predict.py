@@ -100,7 +100,7 @@ def read_packs(given: Sequence[str]) -> dict[str, Pack]:
     """Packs by the names that they are given, else by their own; OSError or ValueError if one cannot be read."""
     packs: dict[str, Pack] = {}
     for entry in given:
-        name, _, path = entry.rpartition('=') if not osp.exists(entry) else ('', '', entry)
+        name, _, path = entry.partition('=') if '=' in entry and not osp.exists(entry) else ('', '', entry)
         pack = Pack.load(path)
         name = name or pack.task
         if name in packs:

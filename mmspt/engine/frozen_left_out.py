@@ -12,7 +12,8 @@ def frozen_left_out(runner: Runner) -> Iterator[None]:
     """Save without frozen weights meanwhile if a hook of the run has ``save_frozen=False``."""
     with ExitStack() as stack:
         if not all(getattr(hook, 'save_frozen', True) for hook in runner.hooks):
-            for module in runner.model.modules():
-                if isinstance(module, FrozenViT):
-                    stack.enter_context(module.saving.without_frozen(module))
+            vits = [module for module in runner.model.modules() if isinstance(module, FrozenViT)]
+            if len(vits) == len({id(vit.saving) for vit in vits}):  # otherwise some are copies, whose files may differ
+                for vit in vits:
+                    stack.enter_context(vit.saving.without_frozen(vit))
         yield

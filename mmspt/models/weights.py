@@ -98,7 +98,8 @@ def place_final_norm(encoder: StateDict, reads: set[str]) -> StateDict:
             if (has_ln1 or not key.startswith('ln1.')) and (has_ln2 or not key.startswith('ln2.'))}
 
 
-def fit_position(encoder: StateDict, grid: tuple[int, int], with_cls_token: bool, mode: str) -> StateDict:
+def fit_position(encoder: StateDict, grid: tuple[int, int], with_cls_token: bool,
+                 mode: str) -> tuple[StateDict, torch.Tensor | None]:
     """Give ``pos_embed`` (1, [1 +] h*w, D) the model's grid, and a row for CLS exactly if the model has CLS.
 
     A grid of as many patches as the model's is taken to be the model's; another one must be square to be resized.
@@ -111,12 +112,13 @@ def fit_position(encoder: StateDict, grid: tuple[int, int], with_cls_token: bool
         mode (str): Interpolation, as for :func:`torch.nn.functional.interpolate`.
 
     Returns:
-        dict[str, Tensor]: The same with ``pos_embed`` fitted, and without ``cls_token`` if the model has none.
+        tuple[dict[str, Tensor], Tensor | None]: The same with ``pos_embed`` fitted, and without ``cls_token`` if the
+        model has none; and what was resized, with a row for CLS if the model has CLS, None if nothing was.
 
     Raises:
         ValueError: A grid that is neither the model's nor square.
     """
-    encoder = dict(encoder)
+    encoder, resized = dict(encoder), None
     pos_embed, patches = encoder.get('pos_embed'), math.prod(grid)
     if pos_embed is not None and pos_embed.ndim == 3:
         rows = pos_embed.shape[1]
@@ -132,6 +134,7 @@ def fit_position(encoder: StateDict, grid: tuple[int, int], with_cls_token: bool
             side = math.isqrt(pos_embed.shape[1])
             MMLogger.get_current_instance().info(f'Position embedding resized from {side} x {side} to {grid[0]} x '
                                                  f'{grid[1]} patches.')
+            resized = torch.cat((cls, pos_embed), dim=1) if with_cls_token else pos_embed
             pos_embed = resize_pos_embed(pos_embed, (side, side), grid, mode, num_extra_tokens=0)
         elif _is_square(patches) and grid[0] != grid[1]:
             MMLogger.get_current_instance().warning(
@@ -140,7 +143,7 @@ def fit_position(encoder: StateDict, grid: tuple[int, int], with_cls_token: bool
         encoder['pos_embed'] = torch.cat((cls, pos_embed), dim=1) if with_cls_token else pos_embed
     if not with_cls_token:
         encoder.pop('cls_token', None)
-    return encoder
+    return encoder, resized
 
 
 def _is_square(number: int) -> bool:

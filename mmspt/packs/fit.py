@@ -35,6 +35,10 @@ def check_model(module: Any, backbone: Any, tuned: dict[str, Tensor]) -> None:
     from mmspt.packs.architecture import Reading
     while not hasattr(module, 'backbone') and hasattr(module, 'module'):
         module = module.module
+    if isinstance(module, PromptedViT):
+        raise ValueError("a backbone's checkpoint must hold its weights, but a pack holds none: name the checkpoint "
+                         'that the pack was tuned on (model.backbone.init_cfg), and the pack in load_from or '
+                         'pretrained')
     vit = getattr(module, 'backbone', None)
     if not isinstance(vit, PromptedViT):
         raise ValueError('a pack must be loaded into a classifier with an mmspt.PromptedViT, got '

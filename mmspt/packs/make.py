@@ -1,5 +1,6 @@
 """A pack from a tuned classifier."""
 import os.path as osp
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -9,6 +10,7 @@ import mmpretrain
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmpretrain.models import LinearClsHead
 from torch import Tensor, nn
 
@@ -17,15 +19,16 @@ from mmspt.models import PromptedViT
 from mmspt.version import __version__
 
 from .architecture import Architecture
-from .pack import Pack
+from .pack import MAX_RECIPE, Pack
 from .preprocessing import Preprocessing
 
 PRIVATE = ('work_dir', 'load_from', 'resume', 'launcher')
 """What a recipe says of a run and its machine alone."""
+SECRET = re.compile('(api|access).?key|token$|passw|secret|credential', re.IGNORECASE)
 
 
 def make_pack(model: nn.Module, config: Config, task: str, classes: Sequence[str], metrics: Mapping[str, float],
-              dtype: torch.dtype = torch.float32) -> Pack:
+              dtype: torch.dtype = torch.float32, with_recipe: bool = True) -> Pack:
     """Take what was tuned out of a classifier.
 
     Args:
@@ -36,6 +39,7 @@ def make_pack(model: nn.Module, config: Config, task: str, classes: Sequence[str
         classes (Sequence[str]): Name of each class.
         metrics (Mapping[str, float]): Name -> value, as tested.
         dtype (torch.dtype): In which the pack keeps weights. Defaults to fp32.
+        with_recipe (bool): Whether the pack has the config's text. Defaults to True.
 
     Raises:
         ValueError: The model, or its preprocessing, is of a kind that a pack cannot hold.
@@ -58,7 +62,7 @@ def make_pack(model: nn.Module, config: Config, task: str, classes: Sequence[str
         weight=kept(model.get_parameter('head.fc.weight')), bias=kept(model.get_parameter('head.fc.bias')),
         backbone=backbone, fingerprint=vit.fingerprint(),
         preprocessing=_preprocessing(config, backbone.img_size),
-        checkpoint=_origin(config), recipe=_recipe(config), metrics=dict(metrics),
+        checkpoint=_origin(vit, config), recipe=_recipe(config) if with_recipe else '', metrics=dict(metrics),
         versions=dict(mmspt=__version__, torch=str(torch.__version__), mmengine=mmengine.__version__,
                       mmpretrain=mmpretrain.__version__))
 
@@ -78,35 +82,40 @@ def _preprocessing(config: Config, size: tuple[int, int]) -> Preprocessing:
     return preprocessing
 
 
-def _origin(config: Config) -> str:
-    """Address of the backbone's checkpoint, or its file's name without the folders of this machine."""
-    checkpoint = next((cfg['checkpoint'] for cfg in _init_cfgs(config) if cfg.get('checkpoint')), '')
+def _origin(vit: PromptedViT, config: Config) -> str:
+    """Address of the backbone's checkpoint, or its file's name without the folders of this machine; '' if the weights
+    are, or may be, not those of ``init_cfg``."""
+    origin = vit.saving.origin
+    other = bool(config.get('load_from')) and not config.get('resume') if origin is None else \
+        not torch.equal(origin, vit.fingerprint())
+    if other:
+        return ''
+    given = config.model.backbone.get('init_cfg') or []
+    init_cfgs = given if isinstance(given, (list, tuple)) else [given]
+    checkpoint = next((cfg['checkpoint'] for cfg in init_cfgs if cfg.get('checkpoint')), '')
     if '://' not in checkpoint:
         return osp.basename(checkpoint)
     address = urlsplit(checkpoint)
     return f'{address.scheme}://{address.hostname or ""}{address.path}'
 
 
-def _init_cfgs(config: Config) -> list[dict]:
-    given = config.model.backbone.get('init_cfg') or []
-    return list(given) if isinstance(given, (list, tuple)) else [given]
-
-
 def _recipe(config: Config) -> str:
-    """The config's text, without what tells of this machine."""
-    public = Config({key: _public(value) for key, value in config.to_dict().items() if key not in PRIVATE})
-    for cfg in _init_cfgs(public):
-        if cfg.get('checkpoint'):
-            cfg['checkpoint'] = _origin(config)
-    return public.pretty_text
+    """The config's text, without what tells of this machine and its owner."""
+    recipe = Config(_public({key: value for key, value in config.to_dict().items() if key not in PRIVATE})).pretty_text
+    if len(recipe) <= MAX_RECIPE:
+        return recipe
+    MMLogger.get_current_instance().warning(f'The recipe of {len(recipe):,} characters is left out of the pack, which '
+                                            f'may have {MAX_RECIPE:,}')
+    return ''
 
 
 def _public(value: Any) -> Any:
-    """A part of a config whose paths have lost the folders of this machine."""
+    """A part of a config whose paths have lost the folders of this machine, without entries that are named secrets."""
     if isinstance(value, dict):
-        return {key: _public(part) for key, part in value.items()}
+        return {key: _public(part) for key, part in value.items() if not SECRET.search(str(key))}
     if isinstance(value, (list, tuple)):
         return type(value)(map(_public, value))
-    if isinstance(value, str) and (osp.isabs(value) or value.startswith('~')):
-        return osp.basename(value.rstrip('/'))
+    if isinstance(value, str):
+        path = value.removeprefix('file://')
+        return osp.basename(path.rstrip('/')) if osp.isabs(path) or path.startswith('~') else path
     return value

@@ -25,6 +25,7 @@ VERSION = 1
 PROMPTS, WEIGHT, BIAS = 'backbone.prompts', 'head.fc.weight', 'head.fc.bias'
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 MAX_CLASSES = 2**17
+MAX_RECIPE = 2**17
 MAX_BRACKETS = 2**16
 """In a card's text: as many lists and objects it may have."""
 REMEDY = 'the file is damaged or from another program: fetch it again, or export it anew'
@@ -39,7 +40,7 @@ RULES = dict(
     checkpoint=text(1000),
     backbone=Rule('an object', lambda value: isinstance(value, dict)),
     preprocessing=Rule('an object', lambda value: isinstance(value, dict)),
-    recipe=text(2**16),
+    recipe=text(MAX_RECIPE),
     metrics=Rule('at most 100 numbers by name', lambda value: (
         isinstance(value, dict) and len(value) <= 100
         and all(text(200, 1).holds(name) and is_number(number) for name, number in value.items()))),
@@ -137,7 +138,7 @@ class Pack:
             ValueError: Names and recipe are too long for the weights beside them.
         """
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors().items()}
-        content = safetensors.torch.save(tensors, {CARD: json.dumps(self._card())})
+        content = safetensors.torch.save(tensors, {CARD: json.dumps(self._card(), ensure_ascii=False)})
         _limit(len(content))(HEADER_MEMORY * int.from_bytes(content[:8], 'little'))
         write_bytes(os.fspath(path), content)
 

@@ -32,7 +32,8 @@ def take_backbone(model: nn.Module, device: str | torch.device | None = None) ->
     vit = find_prompted_vit(unwrap(model)) if isinstance(model, nn.Module) else None
     if vit is None:
         raise ValueError("a backbone must be a checkpoint's path, a PromptedViT or a classifier that has one, got "
-                         f'{type(model).__name__}: build mmspt.PromptedViT with the checkpoint, or name the file')
+                         f'{type(model).__name__}: build mmspt.models.PromptedViT with the checkpoint, or name the '
+                         'file')
     vit = share(vit).eval()
     vit.prompts = None
     return vit if device is None else vit.to(check_device(device))

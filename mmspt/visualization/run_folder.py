@@ -34,12 +34,14 @@ class RunFolder:
         checkpoint (str | None): File of the tuned weights; None is the newest of the run's ``epoch_*.pth`` or
             ``iter_*.pth``. Defaults to None.
         device (str | None): Where the model computes; None is the GPU if there is one. Defaults to None.
+        backbone (str | None): The frozen backbone's checkpoint; None is that of the config. Defaults to None.
 
     Raises:
         ValueError: It is no run, or its config is missing.
     """
 
-    def __init__(self, folder: str, checkpoint: str | None = None, device: str | None = None) -> None:
+    def __init__(self, folder: str, checkpoint: str | None = None, device: str | None = None,
+                 backbone: str | None = None) -> None:
         remedy = 'name the --work-dir of python tools/train.py CONFIG --work-dir FOLDER'
         if not osp.isdir(folder):
             raise ValueError(f"a run must be the work directory of a training, but '{folder}' is no folder: {remedy}")
@@ -51,7 +53,7 @@ class RunFolder:
         if not osp.isfile(self.config_path):
             raise ValueError(f"a run must hold the config that MMEngine wrote there, but '{folder}' has none: copy it "
                              f'back, or train anew with python tools/train.py CONFIG --work-dir {folder}')
-        self._checkpoint = checkpoint
+        self._checkpoint, self._backbone = checkpoint, backbone
         try:
             self.device = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
             torch.empty(0, device=self.device)
@@ -113,10 +115,15 @@ class RunFolder:
         """
         path, cfg = self.checkpoint, copy.deepcopy(self.config.model)
         cfg.setdefault('data_preprocessor', self.config.get('data_preprocessor', {}))
+        if self._backbone is not None:
+            cfg.backbone.init_cfg = dict(type='Pretrained', checkpoint=self._backbone)
         model = self._build(MODELS, cfg, 'model')
         try:
             load_checkpoint(model, path, map_location='cpu', strict=True, logger='silent')
-        except (OSError, RuntimeError, ValueError) as error:
+        except OSError as error:
+            raise ValueError(f"a run's checkpoint '{path}' needs the frozen backbone that it was saved without, but "
+                             f'{error}; or name it with --backbone PATH') from error
+        except (RuntimeError, ValueError) as error:
             raise ValueError(f"a checkpoint must fit the run's config, but '{path}' does not ({error}): name one of "
                              f'{self.folder}/epoch_*.pth') from error
         return model.to(self.device).eval()

@@ -6,6 +6,7 @@ import mmengine
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.model.weight_init import PretrainedInit
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner.checkpoint import get_state_dict, load_checkpoint
 
@@ -221,3 +222,26 @@ def test_a_moved_backbone(job, tmp_path):
     test = ['test.py', job.config, tmp_path / 'run' / 'epoch_1.pth', '--work-dir', tmp_path / 'test', '--cfg-options']
     assert 'is not a file' in tool(*test, f'model.backbone.init_cfg.checkpoint={here}', fails=True)
     tool(*test, f'model.backbone.init_cfg.checkpoint={there}')
+
+
+def test_a_checkpoint_of_the_trained_is_no_backbone(job, trained):
+    with pytest.raises(ValueError, match='saved without the frozen ones: name the checkpoint that it was tuned on'):
+        model_of(job.config, init_cfg=dict(type='Pretrained', checkpoint=str(trained)))
+
+
+@pytest.mark.parametrize('name', ['mmengine.Pretrained', 'mmpretrain.Pretrained', PretrainedInit], ids=str)
+def test_other_names_of_pretrained(name, job, tmp_path):
+    """MMEngine knows one name alone, and draws weights anew after it has read others."""
+    whole = model_of(job.config)
+    other = model_of(job.config, init_cfg=dict(type=name, checkpoint=golden_checkpoint('mae_deep')))
+    frozen = [key for key in whole.state_dict() if key.startswith('backbone.') and key != 'backbone.prompts']
+    assert all(torch.equal(whole.state_dict()[key], other.state_dict()[key]) for key in frozen) and len(frozen) > 40
+    with other.backbone.saving.without_frozen(other.backbone):
+        assert MARK in other.state_dict()
+
+
+def test_at_another_size_of_images(job, trained, tmp_path):
+    """As with a whole checkpoint: the backbone is the file's, its positions resized."""
+    model = model_of(job.config, init=False, img_size=48)
+    load_checkpoint(model, str(trained))
+    assert model.backbone.pos_embed.shape[1] == 37

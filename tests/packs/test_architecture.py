@@ -2,6 +2,8 @@
 import hashlib
 import json
 import re
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -10,7 +12,7 @@ import torch
 from mmpretrain.registry import MODELS
 from safetensors.torch import save_file
 
-from helpers import TINY, golden_checkpoint, tiny_backbone
+from helpers import ROOT, TINY, environment, golden_checkpoint, tiny_backbone
 from mmspt.models.fingerprint import check_mark, show
 from mmspt.packs.architecture import RULES, Architecture
 from mmspt.packs.backbone import load_backbone
@@ -236,19 +238,45 @@ def test_it_is_taken_anew_after_weights_were_written(name, write):
 
 
 @pytest.mark.parametrize('other', [
-    dict(arch=TINY | dict(num_heads=2)), dict(norm_cfg=dict(type='LN', eps=1e-5)), dict(img_size=48),
-    dict(img_size=(32, 16)), dict(layer_cfgs=dict(act_cfg=dict(type='ReLU'))), dict(with_cls_token=False),
+    dict(arch=TINY | dict(num_heads=2)), dict(norm_cfg=dict(type='LN', eps=1e-5)),
+    dict(layer_cfgs=dict(act_cfg=dict(type='ReLU'))), dict(with_cls_token=False),
     dict(layer_cfgs=dict(act_cfg=dict(type='GELU', approximate='tanh'))),
     dict(layer_cfgs=[{}] * 3 + [dict(num_heads=8)]),
 ], ids=str)
 def test_another_if_the_same_weights_compute_another_thing(other):
     out_type = dict(out_type='avg_featmap', final_norm=False)
     one, two = backbone(**out_type), backbone(**out_type | other)
-    if two.img_size == one.img_size:
-        images = torch.randn(2, 3, 32, 32)
-        two.prompts.detach().copy_(one.prompts)
-        assert not torch.equal(one.eval()(images)[0], two.eval()(images)[0])  # the case is what it says
+    images = torch.randn(2, 3, 32, 32)
+    two.prompts.detach().copy_(one.prompts)
+    assert not torch.equal(one.eval()(images)[0], two.eval()(images)[0])  # the case is what it says
     assert show(one.fingerprint()) != show(two.fingerprint())
+
+
+@pytest.mark.parametrize('img_size', [48, 24, (32, 16)], ids=str)
+def test_resized_positions_count_as_their_file_has_them(img_size):
+    """Until somebody changes them; loading the same once more is no change."""
+    one, two = backbone(), backbone(img_size=img_size)
+    assert two.pos_embed.shape != one.pos_embed.shape and show(one.fingerprint()) == show(two.fingerprint())
+    two.load_state_dict(two.state_dict())
+    assert show(one.fingerprint()) == show(two.fingerprint())
+    with torch.no_grad():
+        two.pos_embed[0, 1, 0] += 1e-6
+    assert show(one.fingerprint()) != show(two.fingerprint())
+
+
+def test_another_processor_resizes_otherwise():
+    """Bicubic interpolation has other last bits where a processor has no wide vectors."""
+    script = ("import torch; from mmpretrain.registry import MODELS; import mmspt; from helpers import tiny_backbone\n"
+              "from mmspt.models.fingerprint import show\n"
+              "vit = MODELS.build(tiny_backbone(img_size=56)); vit.init_weights()\n"
+              "print(vit.pos_embed.double().sum().item(), show(vit.fingerprint()))\n")
+    found = [subprocess.run(
+        [sys.executable, '-c', script], capture_output=True, text=True, check=True,
+        env=environment() | dict(PYTHONPATH=str(ROOT / 'tests')) | more).stdout.split()[-1]
+        for more in ({}, dict(ATEN_CPU_CAPABILITY='default'))]
+    vit = MODELS.build(tiny_backbone())
+    vit.init_weights()
+    assert found[0] == found[1] == show(vit.fingerprint())
 
 
 def test_names_and_shapes_count():

@@ -162,11 +162,47 @@ def test_the_wrong_backbone_is_refused_by_both_fingerprints(way, tuned, other_ba
     assert 'checkpoint that it was tuned on' in str(caught.value)
 
 
-def test_another_size_of_images_is_another_backbone(tuned, tmp_path):
+def test_another_size_of_images(tuned, tmp_path):
+    """Works as with a whole checkpoint: the position embedding is resized, prompts are as they were tuned."""
     run = tuned()
     packed(run).save(tmp_path / 'a.safetensors')
-    with pytest.raises(ValueError, match=rf'{HEX}.*{HEX}.*img_size'):
-        get_model(run.config, pretrained=str(tmp_path / 'a.safetensors'), backbone=dict(img_size=48))
+    model = get_model(run.config, pretrained=str(tmp_path / 'a.safetensors'), backbone=dict(img_size=48))
+    assert torch.equal(model.backbone.prompts, run.model.backbone.prompts)
+    assert model(images(48), mode='tensor').shape == (4, 3)
+
+
+def test_in_inference_mode(tuned, tmp_path):
+    """As servers call it; whole checkpoints load there, too."""
+    run = tuned()
+    packed(run).save(tmp_path / 'a.safetensors')
+    with torch.inference_mode():
+        model = get_model(run.config, pretrained=str(tmp_path / 'a.safetensors'))
+        predictor = mmspt.MultiTaskPredictor(golden_checkpoint('mae_deep'), [tmp_path / 'a.safetensors'], device='cpu')
+        assert torch.equal(logits(model), logits(run.model)) and list(predictor.tasks) == ['birds']
+
+
+def test_weights_of_load_from_are_not_named_after_init_cfg(tuned):
+    """Whoever has the file that is named would be refused."""
+    run = tuned()
+    with torch.no_grad():
+        run.model.backbone.layers[0].ln1.weight.mul_(1.5)
+    assert packed(run).checkpoint == ''
+
+
+def test_a_long_recipe_is_left_out(tuned):
+    run = tuned()
+    run.config.notes = 'x' * 200_000
+    assert packed(run).recipe == ''
+    run.config.notes = 'x'
+    assert "'x'" in packed(run).recipe and packed(run, with_recipe=False).recipe == ''
+
+
+def test_secrets_stay_at_home(tuned):
+    run = tuned()
+    run.config.notes = dict(api_key='SECRET', login=dict(password='SECRET', token='SECRET'), url='file:///home/me/x',
+                            num_tokens=7)
+    recipe = packed(run).recipe
+    assert 'SECRET' not in recipe and '/home' not in recipe and 'num_tokens' in recipe
 
 
 @pytest.mark.parametrize('init_cfg', [None, [], dict(type='Constant', val=0., layer='Linear')], ids=str)

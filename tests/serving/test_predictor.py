@@ -513,8 +513,7 @@ def test_after_a_pack_that_was_refused_the_next_one_is_served(tmp_path):
                 vit.fingerprint(), RESIZED)
     predictor = MultiTaskPredictor(golden_checkpoint('mae_deep'), device='cpu')
     for bad in (replace(good, fingerprint=torch.zeros(32, dtype=torch.uint8)),
-                replace(good, backbone=replace(good.backbone, img_size=(64, 64)),
-                        preprocessing=replace(RESIZED, size=(64, 64)))):
+                replace(good, backbone=replace(good.backbone, num_heads=2))):
         with pytest.raises(ValueError, match='fingerprint'):
             predictor.add(bad)
     with contextlib.suppress(FileNotFoundError):

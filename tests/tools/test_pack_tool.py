@@ -230,3 +230,14 @@ def test_training_goes_on_from_a_pack(pack, runs, tmp_path):
     state = torch.load(tmp_path / 'on/epoch_1.pth', weights_only=False)['state_dict']
     for name, value in read(pack)[1].items():
         torch.testing.assert_close(state[name], value, rtol=1e-4, atol=1e-6)
+
+
+def test_a_backbone_that_has_moved(run, tmp_path):
+    """A work directory comes from another machine; the error says what to give."""
+    config, = run.glob('*.py')
+    moved = shutil.copy(golden_checkpoint('mae_deep'), tmp_path / 'moved.pth')
+    config.write_text(config.read_text().replace(golden_checkpoint('mae_deep'), '/old/place/mae.pth'))
+    said = tool('pack.py', 'export', run, '--out', tmp_path / 'a.safetensors', fails=True)
+    assert "'/old/place/mae.pth' is not a file" in said and '--backbone PATH' in said and 'name one of' not in said
+    tool('pack.py', 'export', run, '--out', tmp_path / 'a.safetensors', '--backbone', moved, '--no-recipe')
+    assert read(tmp_path / 'a.safetensors')[0]['recipe'] == ''

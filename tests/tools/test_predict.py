@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -164,7 +165,12 @@ def start(made, tmp_path, *args):
     requests.write_text((json.dumps(dict(image=made.images[0])) + '\n') * 200_000)
     return subprocess.Popen([sys.executable, str(ROOT / 'tools' / 'predict.py'), '--requests', str(requests),
                              '--batch-size', '2', *map(str, [*made.args, *args])], env=environment(), text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=hear_interrupts)
+
+
+def hear_interrupts():
+    """Ctrl-C is heard, although what runs these tests in the background may have switched it off."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def test_a_reader_that_has_had_enough(made, tmp_path):
@@ -184,10 +190,23 @@ def test_an_interrupt_leaves_nothing_half_written(made, tmp_path):
             time.sleep(0.05)
         assert [name.endswith('.tmp') for name in os.listdir(folder)] == [True]
         process.send_signal(signal.SIGINT)
-        assert process.wait(120) == 130
+        try:
+            assert process.wait(120) == 130
+        finally:
+            process.kill()
         errors = process.stderr.read()
         assert 'out.jsonl was not written' in errors and 'Traceback' not in errors
     assert os.listdir(folder) == []
+
+
+def test_a_pack_whose_path_has_an_equals_sign(made, tmp_path):
+    """NAME ends at the first; a path that is there is a path."""
+    path = tmp_path / 'a=b.safetensors'
+    path.write_bytes(Path(made.packs['birds']).read_bytes())
+    for given, name in ((path, 'birds'), (f'mine={path}', 'mine')):
+        out = tmp_path / f'{name}.jsonl'
+        tool('predict.py', made.images[0], '--packs', given, '--backbone', CHECKPOINT, '--out', out)
+        assert read(out)[0]['task'] == name
 
 
 def test_images_of_any_name(made, tmp_path):

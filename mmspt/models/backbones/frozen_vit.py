@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from ..fingerprint import KEY, check_mark, fingerprint, show
 from ..weights import check_fit, find_encoder, fit_position, place_final_norm, unwrap
 
+PRETRAINED = ('Pretrained', 'mmengine.Pretrained', 'mmpretrain.Pretrained', PretrainedInit)
+
 
 class Saving:
     """Whether state dicts hold frozen weights. Copies of a model share it, such as an average of its weights.
@@ -109,6 +111,7 @@ class FrozenViT(VisionTransformer):
         self._filled: set[str] = set()
         self._checked = False
         self._given: set[str] | None = None  # what init_cfg's checkpoint has filled, while it is read
+        self._position: tuple[Tensor, Tensor] | None = None  # pos_embed as it was resized, and before
         self._mark: tuple[tuple, Tensor] | None = None  # the fingerprint, and what it was taken of
         self._register_state_dict_hook(leave_frozen_out)
         if stop_grad_conv1:
@@ -173,6 +176,8 @@ class FrozenViT(VisionTransformer):
         than squares.
         """
         mark = state_dict.pop(prefix + KEY, None)
+        if mark is not None and self._given is not None:
+            raise _no_backbone()
         if mark is not None:
             self._restore(check_mark(mark))
         given = {key[len(prefix):]: value for key, value in state_dict.items() if key.startswith(prefix)}
@@ -182,13 +187,15 @@ class FrozenViT(VisionTransformer):
             if given and not any(key in own for key in given):
                 raise _unknown_layout(given)
             encoder = given  # a part of our own weights, such as prompts alone
-        encoder = fit_position(place_final_norm(encoder, set(own)), tuple(self.patch_embed.init_out_size),
-                               self.with_cls_token, self.interpolate_mode)
+        encoder, resized = fit_position(place_final_norm(encoder, set(own)), tuple(self.patch_embed.init_out_size),
+                                        self.with_cls_token, self.interpolate_mode)
         if mark is not None and set(encoder).difference(self.learnable):
             raise ValueError('weights must come with frozen weights or with a fingerprint in their stead, this '
                              'checkpoint has both: use another')
         check_fit(encoder, own, self.num_layers)
         self._filled.update(encoder)
+        if resized is not None:
+            self._position = encoder['pos_embed'].clone(), resized.clone()
         if self._given is not None:
             self._given.update(encoder)
         self._checked = False
@@ -230,15 +237,19 @@ class FrozenViT(VisionTransformer):
     def fingerprint(self) -> Tensor:
         """Take the fingerprint of the frozen weights and of what they are computed with; the learnable do not count.
 
-        The final norm counts under one name, wherever the model reads it. While the weights stay in place, it is taken
-        once.
+        The final norm counts under one name, wherever the model reads it, and the position embedding as it came from
+        its file: resized numbers depend on the processor. While the weights stay in place, it is taken once.
 
         Returns:
             Tensor: uint8, (32, ), see :mod:`mmspt.models.fingerprint`.
         """
         weights = self._frozen_weights()
-        written = tuple((weight.data_ptr(), weight._version, weight.dtype) for weight in weights.values())
+        counted = not any(weight.is_inference() for weight in weights.values())  # writes to them
+        written = tuple((weight.data_ptr(), weight._version if counted else object(), weight.dtype)
+                        for weight in weights.values())
         if self._mark is None or self._mark[0] != written:
+            if self._position is not None and torch.equal(self._position[0].to(self.pos_embed), self.pos_embed):
+                weights['pos_embed'] = self._position[1]
             norms = {name for name in ('ln1', 'ln2') if f'{name}.weight' in weights}
             if len(norms) == 1:
                 norm = norms.pop()
@@ -261,7 +272,7 @@ class FrozenViT(VisionTransformer):
         """Fill frozen weights that were left out of a state dict, and make sure that they are the right ones."""
         if not self._filled.issuperset(self._frozen_weights()):
             configs = self.init_cfg if isinstance(self.init_cfg, (list, tuple)) else [self.init_cfg]
-            pretrained = [cfg for cfg in configs if cfg and cfg['type'] in ('Pretrained', PretrainedInit)]
+            pretrained = [cfg for cfg in configs if cfg and cfg['type'] == 'Pretrained']
             if not pretrained:
                 raise ValueError(f'what was tuned on a frozen backbone needs it (fingerprint {show(mark)}), but the '
                                  "model names none: set model.backbone.init_cfg=dict(type='Pretrained', "
@@ -272,7 +283,8 @@ class FrozenViT(VisionTransformer):
         if not torch.equal(own, mark):
             raise ValueError('what was tuned on one frozen backbone fits no other: it was tuned on that of fingerprint '
                              f'{show(mark)}, this one has {show(own)}. Name the checkpoint that it was tuned on '
-                             '(model.backbone.init_cfg), with the same img_size')
+                             '(model.backbone.init_cfg)')
+        self.saving.origin = mark
 
     def check_weights(self) -> None:
         """Make sure that a checkpoint filled every frozen weight; if all train, that it filled all or was not there.
@@ -357,17 +369,25 @@ def _activation(ffn: Any) -> str:
 
 
 def _without_backbone_prefix(init_cfg: Any) -> Any:
-    """Drop ``prefix='backbone.'`` of MMPretrain's configs: the layout is recognized with or without it."""
+    """Drop ``prefix='backbone.'`` of MMPretrain's configs: the layout is recognized with or without it. And give the
+    type the one name after which MMEngine fills weights last, so that nothing is drawn anew over them."""
     if isinstance(init_cfg, (list, tuple)):
         return [_without_backbone_prefix(cfg) for cfg in init_cfg]
-    if isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained' and \
-            str(init_cfg.get('prefix')).rstrip('.') == 'backbone':
-        return {key: value for key, value in init_cfg.items() if key != 'prefix'}
-    return init_cfg
+    if not isinstance(init_cfg, dict) or init_cfg.get('type') not in PRETRAINED:
+        return init_cfg
+    drop = ('prefix', ) if str(init_cfg.get('prefix')).rstrip('.') == 'backbone' else ()
+    return {key: value for key, value in init_cfg.items() if key not in drop} | dict(type='Pretrained')
+
+
+def _no_backbone() -> ValueError:
+    return ValueError("a backbone's checkpoint must hold its weights, but this one was saved without the frozen ones: "
+                      'name the checkpoint that it was tuned on')
 
 
 def _unknown_layout(state_dict: dict) -> ValueError:
     keys = [str(key) for key in unwrap(state_dict)]
+    if any(key.split('.')[-1] == KEY for key in keys):
+        return _no_backbone()
     return ValueError(
         'a checkpoint must hold a ViT in the layout of MMPretrain (layers.0.ln1.weight), FAIR MAE or timm '
         f'(blocks.0.norm1.weight) or FAIR MoCo-v3 (base_encoder.blocks.0.norm1.weight); this one has {len(keys)} '

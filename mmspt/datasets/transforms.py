@@ -27,6 +27,8 @@ class LoadImageFromFile(_LoadImageFromFile):
     Raises:
         ValueError: The file cannot be read or decoded; with ``ignore_empty=True`` the result is None instead.
     """
+    remedy = 'fetch it again, take it off the data set, or set skip_bad_images=True (docs/data.md)'
+    """What an error tells to do."""
 
     def __init__(self, *args: Any, max_pixels: int = MAX_PIXELS, **kwargs: Any) -> None:
         if max_pixels < 1:
@@ -44,8 +46,8 @@ class LoadImageFromFile(_LoadImageFromFile):
         except Exception as error:
             if self.ignore_empty:
                 return None
-            raise ValueError(f"every image must be readable, but '{path}' is not ({explain(error)}): fetch it again, "
-                             'take it off the data set, or set skip_bad_images=True (docs/data.md)') from error
+            raise ValueError(f"every image must be readable, but '{path}' is not ({explain(error)}): "
+                             f'{self.remedy}') from error
         results['img'] = image.astype(np.float32) if self.to_float32 else image
         results['img_shape'] = results['ori_shape'] = image.shape[:2]
         return results

@@ -263,10 +263,14 @@ def _fixed(name: str, options: Mapping[str, Any], values: Mapping[str, Any]) -> 
             raise ValueError(f'{key} of {name} must be {value!r} for a pack, got {_shown(given)}: {REMEDY}')
 
 
+class _LoadImage(LoadImageFromFile):
+    remedy = 'fetch it again'
+
+
 def _read(image: str | os.PathLike | np.ndarray) -> np.ndarray:
     """(H, W, 3), uint8, BGR."""
     if isinstance(image, (str, os.PathLike)):
-        return LoadImageFromFile()(dict(img_path=os.fspath(image)))['img']
+        return _LoadImage()(dict(img_path=os.fspath(image)))['img']
     if not isinstance(image, np.ndarray):
         raise ValueError(f'an image must be a path or an array, got {type(image).__name__}: give pixels as an array, '
                          'uint8, BGR')

@@ -169,6 +169,10 @@ class MultiTaskPredictor:
         Raises:
             ValueError: An unknown task, no image, or other shapes.
         """
+        if not isinstance(inputs, Tensor) or inputs.ndim != 4:
+            raise ValueError('inputs must be a tensor (B, channels, height, width), got '
+                             f'{tuple(inputs.shape) if isinstance(inputs, Tensor) else type(inputs).__name__}: stack '
+                             "what the tasks' preprocessing gives")
         serving = self._serving
         found = serving.find(_names(tasks, len(inputs)))
         size = (len(inputs), self._fixed['in_channels'], *self._fixed['img_size']) if self._fixed else ()
@@ -265,7 +269,9 @@ def _names(tasks: str | Sequence[str], count: int) -> list[str]:
     """A task's name for each of so many images."""
     if not count:
         raise ValueError('a batch must hold at least one image, got none: leave it out')
-    names = [tasks] * count if isinstance(tasks, str) else list(tasks)
+    names = [tasks] * count if isinstance(tasks, str) else list(tasks) if isinstance(tasks, Iterable) else []
+    if any(not isinstance(name, str) for name in names):
+        raise ValueError(f"tasks must be names, got {names!r:.99}: give text, as in tasks=['birds', 'dogs']")
     if len(names) != count:
         raise ValueError(f'tasks must be one name, or one for each image, got {len(names)} for {count} images: give as '
                          'many')

@@ -57,7 +57,7 @@ FAULTS = {  # name: (what goes wrong, what the error says, the checkpoint that s
     'quota': ((refuse, 'fsync', '.pth', errno.EDQUOT, 6), 'Disk quota exceeded', 'epoch_3.pth'),
     'no permission': ((refuse, 'replace', '.pth', errno.EACCES, 5), 'Permission denied', 'epoch_2.pth'),
     'read-only': ((refuse, 'replace', '.pth', errno.EROFS, 5), 'Read-only file system', 'epoch_2.pth'),
-    'file too large': ((no_room_for, 100_000), 'File too large', None),
+    'file too large': ((no_room_for, 30_000), 'File too large', None),
     'log': ((refuse_logs, 18), 'No space left on device', 'epoch_2.pth'),
     'result': ((refuse, 'fsync', 'result.json', errno.ENOSPC, 1), 'No space left on device', 'epoch_4.pth'),
 }

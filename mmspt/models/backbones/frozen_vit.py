@@ -270,7 +270,8 @@ class FrozenViT(VisionTransformer):
 
     def _restore(self, mark: Tensor) -> None:
         """Fill frozen weights that were left out of a state dict, and make sure that they are the right ones."""
-        if not self._filled.issuperset(self._frozen_weights()):
+        read = not self._filled.issuperset(self._frozen_weights())
+        if read:
             configs = self.init_cfg if isinstance(self.init_cfg, (list, tuple)) else [self.init_cfg]
             pretrained = [cfg for cfg in configs if cfg and cfg['type'] == 'Pretrained']
             if not pretrained:
@@ -284,7 +285,8 @@ class FrozenViT(VisionTransformer):
             raise ValueError('what was tuned on one frozen backbone fits no other: it was tuned on that of fingerprint '
                              f'{show(mark)}, this one has {show(own)}. Name the checkpoint that it was tuned on '
                              '(model.backbone.init_cfg)')
-        self.saving.origin = mark
+        if read:
+            self.saving.origin = mark
 
     def check_weights(self) -> None:
         """Make sure that a checkpoint filled every frozen weight; if all train, that it filled all or was not there.

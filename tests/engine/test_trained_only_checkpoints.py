@@ -245,3 +245,13 @@ def test_at_another_size_of_images(job, trained, tmp_path):
     model = model_of(job.config, init=False, img_size=48)
     load_checkpoint(model, str(trained))
     assert model.backbone.pos_embed.shape[1] == 37
+
+
+def test_weights_that_were_there_before_are_not_init_cfgs(job, trained):
+    """They fit the fingerprint, but nobody could have them again from the file that init_cfg names: they are saved."""
+    other = dict(type='Pretrained', checkpoint=golden_checkpoint('mae_shallow'))
+    model = model_of(job.config, init=False, init_cfg=other)
+    load_checkpoint(model, golden_checkpoint('mae_deep'))
+    load_checkpoint(model, str(trained))
+    with model.backbone.saving.without_frozen(model.backbone):
+        assert MARK not in model.state_dict()

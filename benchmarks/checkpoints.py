@@ -12,15 +12,12 @@ import argparse
 import os
 import os.path as osp
 import statistics
-import tempfile
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
 import torch
 from mmengine.dataset import pseudo_collate
-from mmengine.device import get_device
-from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmpretrain.models import VisionTransformer
 from nmi import RandomImages, step
@@ -29,7 +26,7 @@ from rich.progress import Progress, TimeElapsedColumn
 from rich.table import Table
 from torch.utils.data import DataLoader
 
-from measure import alternate, machine, ratio, settings, write_json
+from measure import alternate, ratio, record
 from mmspt.models import PromptedViT
 from mmspt.models.backbones.frozen_vit import FrozenViT
 
@@ -126,15 +123,7 @@ def show(content: dict[str, Any], console: Console) -> None:
 
 
 def main() -> None:
-    args = parse_args()
-    init_default_scope('mmpretrain')
-    console = Console()
-    with tempfile.TemporaryDirectory() as folder:
-        content = dict(machine=machine(torch.device(get_device())), settings=settings(args),
-                       **measure(args, folder, console))
-    write_json(content, args.out)
-    show(content, console)
-    console.print(f'written to {args.out}')
+    record(parse_args(), measure, show)
 
 
 if __name__ == '__main__':

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import statistics
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -14,6 +15,9 @@ from itertools import accumulate
 from typing import Any, TypeVar
 
 import torch
+from mmengine.device import get_device
+from mmengine.registry import init_default_scope
+from rich.console import Console
 from torch.profiler import ProfilerActivity, profile
 
 os.environ.setdefault('KINETO_LOG_LEVEL', '99')  # the profiler is chatty
@@ -131,3 +135,16 @@ def write_json(content: Any, path: str) -> None:
         json.dump(content, file, indent=1)
         file.write('\n')
     os.replace(f'{path}.tmp', path)
+
+
+def record(args: argparse.Namespace, measure: Callable[[argparse.Namespace, str, Console], dict[str, Any]],
+           show: Callable[[dict[str, Any], Console], None]) -> None:
+    """Measure in a folder that is removed afterwards, write the numbers to ``args.out`` and print them."""
+    init_default_scope('mmpretrain')
+    console = Console()
+    with tempfile.TemporaryDirectory() as folder:
+        content = dict(machine=machine(torch.device(get_device())), settings=settings(args),
+                       **measure(args, folder, console))
+    write_json(content, args.out)
+    show(content, console)
+    console.print(f'written to {args.out}')

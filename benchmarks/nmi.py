@@ -11,7 +11,6 @@ waits for its disk spends a smaller share than is said here. The hook loads its 
 import argparse
 import os.path as osp
 import statistics
-import tempfile
 from functools import partial
 from typing import Any
 
@@ -19,7 +18,6 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.device import get_device
-from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmpretrain.models import VisionTransformer
 from mmpretrain.structures import DataSample
@@ -28,7 +26,7 @@ from rich.progress import Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from torch.utils.data import DataLoader, Dataset
 
-from measure import alternate, machine, ratio, settings, write_json
+from measure import alternate, ratio, record
 from mmspt.engine.hooks.prompt_nmi_hook import IMAGES, PromptNMIHook
 from mmspt.engine.unwrap import find_prompted_vit
 
@@ -137,15 +135,7 @@ def show(content: dict[str, Any], console: Console) -> None:
 
 
 def main() -> None:
-    args = parse_args()
-    init_default_scope('mmpretrain')
-    console = Console()
-    with tempfile.TemporaryDirectory() as work_dir:
-        content = dict(machine=machine(torch.device(get_device())), settings=settings(args),
-                       **measure(args, work_dir, console))
-    write_json(content, args.out)
-    show(content, console)
-    console.print(f'written to {args.out}')
+    record(parse_args(), measure, show)
 
 
 if __name__ == '__main__':

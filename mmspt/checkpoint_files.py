@@ -21,7 +21,7 @@ import tempfile
 import zipfile
 from argparse import Namespace
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from http.client import HTTPException
@@ -678,14 +678,20 @@ def _check_content(content: Any) -> dict:
     return content
 
 
+def _check_pack(names: Collection[str], metadata: Mapping[str, str]) -> None:
+    if PACK_CARD in metadata:
+        from mmspt.packs.pack import check_header  # knows models, which `import mmspt` does without
+        check_header(names, metadata)
+
+
 def _read(filename: str, map_location: Any, name: str) -> dict:
     account = _Account(osp.getsize(filename))
     try:
         if filename.endswith('.safetensors'):
-            tensors, metadata = read_safetensors(filename, map_location, account.charge)
+            tensors, metadata = read_safetensors(filename, map_location, account.charge, _check_pack)
             if PACK_CARD not in metadata:
                 return tensors
-            from mmspt.packs.pack import Pack  # knows models, which `import mmspt` does without
+            from mmspt.packs.pack import Pack
             return Pack.from_file(tensors, metadata).checkpoint_content()
         with open(filename, 'rb') as file:
             return _read_torch(file, account, map_location)

@@ -1,5 +1,5 @@
 """Read safetensors files from strangers: the format holds numbers alone, but names how many."""
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import safetensors.torch
@@ -14,13 +14,16 @@ PACK_CARD = 'mmspt_pack'
 
 
 def read_safetensors(filename: str, map_location: Any = None,
-                     charge: Callable[[int], None] = lambda size: None) -> tuple[dict[str, Tensor], dict[str, str]]:
+                     charge: Callable[[int], None] = lambda size: None,
+                     check: Callable[[Collection[str], Mapping[str, str]], None] = lambda names, metadata: None,
+                     ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read all tensors and the metadata.
 
     Args:
         filename (str): A local path.
         map_location: As for :func:`torch.load`; other than a device it is the CPU.
         charge (Callable): Told how many bytes the header's objects may take before they are made; may raise.
+        check (Callable): Told the tensors' names and the metadata before a tensor is made; may raise.
 
     Returns:
         tuple[dict[str, Tensor], dict[str, str]]: Both by name.
@@ -37,6 +40,7 @@ def read_safetensors(filename: str, map_location: Any = None,
     charge(HEADER_MEMORY * header)
     with safe_open(filename, 'pt') as opened:
         metadata = opened.metadata() or {}
+        check(opened.keys(), metadata)
     content = safetensors.torch.load_file(filename)
     device = map_location if isinstance(map_location, (str, torch.device)) else 'cpu'
     # out of the map, through which a file that is written anew would change weights or end the process

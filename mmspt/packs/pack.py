@@ -2,7 +2,7 @@
 import json
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,6 +56,24 @@ def _limit(size: int) -> Callable[[int], None]:
             raise ValueError(f"a pack's names and recipe must be short beside its weights, but they would take "
                              f'{memory:,} bytes of memory in a file of {size:,}: shorten them and export it anew')
     return charge
+
+
+def check_header(names: Collection[str], metadata: Mapping[str, str]) -> None:
+    """Refuse a file by its header, before a tensor of it is made: ten thousand empty ones fit in a small file.
+
+    Args:
+        names (Collection[str]): Of its tensors.
+        metadata (Mapping[str, str]): Name -> text.
+
+    Raises:
+        ValueError: It is no pack, or has tensors that no pack has.
+    """
+    if CARD not in metadata:
+        raise ValueError(f'a pack must have {CARD} among its metadata: it is no pack, make one with '
+                         'python tools/pack.py export')
+    if set(names) - {PROMPTS, GATES, TEMPERATURES, WEIGHT, BIAS} or not {WEIGHT, BIAS} <= set(names):
+        raise ValueError(f'a pack must hold {WEIGHT}, {BIAS} and, if there are prompts, {PROMPTS} (with {GATES} '
+                         f'and {TEMPERATURES} if gated), got {shown(", ".join(sorted(names)))}: {REMEDY}')
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,7 +180,8 @@ class Pack:
             raise FileNotFoundError(f"a pack must be a file, but '{name}' is none: make one with python tools/pack.py "
                                     'export')
         try:
-            return cls.from_file(*read_safetensors(name, charge=_limit(os.path.getsize(name))))
+            return cls.from_file(*read_safetensors(name, charge=_limit(os.path.getsize(name)),
+                                                   check=check_header))
         except Exception as error:  # safetensors raises what torch does, which differs from version to version
             raise ValueError(f"pack '{plain(name)}' is refused: {plain(str(error)):.500}") from error
 
@@ -173,9 +192,7 @@ class Pack:
         Raises:
             ValueError: They are no pack, or one that is damaged or hostile.
         """
-        if CARD not in metadata:
-            raise ValueError(f'a pack must have {CARD} among its metadata: it is no pack, make one with '
-                             'python tools/pack.py export')
+        check_header(tensors, metadata)
         written = metadata[CARD]
         if written.count('[') + written.count('{') > MAX_BRACKETS:
             raise ValueError(f"a pack's {CARD} must have at most {MAX_BRACKETS:,} brackets, got more: {REMEDY}")
@@ -184,10 +201,6 @@ class Pack:
         except (RecursionError, ValueError) as error:
             raise ValueError(f"a pack's {CARD} must be JSON, but {error!s:.100}: {REMEDY}") from error
         card = check_fields(content, RULES, 'a pack', REMEDY)
-        names = {PROMPTS, GATES, TEMPERATURES, WEIGHT, BIAS}
-        if set(tensors) - names or not {WEIGHT, BIAS} <= set(tensors):
-            raise ValueError(f'a pack must hold {WEIGHT}, {BIAS} and, if there are prompts, {PROMPTS} (with {GATES} '
-                             f'and {TEMPERATURES} if gated), got {shown(", ".join(sorted(tensors)))}: {REMEDY}')
         return cls(
             task=card['task'], classes=tuple(card['classes']), prompts=tensors.get(PROMPTS), weight=tensors[WEIGHT],
             bias=tensors[BIAS], gate_logits=tensors.get(GATES), temperatures=tensors.get(TEMPERATURES),

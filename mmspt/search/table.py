@@ -14,7 +14,7 @@ from .study import COMPLETE, PRUNED, best
 
 
 def summarize(study: optuna.Study, space: list[Parameter], metric: str,
-              finals: dict[int, dict[str, Any]]) -> dict[str, Any]:
+              finals: dict[int, dict[str, Any]], folder: str | None = None) -> dict[str, Any]:
     """Gather trials, the best setting and its tests.
 
     Args:
@@ -22,6 +22,7 @@ def summarize(study: optuna.Study, space: list[Parameter], metric: str,
         space (list[Parameter]): What it varied.
         metric (str): Quantity that was validated and is tested.
         finals (dict[int, dict]): Seed -> test metrics; empty before the last runs.
+        folder (str | None): Of the last runs, in that of the search. Defaults to None.
 
     Raises:
         ValueError: The test has no such quantity.
@@ -37,11 +38,12 @@ def summarize(study: optuna.Study, space: list[Parameter], metric: str,
                    value=t.value if t.state == COMPLETE else None,
                    validations={step: value if math.isfinite(value) else None  # JSON has no NaN
                                 for step, value in t.intermediate_values.items()},
-                   work_dir=t.user_attrs.get('work_dir'))
+                   work_dir=t.user_attrs.get('work_dir'),
+                   seconds=None if t.duration is None else round(t.duration.total_seconds(), 1))
               for t in study.get_trials(deepcopy=False, states=(COMPLETE, PRUNED))]
     return dict(metric=metric, best=None if chosen is None else dict(
         number=chosen.number, settings=chosen.params, validation=chosen.value),
-        test=dict(by_seed=tests, mean=mean, std=deviation), trials=trials)
+        test=dict(by_seed=tests, mean=mean, std=deviation, work_dir=folder), trials=trials)
 
 
 def to_markdown(summary: dict[str, Any], title: str) -> str:

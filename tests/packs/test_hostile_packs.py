@@ -254,6 +254,16 @@ CARDS = {  # what grows most when it is read
 }
 
 
+@pytest.mark.parametrize('load', [Pack.load, load_from_local])
+def test_names_first(load, card, tensors, tmp_path, monkeypatch):
+    """A foreign name is refused before a tensor is made."""
+    monkeypatch.setattr(safetensors.torch, 'load_file', lambda *args: pytest.fail("tensors were made"))
+    path = tmp_path / 'many.safetensors'
+    path.write_bytes(made_file(header(card, **{f'{i}': entry('F32', [0], 0, 0) for i in range(9)})))
+    with pytest.raises((RuntimeError, ValueError), match=r"a pack must hold .* got '0, 1, 2"):
+        load(str(path))
+
+
 def test_memory(card, tensors, write, tmp_path):
     """At most twice the file and 16 MiB, whoever reads it, refused or not."""
     warm, paths = write(card, tensors, 'warm.safetensors'), []

@@ -1,6 +1,7 @@
 # make quickstart    set up .venv and tune on real data: VPT and SPT side by side
 # make test          set up .venv and run the linters and the test suite
 # make test-slow     the long tests: kills, faults, fuzzing, several processes
+# make study         the study of docs/results.md, what is not yet there; ARGS=--quick: another, small one, in minutes
 # make test-forks    part of the suite on the maintained forks of the OpenMMLab packages (FORKS_TESTS=tests: all of it)
 PYTHON ?= python3
 VENV := .venv
@@ -15,7 +16,7 @@ export PIP_CONSTRAINT := $(CURDIR)/requirements/constraints.txt
 export PIP_BUILD_CONSTRAINT := $(PIP_CONSTRAINT)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup quickstart test test-slow test-forks lint clean
+.PHONY: setup quickstart study test test-slow test-forks lint clean
 
 setup: $(READY)
 
@@ -29,6 +30,9 @@ $(READY): setup.py mmspt/version.py requirements/runtime.txt requirements/mminst
 
 quickstart: $(READY)
 	$(BIN)/python tools/quickstart.py
+
+study: $(READY)
+	$(BIN)/python benchmarks/study.py $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@ import copy
 import math
 import re
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +18,10 @@ from helpers import DATA, ROOT
 from mmspt.search.space import read_space
 
 CONFIGS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / 'configs').rglob('*.py') if '_base_' not in path.parts)
-FROZEN = [path for path in CONFIGS if not path.startswith(('configs/pretrain', 'configs/finetune'))]
+STUDY = {method: f'configs/study/{method}.py' for method in (
+    'linear', 'finetune', 'vpt', 'vpt_shallow', 'spt', 'spt_shallow', 'gatevpt', 'vipamin')}
+FROZEN = [path for path in CONFIGS if not path.startswith(('configs/pretrain', 'configs/finetune'))
+          and path != STUDY['finetune']]
 
 # task: (classes, data set, folder); Visual Prompt Tuning (arXiv 2203.12119), table 8, and VTAB (arXiv 1910.04867)
 FGVC = {
@@ -47,6 +51,7 @@ RECIPES |= {(folder, f'vit-b_{ssl}', 'cub', suffix): f'configs/{folder}/vit-b_{s
 RECIPES |= {('gatevpt', 'vit-b_mae', 'cub', '_spt'): 'configs/gatevpt/vit-b_mae_cub_spt.py'}
 RECIPES |= {('spt', f'vit-{size}_mae', 'cub', ''): f'configs/spt/vit-{size}_mae_cub.py' for size in 'lh'}
 OTHERS = {
+    *STUDY.values(), *(f'configs/pretrain/vit-8x128_{ssl}_cifar10.py' for ssl in ('mae', 'mocov3')),
     *(f'configs/{folder}/vit-xs_mae_digits.py' for folder in (
         'spt', 'vpt', 'linear', 'gatevpt', 'vipamin', 'pretrain')),
     *(f'configs/{folder}/vit-xs_mae_flowers17.py' for folder in ('spt', 'vpt', 'gatevpt', 'vipamin')),
@@ -88,7 +93,8 @@ def test_complete():
 @pytest.mark.parametrize('path', CONFIGS)
 def test_builds(path):
     cfg = load(path)
-    with DefaultScope.overwrite_default_scope(cfg.default_scope), torch.device('cpu' if 'vit-xs' in path else 'meta'):
+    device = 'cpu' if 'vit-xs' in path or 'pretrain' in path else 'meta'
+    with DefaultScope.overwrite_default_scope(cfg.default_scope), torch.device(device):
         model = MODELS.build(cfg.model)
         for hook in cfg.get('custom_hooks', []):
             HOOKS.build(hook)
@@ -109,8 +115,9 @@ def test_trains_what_was_added_and_head_alone(path):
     model = build_model(load(path))
     trained = {name for name, p in model.named_parameters() if p.requires_grad and not name.startswith('head.')}
     gates = {'backbone.gate_logits', 'backbone.temperatures'}
+    _, folder, name = path.split('/')
     assert trained == {'linear': set(), 'gatevpt': {'backbone.prompts', *gates}}.get(
-        path.split('/')[1], {'backbone.prompts'})
+        name.removesuffix('.py') if folder == 'study' else folder, {'backbone.prompts'})
 
 
 @recipes
@@ -175,7 +182,7 @@ def test_no_config_trains_or_validates_on_the_test_set(path):
         assert 'test' not in (dataset.get('split'), dataset.get('ann_file')) and dataset.get('ann_file') != 'test.txt'
 
 
-@pytest.mark.parametrize('path', [path for path in CONFIGS if 'vit-xs' not in path])
+@pytest.mark.parametrize('path', [path for path in CONFIGS if re.search('vit-(b|l|h)_', path)])
 def test_comment_says_what_is_known(path):
     lines = (ROOT / path).read_text().splitlines()
     comment = '\n'.join(line for line in lines[:[line.startswith('_base_') for line in lines].index(True)])
@@ -393,7 +400,9 @@ SPACES = {  # (folder, start of the recipe's name) -> key: (low, high) or values
         'custom_hooks.0.initializer.lam': (0, 0.5, 1)},
     ('vipamin', 'vit-xs_mae_flowers17'): {
         'optim_wrapper.optimizer.lr': RATES, 'custom_hooks.0.initializer.k': (2, 8, 32, 128)},
-}
+} | {('study', f'{method}.py'): {'optim_wrapper.optimizer.lr': {
+    'finetune': (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1), 'gatevpt': (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30),
+}.get(method, (1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1, 3))} for method in STUDY}
 
 
 @pytest.mark.parametrize('path', CONFIGS)
@@ -420,3 +429,45 @@ def test_augmentation():
     for loader in (vtab.train_dataloader, vtab.test_dataloader):
         assert loader.dataset.pipeline == [
             read, dict(type='ResizeEdge', scale=224, edge='short', **bicubic), crop, pack]
+
+
+BACKBONES, STUDY_TASKS = ('mae', 'mocov3'), dict(cifar10_1k=10, flowers17_32=17, digits_32=10)
+
+
+@pytest.mark.parametrize('backbone', BACKBONES)
+@pytest.mark.parametrize('task', STUDY_TASKS)
+def test_study(task, backbone, monkeypatch):
+    """Every method: the same images, normalized as in pre-training, of one size, for as many steps; 6 settings each."""
+    monkeypatch.setenv('MMSPT_TASK', task)
+    monkeypatch.setenv('MMSPT_BACKBONE', backbone)
+    cfgs = {method: Config.fromfile(ROOT / path) for method, path in STUDY.items()}
+    pretraining = Config.fromfile(ROOT / f'configs/pretrain/vit-8x128_{backbone}_cifar10.py')
+    for method, cfg in cfgs.items():
+        for field in ('train_dataloader', 'val_dataloader', 'test_dataloader', 'param_scheduler', 'train_cfg',
+                      'data_preprocessor'):
+            assert cfg[field] == cfgs['spt'][field], (method, field)
+        assert cfg.pretraining == PRETRAINING[backbone]
+        assert cfg.model.head.num_classes == STUDY_TASKS[task]
+        assert cfg.model.backbone.num_prompts == (0 if method in ('linear', 'finetune') else 20)
+        assert cfg.model.backbone.prompt_type == ('shallow' if method == 'gatevpt' or 'shallow' in method else 'deep')
+        values = cfg.search_space[0].partition('=')[2].split(',')
+        assert len(cfg.search_space) == 1 and len(values) == 6
+    assert {field: cfgs['spt'].data_preprocessor[field] for field in ('mean', 'std', 'to_rgb')} == {
+        field: pretraining.model.data_preprocessor[field] for field in ('mean', 'std', 'to_rgb')}
+    given, made = cfgs['spt'].model.backbone, pretraining.model.backbone
+    assert all(given[field] == made[field] for field in ('arch', 'img_size', 'patch_size'))
+    assert Path(given.init_cfg.checkpoint).resolve() == (
+        ROOT / f'configs/pretrain/vit-8x128_{backbone}_cifar10.safetensors')
+
+
+def test_the_lists_of_cifar10_1k():
+    """80 and 20 of each class, none twice, as the config's comment says they were drawn."""
+    folder, generator = ROOT / 'configs/_base_/datasets/cifar10_1k', np.random.default_rng(0)
+    lists = {split: (folder / f'{split}.txt').read_text().splitlines() for split in ('train', 'val')}
+    classes = Config.fromfile(ROOT / 'configs/_base_/datasets/cifar10_1k.py').classes
+    drawn = {'train': [], 'val': []}
+    for label, name in enumerate(classes):
+        order = generator.permutation(5000)[:100]
+        for split, part in (('train', order[:80]), ('val', order[80:])):
+            drawn[split] += [f'{name}/{index:04}.jpg {label}' for index in sorted(part)]
+    assert lists == drawn

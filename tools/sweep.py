@@ -189,10 +189,11 @@ class Search:
 
     def write(self, study: Study) -> dict[str, Any]:
         """Write results.json and results.md: all trials, and the tests of the best setting that are done."""
-        chosen, tested = best(study), {}
+        chosen, tested, folder = best(study), {}, None
         if chosen is not None and self.final_cfg is not None:
-            tested = read_tested(self.final_folder(chosen.params), range(self.args.seeds))
-        summary = summarize(study, self.space, self.args.metric, tested)
+            path = self.final_folder(chosen.params)
+            tested, folder = read_tested(path, range(self.args.seeds)), osp.relpath(path, self.folder)
+        summary = summarize(study, self.space, self.args.metric, tested, folder)
         write(summary, self.folder, self.title)
         return summary
 

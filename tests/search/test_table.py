@@ -38,10 +38,11 @@ STUDY = [(0.1, TEXTS[0], [40., 60.], COMPLETE), (None, None, [], FAILED), (0.5, 
 
 def test_summary(tmp_path):
     finals = {seed: {METRIC: value, 'other': 1} for seed, value in enumerate((70., 72., 77.))}
-    write(summarize(make_study(STUDY), SPACE, METRIC, finals), str(tmp_path), 'job')
+    write(summarize(make_study(STUDY), SPACE, METRIC, finals, 'final/0123'), str(tmp_path), 'job')
     summary = json.loads((tmp_path / 'results.json').read_text(), parse_constant=pytest.fail)
     assert summary['best'] == dict(number=3, settings={SPACE[0].key: 0.2, SPACE[1].key: TEXTS[1]}, validation=71.236)
-    assert summary['test'] == dict(by_seed={'0': 70., '1': 72., '2': 77.}, mean=73., std=pytest.approx(13**0.5))
+    assert summary['test'] == dict(by_seed={'0': 70., '1': 72., '2': 77.}, mean=73., std=pytest.approx(13**0.5),
+                                   work_dir='final/0123')
     assert [(t['number'], t['state'], t['value'], t['validations']) for t in summary['trials']] == [
         (0, 'complete', 60., {'1': 40., '2': 60.}), (2, 'pruned', None, {'1': 10.}),
         (3, 'complete', 71.236, {'1': 50., '2': 71.236}), (4, 'pruned', None, {'1': None})]
@@ -61,7 +62,8 @@ def test_one_seed_has_no_spread_and_none_no_test():
     study = make_study(STUDY)
     assert '**70.00** |' in to_markdown(summarize(study, SPACE, METRIC, {0: {METRIC: 70.}}), 'job')
     summary = summarize(study, SPACE, METRIC, {})
-    assert summary['test'] == dict(by_seed={}, mean=None, std=None) and 'test' not in to_markdown(summary, 'job')
+    assert summary['test'] == dict(by_seed={}, mean=None, std=None, work_dir=None)
+    assert 'test' not in to_markdown(summary, 'job')
 
 
 def test_nothing_finished_yet(tmp_path):

@@ -8,9 +8,9 @@ import sys
 import time
 
 import pytest
-import sweep
 from rich.console import Console
 
+import sweep
 from helpers import ROOT, environment, tool
 from mmspt.search.study import identify
 

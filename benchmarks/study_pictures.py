@@ -1,0 +1,154 @@
+#!/usr/bin/env python
+"""Draw the pictures of docs/results.md from the study's records: python benchmarks/study_pictures.py"""
+import io
+import json
+import os.path as osp
+from collections.abc import Iterable, Iterator, Mapping
+from functools import reduce
+from glob import glob
+from operator import add
+from typing import Any
+
+import matplotlib
+from cycler import cycler
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from rich.console import Console
+
+from mmspt.files import write_bytes
+from mmspt.visualization.groups import add_legend, count_seeds, plot_spread, spread
+from mmspt.visualization.picture import styled
+from study_plan import BACKBONES, COUNTS, ROOT, TASKS, Cell
+from study_tables import RATE, Records, read_all, tests
+
+FOLDER = osp.join(ROOT, 'docs', 'pictures')
+SHOWN = ('Linear', 'Full', 'VPT-Deep', 'SPT-Deep, random sample', 'SPT-Deep, K-means')
+Panels = list[tuple[str, dict[str, Mapping[str, Any]]]]
+
+
+def panels(records: Records) -> Panels:
+    """Title of each backbone and task with records -> method -> record, of those that are shown, with 20 prompts."""
+    found = [(f'{BACKBONES[backbone]}, {TASKS[task]}',
+              {method: records[cell] for method in SHOWN if (cell := Cell(backbone, task, method)) in records})
+             for backbone in BACKBONES for task in TASKS]
+    return [(title, methods) for title, methods in found if methods]
+
+
+def numbers(values: Mapping[str, float]) -> dict[int, float]:
+    """A curve with its places as numbers, in order."""
+    return dict(sorted((int(x), y) for x, y in values.items()))
+
+
+def colour(axes: Axes, methods: Iterable[str]) -> None:
+    """Let the lines to come have their methods' colours, the same in every picture."""
+    styles = list(matplotlib.rcParams['axes.prop_cycle'])
+    used = [styles[SHOWN.index(method)] for method in methods]
+    axes.set_prop_cycle(reduce(add, (cycler(key, [style[key] for style in used]) for key in used[0])))
+
+
+def draw_curves(axes: Axes, methods: Mapping[str, Mapping[str, Any]]) -> None:
+    """Validation accuracy over epochs, of the chosen rate."""
+    colour(axes, methods)
+    for method, record in methods.items():
+        curves = [numbers(curve) for curve in record['curves'].values()]
+        plot_spread(axes, spread(curves, method), count_seeds(method, len(curves)))
+    axes.set(xlabel='epoch', ylabel='validation accuracy (%)')
+
+
+def draw_rates(axes: Axes, methods: Mapping[str, Mapping[str, Any]]) -> None:
+    """Last validation accuracy by rate."""
+    colour(axes, methods)
+    for method, record in methods.items():
+        points = sorted((trial['settings'][RATE], trial['value']) for trial in record['trials']
+                        if trial['value'] is not None)
+        axes.plot(*zip(*points, strict=True), label=method)
+    axes.set(xlabel='peak learning rate', ylabel='last validation accuracy (%)', xscale='log')
+
+
+def draw_nmi(axes: Axes, methods: Mapping[str, Mapping[str, Any]]) -> None:
+    """NMI over iterations."""
+    measured = {method: record for method, record in methods.items() if record['nmi']}
+    colour(axes, measured)
+    for method, record in measured.items():
+        series = [numbers(values) for values in record['nmi'].values()]
+        plot_spread(axes, spread(series, method), count_seeds(method, len(series)))
+    axes.set(xlabel='iteration', ylabel='NMI, mean of blocks', yscale='log')
+
+
+def draw_counts(axes: Axes, title: str, records: Records) -> bool:
+    """Test accuracy by number of prompts; whether there are any."""
+    drawn = False
+    for method in SHOWN[2:]:
+        colour(axes, [method])
+        found = {cell.num_prompts: tests(record) for cell, record in records.items()
+                 if (f'{BACKBONES[cell.backbone]}, {TASKS[cell.task]}', cell.method) == (title, method)}
+        if len(found) > 1:
+            places = sorted(found)
+            seeds = [{place: found[place][i] for place in places} for i in range(min(map(len, found.values())))]
+            plot_spread(axes, spread(seeds, method), count_seeds(method, len(seeds)))
+            drawn = True
+    axes.set(xlabel='prompts', ylabel='test accuracy (%)', xscale='log')
+    axes.set_xticks(sorted((20, *COUNTS)), [str(count) for count in sorted((20, *COUNTS))])
+    return drawn
+
+
+def figure_of(count: int) -> tuple[Figure, list[Axes]]:
+    """A figure with ``count`` panels, three a row."""
+    columns = min(count, 3)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(5.2 * columns, 4. * rows))
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for unused in axes[count:]:
+        unused.remove()
+    return figure, axes[:count]
+
+
+def draw(records: Records) -> Iterator[tuple[str, Figure]]:
+    """Name and figure of every picture that the records have numbers for."""
+    found = panels(records)
+    for name, plot in dict(curves=draw_curves, rates=draw_rates, nmi=draw_nmi).items():
+        chosen = [(title, methods) for title, methods in found
+                  if name != 'nmi' or any(record['nmi'] for record in methods.values())]
+        if chosen:
+            figure, axes = figure_of(len(chosen))
+            for panel, (title, methods) in zip(axes, chosen, strict=True):
+                plot(panel, methods)
+                panel.set_title(title)
+            add_legend(figure, max(axes, key=lambda panel: len(panel.get_legend_handles_labels()[1])))
+            yield f'study_{name}', figure
+    titles = [title for title, _ in found if draw_counts(Figure().subplots(), title, records)]
+    if titles:
+        figure, axes = figure_of(len(titles))  # the trial above drew into another
+        for panel, title in zip(axes, titles, strict=True):
+            draw_counts(panel, title, records)
+            panel.set_title(title)
+        add_legend(figure, axes[0])
+        yield 'study_prompts', figure
+
+
+def draw_pretraining() -> Iterator[tuple[str, Figure]]:
+    """Loss of our own checkpoints, from the logs beside them."""
+    paths = sorted(glob(osp.join(ROOT, 'configs', 'pretrain', '*_cifar10.log.json')))
+    if paths:
+        figure, axes = figure_of(len(paths))
+        for panel, path in zip(axes, paths, strict=True):
+            with open(path, encoding='utf-8') as file:
+                points = [json.loads(line) for line in file if line.strip()]
+            panel.plot([point['step'] for point in points], [point['loss'] for point in points], marker='')
+            panel.set(xlabel='iteration', ylabel='loss', title=osp.basename(path).removesuffix('.log.json'))
+        yield 'study_pretraining', figure
+
+
+def main() -> None:
+    console = Console()
+    with styled():
+        for name, figure in (*draw_pretraining(), *draw(read_all())):
+            path = osp.join(FOLDER, f'{name}.png')
+            content = io.BytesIO()
+            figure.savefig(content, format='png')
+            write_bytes(path, content.getvalue())
+            console.print(path, soft_wrap=True)
+
+
+if __name__ == '__main__':
+    main()

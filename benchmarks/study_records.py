@@ -1,0 +1,100 @@
+"""One JSON a cell of the study, with all that the tables and pictures of docs/results.md are made of."""
+import json
+import os
+import os.path as osp
+import re
+from glob import escape, glob
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+
+from measure import machine
+from mmspt.evaluation import METRIC, read_records, read_scalars
+from mmspt.files import write_text
+from study_plan import Budget, Cell
+
+RESULTS = osp.join(osp.dirname(osp.abspath(__file__)), 'results', 'study')
+NMI = 'nmi/mean'
+FILLED = re.compile(r'Prompts from \w+: .*?, (\d+\.\d) s, peak memory')
+
+
+def identity(cell: Cell, budget: Budget) -> dict[str, Any]:
+    """What a record is of: a cell with another is run again."""
+    return dict(cell=cell._asdict(), budget=budget._asdict(), command=cell.command(budget))
+
+
+def path_of(cell: Cell, folder: str = RESULTS) -> str:
+    """Where its record lies."""
+    return osp.join(folder, f'{cell.name}.json')
+
+
+def read(cell: Cell, budget: Budget, folder: str = RESULTS) -> dict[str, Any] | None:
+    """The record of a cell; None if it has none, or one of another budget.
+
+    Raises:
+        ValueError: The file is no JSON.
+    """
+    path = path_of(cell, folder)
+    if not osp.isfile(path):
+        return None
+    with open(path, encoding='utf-8') as file:
+        try:
+            record = json.load(file)
+        except ValueError as error:
+            raise ValueError(f"a record must be JSON, but '{path}' is not ({error}): delete it") from error
+    expected = json.loads(json.dumps(identity(cell, budget)))
+    return record if {key: record.get(key) for key in expected} == expected else None
+
+
+def gather(cell: Cell, budget: Budget, work_dir: str, curves: dict[int, str], seconds: float) -> dict[str, Any]:
+    """Make the record of a cell that is done.
+
+    Args:
+        cell (Cell): Which.
+        budget (Budget): What was spent.
+        work_dir (str): Of its search.
+        curves (dict[int, str]): Seed -> work directory of the best setting's runs on train that were validated.
+        seconds (float): That all of it took.
+    """
+    with open(osp.join(work_dir, 'results.json'), encoding='utf-8') as file:
+        results = json.load(file)
+    finals = osp.join(work_dir, results['test']['work_dir'])
+    runs = {seed: osp.join(finals, f'seed_{seed}') for seed in range(budget.seeds)}
+    trials = [{key: value for key, value in trial.items() if key != 'work_dir'} for trial in results['trials']]
+    trained, total = count_parameters(glob(osp.join(escape(finals), '*.py'))[0])
+    return identity(cell, budget) | dict(
+        machine=machine(torch.device('cuda' if torch.cuda.is_available() else 'cpu')), seconds=round(seconds),
+        parameters=dict(trained=trained, total=total),
+        best=results['best'], test={key: results['test'][key] for key in ('by_seed', 'mean', 'std')}, trials=trials,
+        curves={seed: read_scalars(folder, METRIC) for seed, folder in curves.items()},
+        nmi={seed: values for seed, folder in runs.items() if (values := read_scalars(folder, NMI))},
+        prototypes={seed: times for seed, folder in runs.items() if (times := read_times(folder)) is not None})
+
+
+def count_parameters(config: str) -> tuple[int, int]:
+    """Those that a run trains, and all, of a config written out in full."""
+    cfg = Config.fromfile(config)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope), torch.device('meta'):
+        model = MODELS.build(cfg.model)
+    counts = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    return sum(count for count, trained in counts if trained), sum(count for count, _ in counts)
+
+
+def read_times(work_dir: str) -> dict[str, float] | None:
+    """Seconds that a run's initial prompts took and its steps took; None without prompts."""
+    with open(osp.join(work_dir, 'train.txt'), encoding='utf-8', errors='replace') as file:
+        found = FILLED.search(file.read())
+    if found is None:
+        return None
+    records = [record for record in read_records(work_dir) if {'time', 'iter', 'loss'} <= record.keys()]
+    steps = max(int(record['iter']) for record in records)
+    a_step = sum(float(record['time']) for record in records) / len(records)
+    return dict(initialization=float(found[1]), training=round(a_step * steps, 1))
+
+
+def write(cell: Cell, record: dict[str, Any], folder: str = RESULTS) -> None:
+    """Write it beside and rename."""
+    os.makedirs(folder, exist_ok=True)
+    write_text(path_of(cell, folder), json.dumps(record, indent=1, allow_nan=False) + '\n')

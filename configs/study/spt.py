@@ -1,0 +1,20 @@
+# MMSPT_BACKBONE=mae MMSPT_TASK=flowers17_32 python tools/sweep.py configs/study/spt.py --trials 6
+# the study of docs/results.md: the small ViT that this repository pre-trained on CIFAR-10 (mae or mocov3), one of three
+# tasks (cifar10_1k, flowers17_32, digits_32), one method a file; the two variables choose, and those above are their
+# defaults. Decays: default, equal for all; rates: searched over two and a half decades, as prompts of the length of tokens want
+# larger ones than short prompts
+_base_ = [
+    '../_base_/models/vit-8x128_{{$MMSPT_BACKBONE:mae}}.py', '../_base_/datasets/{{$MMSPT_TASK:flowers17_32}}.py',
+    '../_base_/schedules/spt_100e.py', '../_base_/default_runtime.py'
+]
+
+# what the backbone was pre-trained with, whatever the task
+data_preprocessor = dict(mean=[125.3, 123.0, 113.9], std=[63.0, 62.1, 66.7])
+model = dict(head=dict(num_classes={{_base_.data_preprocessor.num_classes}}))
+
+optim_wrapper = dict(paramwise_cfg=dict(head_decay=0.01))
+param_scheduler = dict(warmup=2, end=20)
+train_cfg = dict(max_epochs=20, val_interval=1)
+search_space = ['lr=0.01,0.03,0.1,0.3,1,3']
+
+default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=5))

@@ -1,0 +1,189 @@
+"""The study: its cells are complete and can be run, its tables say what records say, a small one runs to its end."""
+import json
+import math
+import shlex
+import sys
+from types import SimpleNamespace
+
+import pytest
+from mmengine.config import Config
+from rich.console import Console
+
+import study
+import study_plan
+import study_records
+import study_tables
+import sweep
+from helpers import ROOT
+from mmspt.search.space import read_space
+from study_plan import CONTROLS, COUNTS, FULL, METHODS, QUICK, TASKS, Budget, Cell, cells, quick_cells
+
+
+def test_cells():
+    """Every method on every task with both backbones, and other numbers of prompts on photographs; none twice."""
+    planned = cells()
+    assert len(planned) == len(set(planned)) == len({cell.name for cell in planned})
+    assert {(c.backbone, c.task, c.method) for c in planned if c.num_prompts == 20} == {
+        (backbone, task, method) for backbone in ('mae', 'mocov3') for task in TASKS for method in METHODS
+        if method not in CONTROLS or (backbone == 'mae' and task != 'digits_32')}
+    other = [cell for cell in planned if cell.num_prompts != 20]
+    assert len(other) == 2 * 2 * len(COUNTS) * 3
+    assert [cell.method for cell in planned[:5]] == [
+        'Linear', 'Full', 'VPT-Deep', 'SPT-Deep, random sample', 'SPT-Deep, K-means']
+    assert set(quick_cells()) <= set(planned)
+
+
+@pytest.mark.parametrize('budget', [FULL, QUICK])
+@pytest.mark.parametrize('cell', [*(Cell('mae', 'flowers17_32', method) for method in METHODS),
+                                  Cell('mocov3', 'cifar10_1k', 'SPT-Deep, K-means', 5)], ids=lambda cell: cell.name)
+def test_commands(cell, budget, monkeypatch):
+    """The sweep understands them, and the config that they make is what the method's name says."""
+    first, second, *words = shlex.split(cell.command(budget))
+    assert words[:2] == ['python', 'tools/sweep.py']
+    for variable in (first, second):
+        monkeypatch.setenv(*variable.split('='))
+    monkeypatch.setattr(sys, 'argv', words[1:])
+    args = sweep.parse_args()
+    assert (args.trials, args.seeds) == (budget.trials, budget.seeds) and args.prune_after > args.trials
+    cfg = Config.fromfile(ROOT / args.config)
+    cfg.merge_from_dict(args.cfg_options or {})
+    settings = read_space(cfg, args.search, cfg.search_space)
+    assert math.prod(len(setting.choices) for setting in settings) == budget.trials
+    prompts = 0 if cell.method in ('Linear', 'Full') else cell.num_prompts
+    assert cfg.model.backbone.num_prompts == prompts
+    assert cfg.model.backbone.get('frozen', True) == (cell.method != 'Full')
+    assert cfg.train_cfg.max_epochs == cfg.param_scheduler.end == (6 if budget is QUICK else 20)
+    if prompts:
+        assert cfg.model.backbone.prompt_type == (
+            'shallow' if 'Shallow' in cell.method or cell.method == 'GateVPT' else 'deep')
+        expected = {'random sample': 'RandomSampleInit', 'K-means': 'KMeansInit', 'mean': 'MeanPoolInit',
+                    'max': 'MaxPoolInit'}.get(cell.method.split(', ')[1] if 'SPT' in cell.method else '', 'UniformInit')
+        expected = {'VIPAMIN-Deep': 'VIPAMINInit', 'VPT-Deep, long': 'NormalInit'}.get(cell.method, expected)
+        assert cfg.custom_hooks[0].initializer.type == f'mmspt.{expected}'
+
+
+def record(tests, validations=((50., 90., 100.), ), nmi=None, seconds=360, trained=5, rate=0.1):
+    return dict(
+        seconds=seconds, parameters=dict(trained=trained, total=1000),
+        best=dict(settings={study_tables.RATE: rate}, validation=98.),
+        test=dict(by_seed={str(i): value for i, value in enumerate(tests)}),
+        curves={str(i): {str(e): v for e, v in enumerate(c, 1)} for i, c in enumerate(validations)},
+        nmi={'0': nmi} if nmi else {}, prototypes={'0': dict(initialization=2., training=100.)} if nmi else {})
+
+
+VPT, SPT = Cell('mae', 'digits_32', 'VPT-Deep'), Cell('mae', 'digits_32', 'SPT-Deep, K-means')
+RECORDS = {
+    VPT: record((60., 62., 64.), ((10., 20., 40.), (10., 39., 40.)), {'0': 1e-4, '30': 4e-4, '200': 8e-4}),
+    SPT: record((65., 66., 67.), ((38., 30., 50.), (20., 48., 50.)), {'0': 2e-2, '200': 1e-2}),
+    SPT._replace(num_prompts=5): record((50., 50., 50.)),
+}
+
+
+@pytest.mark.parametrize(('name', 'row'), [
+    ('accuracy mae', '| VPT-Deep | 0.50 | · | · | 62.00 ± 2.00 |'),
+    ('accuracy mae', '| SPT-Deep, max | · | · | · | · |'),
+    # the standard error of a difference of means: sqrt(4 / 3 + 1 / 3)
+    ('advantage', '| MAE, digits, K-means | 62.00 ± 2.00 | 66.00 ± 1.00 | +4.00 | 1.29 |'),
+    # 95 % of 40 is 38, of 50 47.5
+    ('convergence', '| MAE, digits: VPT-Deep, 20 prompts | 40.00 ± 0.00 | 3, 2 | 3, 2 |'),
+    ('convergence', '| MAE, digits: SPT-Deep, K-means, 20 prompts | 50.00 ± 0.00 | 3, 2 | 1, 2 |'),
+    ('prompts', '| MAE, digits: SPT-Deep, K-means | 50.00 ± 0.00 | 66.00 ± 1.00 | · | · |'),
+    ('nmi', '| MAE, digits: VPT-Deep, 20 prompts | 1.00e-04 | 8.00e-04 | 8.00 |'),
+    ('nmi', '| MAE, digits: SPT-Deep, K-means, 20 prompts | 2.00e-02 | 1.00e-02 | 0.50 |'),
+    ('cost', '| MAE, digits: VPT-Deep, 20 prompts | 2.0 | 100 | 2.0 |'),
+    ('chosen', '| MAE, digits: VPT-Deep, 20 prompts | 0.1 | 98.00 | 0.10 | `MMSPT_BACKBONE=mae MMSPT_TASK=digits_32 '
+               'python tools/sweep.py configs/study/vpt.py --trials 8 --seeds 3 --prune-after 99` |'),
+    ('empty', f'3 of {len(cells()) + 1} cells are there.'),
+])
+def test_tables(name, row):
+    assert row in study_tables.TABLES[name](RECORDS).splitlines()
+
+
+def test_empty_names_every_missing_cell():
+    text = study_tables.empty({cell: record((1., )) for cell in cells()[3:]})
+    assert text.splitlines()[0] == f'{len(cells()) - 3} of {len(cells())} cells are there.'
+    assert text.splitlines()[-1] == '* MAE, Flowers-17: Linear; Full; VPT-Deep'
+    assert 'Empty' not in study_tables.empty({cell: record((1., )) for cell in cells()})
+
+
+def test_fill():
+    page = '\n'.join(f'text\n<!-- table: {name} -->\nold\n<!-- end -->' for name in study_tables.TABLES)
+    made = study_tables.fill(page, RECORDS)
+    assert 'old' not in made and made.count('text\n') == len(study_tables.TABLES)
+    assert study_tables.fill(made, RECORDS) == made
+    with pytest.raises(ValueError, match=r'must have one mark for each of .* got $'):
+        study_tables.fill('text', RECORDS)
+
+
+def test_the_page_is_what_the_records_give():
+    page = (ROOT / 'docs' / 'results.md').read_text()
+    assert study_tables.fill(page, study_tables.read_all()) == page
+
+
+def test_a_record_of_another_budget_is_none(tmp_path):
+    study_records.write(VPT, study_records.identity(VPT, FULL) | RECORDS[VPT], str(tmp_path))
+    found = study_records.read(VPT, FULL, str(tmp_path))
+    assert found['test'] == RECORDS[VPT]['test']
+    assert study_records.read(VPT, FULL._replace(seeds=2), str(tmp_path)) is None
+    assert study_records.read(SPT, FULL, str(tmp_path)) is None
+    path = tmp_path / f'{VPT.name}.json'
+    path.write_text(json.dumps(found)[:-9])
+    with pytest.raises(ValueError, match='a record must be JSON'):
+        study_records.read(VPT, FULL, str(tmp_path))
+
+
+@pytest.fixture
+def small(monkeypatch, tmp_path):
+    """A study of two cells on the digits: one setting, two seeds, one epoch."""
+    monkeypatch.setattr(study, 'QUICK', Budget(
+        trials=1, seeds=2, search=('lr=0.1', ),
+        options=('train_cfg.max_epochs=1', 'param_scheduler.end=1', 'param_scheduler.warmup=0')))
+    monkeypatch.setattr(study, 'quick_cells', lambda: [Cell('mae', 'digits_32', 'Linear'), VPT])
+
+    def make(**kwargs):
+        args = dict(quick=True, only=None, hours=None, workers=2, work_dir=str(tmp_path)) | kwargs
+        return study.Study(SimpleNamespace(**args), Console(width=200))
+    return make
+
+
+@pytest.mark.slow
+def test_runs_and_goes_on(small, tmp_path, capfd, monkeypatch):
+    """Both cells to their end; given again, nothing runs; a lost record is made of what is there."""
+    small().run()
+    linear, vpt = (json.loads((tmp_path / 'results' / f'{cell.name}.json').read_text())
+                   for cell in (Cell('mae', 'digits_32', 'Linear'), VPT))
+    # 128 x 10 and 10 of the head; 8 x 20 x 128 prompts beside them
+    assert (linear['parameters']['trained'], vpt['parameters']['trained']) == (1290, 1290 + 20480)
+    assert linear['prototypes'] == linear['nmi'] == {} and list(linear['curves']) == ['0']
+    assert list(vpt['curves']) == ['0', '1'] and all(list(curve) == ['1'] for curve in vpt['curves'].values())
+    assert vpt['curves']['0']['1'] == vpt['best']['validation']
+    assert set(vpt['test']['by_seed']) == {'0', '1'} == set(vpt['nmi']) == set(vpt['prototypes'])
+    assert all(times['training'] > 0 for times in vpt['prototypes'].values())
+    shown = capfd.readouterr().out
+    assert '[0 of 2 cells done, 0 minutes] next: MAE, digits: Linear' in shown
+    assert 'left] next: MAE, digits: VPT' in shown
+
+    monkeypatch.setattr(study, 'start', lambda *args: pytest.fail('it was done'))
+    (tmp_path / 'results' / f'{VPT.name}.json').unlink()
+    small().run()
+    again = json.loads((tmp_path / 'results' / f'{VPT.name}.json').read_text())
+    assert {key: again[key] for key in ('test', 'curves', 'nmi', 'best')} == {
+        key: vpt[key] for key in ('test', 'curves', 'nmi', 'best')}
+    assert again['seconds'] > vpt['seconds']  # what it took is summed
+    small().run()
+    assert 'next:' not in capfd.readouterr().out.rpartition('next:')[2]
+
+
+def test_hours_and_only(small, capfd):
+    small(hours=-1.).run()
+    assert '-1 hours are over; 2 cells are left.' in capfd.readouterr().out
+    assert [cell.method for cell in small(only=['linear', 'nothing']).cells] == ['Linear']
+    with pytest.raises(SystemExit, match='--only must name cells, but none of 2 holds nothing'):
+        small(only=['nothing'])
+
+
+def test_without_a_checkpoint_cells_stay_empty(small, monkeypatch, capfd, tmp_path):
+    monkeypatch.setattr(study_plan, 'ROOT', str(tmp_path))
+    small().run()
+    shown = capfd.readouterr().out
+    assert 'Cells of vit-8x128_mae_cifar10 stay empty: ' in shown and 'next:' not in shown

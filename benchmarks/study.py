@@ -27,7 +27,7 @@ from mmspt.files import write_text
 from mmspt.search.processes import TrainProcess, can_resume, worker_environments
 from mmspt.search.space import as_options
 from study_plan import FULL, QUICK, ROOT, WATCHED, Budget, Cell, cells, quick_cells
-from study_records import RESULTS, gather, read, write
+from study_records import RESULTS, best_cells, gather, pack_of, read, read_all, write
 
 TOOLS = osp.join(ROOT, 'tools')
 DONE = 'trained.json'
@@ -53,11 +53,11 @@ class Study:
         self.folder = args.work_dir or osp.join(ROOT, 'work_dirs', 'study_quick' if args.quick else 'study')
         self.results = osp.join(self.folder, 'results') if args.quick else RESULTS
         self.workers = args.workers or torch.cuda.device_count() or os.cpu_count() or 1
-        planned = quick_cells() if args.quick else cells()
-        self.cells = [cell for cell in planned if not args.only or any(text in cell.name for text in args.only)]
+        self.planned = quick_cells() if args.quick else cells()
+        self.cells = [cell for cell in self.planned if not args.only or any(text in cell.name for text in args.only)]
         if not self.cells:
-            raise SystemExit(f'--only must name cells, but none of {len(planned)} holds {" or ".join(args.only)}: see '
-                             '--list')
+            raise SystemExit(f'--only must name cells, but none of {len(self.planned)} holds {" or ".join(args.only)}: '
+                             'see --list')
 
     def say(self, text: str) -> None:
         """Print a line as it is, however long."""
@@ -100,6 +100,7 @@ class Study:
                      f'{cell.title}')
             record = self.fill(cell)
             write(cell, record, self.results)
+            self.keep(cell)
             self.say('{}: test {}, validation {}, {} hours'.format(cell.title, *self.show(record)))
         self.list()
 
@@ -116,6 +117,18 @@ class Study:
                                  'the same command again')
             curves = self.watch(cell, work_dir)
         return gather(cell, self.budget, work_dir, curves, seconds())
+
+    def keep(self, cell: Cell) -> None:
+        """Put the model of a cell's first seed beside the records, as a pack, if the cell is the best of its task."""
+        if cell not in best_cells(read_all(self.planned, self.budget, self.results)):
+            return
+        work_dir = osp.join(self.folder, cell.name)
+        with open(osp.join(work_dir, 'results.json'), encoding='utf-8') as file:
+            finals = json.load(file)['test']['work_dir']
+        path = pack_of(cell, self.results)
+        os.makedirs(osp.dirname(path), exist_ok=True)
+        subprocess.run([sys.executable, osp.join(TOOLS, 'pack.py'), 'export', osp.join(work_dir, finals, 'seed_0'),
+                        '--out', path, '--task', cell.task], cwd=ROOT, env=os.environ | cell.environment, check=True)
 
     def watch(self, cell: Cell, work_dir: str) -> dict[int, str]:
         """Train the best setting with more seeds as its trial was; return seed -> work directory."""

@@ -18,8 +18,9 @@ from rich.console import Console
 from mmspt.files import write_bytes
 from mmspt.visualization.groups import add_legend, count_seeds, plot_spread, spread
 from mmspt.visualization.picture import styled
-from study_plan import BACKBONES, COUNTS, ROOT, TASKS, Cell
-from study_tables import RATE, Records, read_all, tests
+from study_plan import BACKBONES, COUNTS, FULL, ROOT, TASKS, Cell, cells
+from study_records import read_all
+from study_tables import RATE, Records, tests
 
 FOLDER = osp.join(ROOT, 'docs', 'pictures')
 SHOWN = ('Linear', 'Full', 'VPT-Deep', 'SPT-Deep, random sample', 'SPT-Deep, K-means')
@@ -142,7 +143,7 @@ def draw_pretraining() -> Iterator[tuple[str, Figure]]:
 def main() -> None:
     console = Console()
     with styled():
-        for name, figure in (*draw_pretraining(), *draw(read_all())):
+        for name, figure in (*draw_pretraining(), *draw(read_all(cells(), FULL))):
             path = osp.join(FOLDER, f'{name}.png')
             content = io.BytesIO()
             figure.savefig(content, format='png')

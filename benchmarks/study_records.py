@@ -3,6 +3,7 @@ import json
 import os
 import os.path as osp
 import re
+from collections.abc import Iterable, Mapping
 from glob import escape, glob
 from typing import Any
 
@@ -28,6 +29,28 @@ def identity(cell: Cell, budget: Budget) -> dict[str, Any]:
 def path_of(cell: Cell, folder: str = RESULTS) -> str:
     """Where its record lies."""
     return osp.join(folder, f'{cell.name}.json')
+
+
+def pack_of(cell: Cell, folder: str = RESULTS) -> str:
+    """Where the pack of its backbone's and task's best cell lies."""
+    return osp.join(folder, 'packs', f'{cell.backbone}_{cell.task}.safetensors')
+
+
+def best_cells(records: Mapping[Cell, Mapping[str, Any]]) -> list[Cell]:
+    """Of each backbone and task the cell that was best on validation, of those whose networks are frozen; the first
+    of equals."""
+    best: dict[tuple[str, str], Cell] = {}
+    for cell, record in records.items():
+        place = cell.backbone, cell.task
+        if cell.method != 'Full' and (place not in best or record['best']['validation'] >
+                                      records[best[place]]['best']['validation']):
+            best[place] = cell
+    return list(best.values())
+
+
+def read_all(planned: Iterable[Cell], budget: Budget, folder: str = RESULTS) -> dict[Cell, dict[str, Any]]:
+    """The records that are there, in the order of the plan."""
+    return {cell: record for cell in planned if (record := read(cell, budget, folder)) is not None}
 
 
 def read(cell: Cell, budget: Budget, folder: str = RESULTS) -> dict[str, Any] | None:

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from mmspt.files import write_text
 from study_plan import BACKBONES, COUNTS, FULL, METHODS, ROOT, TASKS, Cell, cells
-from study_records import read
+from study_records import best_cells, pack_of, read_all
 
 PAGE = osp.join(ROOT, 'docs', 'results.md')
 EMPTY = '·'
@@ -76,6 +76,19 @@ def chosen(records: Records) -> str:
     rows = [[cell.title, f'{r["best"]["settings"][RATE]:g}', f'{r["best"]["validation"]:.2f}',
              f'{r["seconds"] / 3600:.2f}', f'`{cell.command()}`'] for cell, r in records.items()]
     return table(['cell', 'rate', 'validation (%)', 'hours', 'command'], rows)
+
+
+def packs(records: Records) -> str:
+    """The tuned models that lie beside the records, and how to come to them again."""
+    rows = []
+    for cell in best_cells(records):
+        record, path = records[cell], pack_of(cell)
+        if osp.isfile(path):
+            settings = tuple(f'{key}={value:g}' for key, value in record['best']['settings'].items())
+            again = cell.command(FULL._replace(trials=1, search=settings))
+            rows.append([f'`{osp.relpath(path, ROOT)}`', cell.title, f'{tests(record)[0]:.2f}', spread(tests(record)),
+                         f'`{again}`'])
+    return table(['file', 'cell', 'its test accuracy', 'three seeds', 'made again by'], rows)
 
 
 def advantage(records: Records) -> str:
@@ -161,7 +174,7 @@ def empty(records: Records) -> str:
 TABLES: dict[str, Callable[[Records], str]] = {
     **{f'accuracy {backbone}': partial(accuracy, backbone=backbone) for backbone in BACKBONES},
     'advantage': advantage, 'convergence': convergence, 'prompts': counts, 'nmi': nmi, 'cost': cost, 'empty': empty,
-    'chosen': chosen}
+    'packs': packs, 'chosen': chosen}
 
 
 def fill(page: str, records: Records) -> str:
@@ -178,18 +191,13 @@ def fill(page: str, records: Records) -> str:
         f'<!-- table: {match[1]} -->\n{TABLES[match[1]](records)}\n<!-- end -->'), page, flags=re.DOTALL)
 
 
-def read_all() -> dict[Cell, dict[str, Any]]:
-    """The records that are there, in the order of the plan."""
-    return {cell: record for cell in cells() if (record := read(cell, FULL)) is not None}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description='Tables of docs/results.md')
     parser.add_argument('--check', action='store_true', help='write nothing; fail if the page is not up to date')
     args = parser.parse_args()
     with open(PAGE, encoding='utf-8') as file:
         page = file.read()
-    records = read_all()
+    records = read_all(cells(), FULL)
     made = fill(page, records)
     if args.check:
         sys.exit(0 if made == page else 'docs/results.md is not what the records give: python '

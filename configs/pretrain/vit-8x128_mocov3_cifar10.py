@@ -29,8 +29,11 @@ model = dict(
 
 view = [
     dict(type='RandomResizedCrop', scale=32, crop_ratio_range=(0.2, 1.0), interpolation='bicubic'),
+    # torchvision's colours, as mmcv 2.2 cannot turn a hue backwards on numpy 2
     dict(type='RandomApply', prob=0.8, transforms=[
-        dict(type='ColorJitter', brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1)]),
+        dict(type='NumpyToPIL', to_rgb=True),
+        dict(type='torchvision/ColorJitter', brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1),
+        dict(type='PILToNumpy', to_bgr=True)]),
     dict(type='RandomGrayscale', prob=0.2, keep_channels=True, channel_weights=(0.114, 0.587, 0.2989)),
     dict(type='RandomFlip', prob=0.5),
 ]

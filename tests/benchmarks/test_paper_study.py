@@ -15,6 +15,9 @@ import study_records
 import study_tables
 import sweep
 from helpers import ROOT
+from mmspt.packs.backbone import load_backbone
+from mmspt.packs.merge import check_backbone
+from mmspt.packs.pack import Pack
 from mmspt.search.space import read_space
 from study_plan import CONTROLS, COUNTS, FULL, METHODS, QUICK, TASKS, Budget, Cell, cells, quick_cells
 
@@ -92,7 +95,7 @@ RECORDS = {
     ('nmi', '| MAE, digits: SPT-Deep, K-means, 20 prompts | 2.00e-02 | 1.00e-02 | 0.50 |'),
     ('cost', '| MAE, digits: VPT-Deep, 20 prompts | 2.0 | 100 | 2.0 |'),
     ('chosen', '| MAE, digits: VPT-Deep, 20 prompts | 0.1 | 98.00 | 0.10 | `MMSPT_BACKBONE=mae MMSPT_TASK=digits_32 '
-               'python tools/sweep.py configs/study/vpt.py --trials 8 --seeds 3 --prune-after 99` |'),
+               'python tools/sweep.py configs/study/vpt.py --trials 6 --seeds 3 --prune-after 99` |'),
     ('empty', f'3 of {len(cells()) + 1} cells are there.'),
 ])
 def test_tables(name, row):
@@ -117,7 +120,7 @@ def test_fill():
 
 def test_the_page_is_what_the_records_give():
     page = (ROOT / 'docs' / 'results.md').read_text()
-    assert study_tables.fill(page, study_tables.read_all()) == page
+    assert study_tables.fill(page, study_records.read_all(cells(), FULL)) == page
 
 
 def test_a_record_of_another_budget_is_none(tmp_path):
@@ -130,6 +133,25 @@ def test_a_record_of_another_budget_is_none(tmp_path):
     path.write_text(json.dumps(found)[:-9])
     with pytest.raises(ValueError, match='a record must be JSON'):
         study_records.read(VPT, FULL, str(tmp_path))
+
+
+def test_best_cells():
+    """On validation, whatever the test says; without those whose networks are not frozen; the first of equals."""
+    linear, full, other = (Cell('mae', 'digits_32', 'Linear'), Cell('mae', 'digits_32', 'Full'),
+                           Cell('mocov3', 'digits_32', 'Linear'))
+    validated = {linear: 50., full: 99., VPT: 60., SPT: 60., other: 10.}
+    records = {cell: record((100. - value, )) | dict(best=dict(validation=value)) for cell, value in validated.items()}
+    assert study_records.best_cells(records) == [VPT, other]
+
+
+def test_packs_are_of_the_best_cells():
+    """Each is whole, of the backbone in configs/pretrain, and was tested as its record says."""
+    records = study_records.read_all(cells(), FULL)
+    for cell in study_records.best_cells(records):
+        pack = Pack.load(study_records.pack_of(cell))
+        assert pack.metrics == {'accuracy/top1': records[cell]['test']['by_seed']['0']}
+        assert (pack.prompts is None) == (cell.method == 'Linear')
+        check_backbone(pack, load_backbone(pack.backbone, cell.checkpoint), cell.name)
 
 
 @pytest.fixture
@@ -172,6 +194,11 @@ def test_runs_and_goes_on(small, tmp_path, capfd, monkeypatch):
     assert again['seconds'] > vpt['seconds']  # what it took is summed
     small().run()
     assert 'next:' not in capfd.readouterr().out.rpartition('next:')[2]
+
+    best = vpt if vpt['best']['validation'] > linear['best']['validation'] else linear
+    pack = Pack.load(str(tmp_path / 'results' / 'packs' / 'mae_digits_32.safetensors'))
+    assert pack.metrics == {'accuracy/top1': best['test']['by_seed']['0']}
+    assert (pack.prompts is None) == (best is linear)
 
 
 def test_hours_and_only(small, capfd):

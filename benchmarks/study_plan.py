@@ -7,7 +7,9 @@ from typing import NamedTuple
 
 ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
 BACKBONES = dict(mae='MAE', mocov3='MoCo-v3')
-TASKS = dict(flowers17_32='Flowers-17', cifar10_1k='CIFAR-10-1k', digits_32='digits')
+TASKS = dict(flowers17_32='Flowers-17', cifar10_1k='CIFAR-10-1k', digits_32='digits', flowers17_64='Flowers-17, 64 px')
+SIZES = dict(flowers17_64=64)
+"""Pixels, where they are not the backbone's own 32: positions are resized."""
 INITIALIZER = 'custom_hooks.0.initializer.type=mmspt.'
 
 
@@ -108,6 +110,8 @@ class Cell(NamedTuple):
         options, search = [*method.options, *budget.options], budget.search or method.search
         if method.prompts and self.num_prompts != 20:
             options.append(f'model.backbone.num_prompts={self.num_prompts}')
+        if self.task in SIZES:
+            options.append(f'model.backbone.img_size={SIZES[self.task]}')
         # no trial is ended early: a large rate is behind in the middle of a schedule, and may be ahead at its end
         return [self.config, '--trials', str(budget.trials), '--seeds', str(budget.seeds), '--prune-after', '99',
                 *(('--search', *search) if search else ()),
@@ -133,8 +137,10 @@ def _ordered() -> Iterator[Cell]:
     yield from (Cell('mae', task, method, count) for task, count, method in product(photographs, COUNTS, prompted))
     methods = tuple(method for method in METHODS if method not in CONTROLS)
     yield from (Cell('mae', 'digits_32', method) for method in methods)
-    yield from (Cell('mocov3', task, method) for task, method in product(TASKS, methods))
+    small = tuple(task for task in TASKS if task not in SIZES)
+    yield from (Cell('mocov3', task, method) for task, method in product(small, methods))
     yield from (Cell('mocov3', task, method, count) for task, count, method in product(photographs, COUNTS, prompted))
+    yield from (Cell(backbone, task, method) for backbone, task, method in product(BACKBONES, SIZES, FIRST))
 
 
 def quick_cells() -> list[Cell]:

@@ -450,7 +450,8 @@ def test_pictures_of_pretraining(ssl, tmp_path):
     assert len({view.numpy().tobytes() for view in views}) > 40
 
 
-BACKBONES, STUDY_TASKS = ('mae', 'mocov3'), dict(cifar10_1k=10, flowers17_32=17, digits_32=10)
+BACKBONES, STUDY_TASKS = ('mae', 'mocov3'), dict(
+    cifar10_1k=10, flowers17_32=17, flowers17_64=17, digits_32=10)
 
 
 @pytest.mark.parametrize('backbone', BACKBONES)

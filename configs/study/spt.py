@@ -1,8 +1,8 @@
 # MMSPT_BACKBONE=mae MMSPT_TASK=flowers17_32 python tools/sweep.py configs/study/spt.py --trials 6
-# the study of docs/results.md: the small ViT that this repository pre-trained on CIFAR-10 (mae or mocov3), one of three
-# tasks (cifar10_1k, flowers17_32, digits_32), one method a file; the two variables choose, and those above are their
-# defaults. Decays: default, equal for all; rates: searched over two and a half decades, as prompts as long as tokens
-# want larger ones than short prompts
+# the study of docs/results.md, one method a file: the small ViT that this repository pre-trained on CIFAR-10 (mae or
+# mocov3), a task (cifar10_1k, flowers17_32, digits_32; flowers17_64 with model.backbone.img_size=64); the two variables
+# choose, and those above are their defaults. Decays: default, equal for all; rates: searched over two and a half
+# decades, as prompts as long as tokens want larger ones than short prompts
 _base_ = [
     '../_base_/models/vit-8x128_{{$MMSPT_BACKBONE:mae}}.py', '../_base_/datasets/{{$MMSPT_TASK:flowers17_32}}.py',
     '../_base_/schedules/spt_100e.py', '../_base_/default_runtime.py'

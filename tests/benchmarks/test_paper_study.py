@@ -59,7 +59,7 @@ def test_commands(cell, budget, monkeypatch):
     assert cfg.model.backbone.img_size == (64 if '64' in cell.task else 32)
     assert cfg.train_dataloader.dataset.pipeline[1].get('scale', 32) == cfg.model.backbone.img_size
     assert cfg.model.backbone.get('frozen', True) == (cell.method != 'Full')
-    assert cfg.train_cfg.max_epochs == cfg.param_scheduler.end == (6 if budget is QUICK else 20)
+    assert cfg.train_cfg.max_epochs == cfg.param_scheduler.end == (5 if budget is QUICK else 20)
     if prompts:
         assert cfg.model.backbone.prompt_type == (
             'shallow' if 'Shallow' in cell.method or cell.method == 'GateVPT' else 'deep')

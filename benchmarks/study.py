@@ -2,7 +2,7 @@
 """Run the study of docs/results.md: every cell is a search, its best setting's tests, and curves over two more seeds.
 
     python benchmarks/study.py                       # what is not yet there, in the order of study_plan.py; for days
-    python benchmarks/study.py --hours 2 --only mae_flowers17_32
+    python benchmarks/study.py --hours 2 --only mae_flowers17_area_32
     python benchmarks/study.py --quick               # another, small study, in minutes: work_dirs/study_quick
 
 Stopped, it goes on where it was when the same command is given again."""

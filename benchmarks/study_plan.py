@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
 BACKBONES = dict(mae='MAE', mocov3='MoCo-v3')
-TASKS = dict(flowers17_32='Flowers-17', cifar10_1k='CIFAR-10-1k', digits_32='digits', flowers17_64='Flowers-17, 64 px')
-SIZES = dict(flowers17_64=64)
+TASKS = dict(flowers17_area_32='Flowers-17', cifar10_1k='CIFAR-10-1k', digits_32='digits', flowers17_area_64='Flowers-17, 64 px')
+SIZES = dict(flowers17_area_64=64)
 """Pixels, where they are not the backbone's own 32: positions are resized."""
 INITIALIZER = 'custom_hooks.0.initializer.type=mmspt.'
 
@@ -129,7 +129,7 @@ def cells() -> list[Cell]:
 
 
 def _ordered() -> Iterator[Cell]:
-    photographs = ('flowers17_32', 'cifar10_1k')
+    photographs = ('flowers17_area_32', 'cifar10_1k')
     yield from (Cell('mae', task, method) for task, method in product(photographs, FIRST))
     yield from (Cell('mocov3', task, method) for task, method in product(photographs, FIRST))
     yield from (Cell('mae', task, method) for task, method in product(photographs, (*CONTROLS, *METHODS)))
@@ -145,4 +145,4 @@ def _ordered() -> Iterator[Cell]:
 
 def quick_cells() -> list[Cell]:
     """A form of minutes: the three that the paper is about, on the smaller task."""
-    return [Cell('mae', 'flowers17_32', method) for method in ('Linear', 'VPT-Deep', 'SPT-Deep, random sample')]
+    return [Cell('mae', 'flowers17_area_32', method) for method in ('Linear', 'VPT-Deep', 'SPT-Deep, random sample')]

@@ -451,7 +451,7 @@ def test_pictures_of_pretraining(ssl, tmp_path):
 
 
 BACKBONES, STUDY_TASKS = ('mae', 'mocov3'), dict(
-    cifar10_1k=10, flowers17_32=17, flowers17_64=17, digits_32=10)
+    cifar10_1k=10, flowers17_area_32=17, flowers17_area_64=17, digits_32=10)
 
 
 @pytest.mark.parametrize('backbone', BACKBONES)

@@ -29,7 +29,7 @@ def test_cells():
     assert {(c.backbone, c.task, c.method) for c in planned if c.num_prompts == 20} == {
         (backbone, task, method) for backbone in ('mae', 'mocov3') for task in TASKS for method in METHODS
         if (method not in CONTROLS or (backbone == 'mae' and task != 'digits_32'))
-        and (task != 'flowers17_64' or method in FIRST)}
+        and (task != 'flowers17_area_64' or method in FIRST)}
     other = [cell for cell in planned if cell.num_prompts != 20]
     assert len(other) == 2 * 2 * len(COUNTS) * 3
     assert [cell.method for cell in planned[:5]] == [
@@ -38,9 +38,9 @@ def test_cells():
 
 
 @pytest.mark.parametrize('budget', [FULL, QUICK])
-@pytest.mark.parametrize('cell', [*(Cell('mae', 'flowers17_32', method) for method in METHODS),
+@pytest.mark.parametrize('cell', [*(Cell('mae', 'flowers17_area_32', method) for method in METHODS),
                                   Cell('mocov3', 'cifar10_1k', 'SPT-Deep, K-means', 5),
-                                  Cell('mae', 'flowers17_64', 'Full')], ids=lambda cell: cell.name)
+                                  Cell('mae', 'flowers17_area_64', 'Full')], ids=lambda cell: cell.name)
 def test_commands(cell, budget, monkeypatch):
     """The sweep understands them, and the config that they make is what the method's name says."""
     first, second, *words = shlex.split(cell.command(budget))

@@ -24,10 +24,10 @@ from rich.table import Table
 
 from mmspt.evaluation import read_epoch
 from mmspt.files import write_text
-from mmspt.search.processes import TrainProcess, can_resume, worker_environments
+from mmspt.search.processes import TrainProcess, can_resume, end_with_us, worker_environments
 from mmspt.search.space import as_options
 from study_plan import FULL, QUICK, ROOT, WATCHED, Budget, Cell, cells, quick_cells
-from study_records import RESULTS, best_cells, gather, pack_of, read, read_all, write
+from study_records import RESULTS, best_cells, gather, is_pack_of, pack_of, read, read_all, write
 
 TOOLS = osp.join(ROOT, 'tools')
 DONE = 'trained.json'
@@ -42,6 +42,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--work-dir', help='for runs; work_dirs/study, or work_dirs/study_quick, by default')
     parser.add_argument('--list', action='store_true', help='show the cells and what is there of them, run nothing')
     return parser.parse_args()
+
+
+class Failed(RuntimeError):
+    """A cell could not be filled."""
 
 
 class Study:
@@ -81,7 +85,8 @@ class Study:
 
     def run(self) -> None:
         """Run what is missing."""
-        begin = time.time()
+        begin, failed = time.time(), list[Cell]()
+        self.keep()
         missing = [cell for cell in self.cells if read(cell, self.budget, self.results) is None]
         blocked = sorted({cell.checkpoint for cell in missing if not osp.isfile(cell.checkpoint)})
         before = len(self.cells) - len(missing)
@@ -98,11 +103,18 @@ class Study:
             left = '' if not number else f', about {elapsed / number * (len(missing) - number) / 60:.0f} minutes left'
             self.say(f'[{before + number} of {len(self.cells)} cells done, {elapsed / 60:.0f} minutes{left}] next: '
                      f'{cell.title}')
-            record = self.fill(cell)
+            try:
+                record = self.fill(cell)
+            except Failed as error:  # a run that diverged ends its own cell
+                failed.append(cell)
+                self.say(f'{cell.title}: {error}')
+                continue
             write(cell, record, self.results)
-            self.keep(cell)
+            self.keep()
             self.say('{}: test {}, validation {}, {} hours'.format(cell.title, *self.show(record)))
         self.list()
+        if failed:
+            raise SystemExit(f'{len(failed)} cells failed, as said above: {"; ".join(cell.title for cell in failed)}')
 
     def fill(self, cell: Cell) -> dict[str, Any]:
         """Search, test and watch one cell."""
@@ -111,24 +123,26 @@ class Study:
         with clock(osp.join(work_dir, 'seconds.json')) as seconds:
             command = [sys.executable, osp.join(TOOLS, 'sweep.py'), *cell.arguments(self.budget), '--work-dir',
                        work_dir, '--workers', str(self.workers)]
-            status = subprocess.run(command, cwd=ROOT, env=os.environ | cell.environment, check=False).returncode
+            status = run(command, cell.environment)
             if status:
-                raise SystemExit(f'the search of {cell.title} ended with {status}: mend what it says above, and give '
-                                 'the same command again')
+                raise Failed(f'the search ended with {status}: mend what it says above, and give the same command '
+                             'again')
             curves = self.watch(cell, work_dir)
-        return gather(cell, self.budget, work_dir, curves, seconds())
+        return gather(cell, self.budget, work_dir, curves, seconds(), self.workers)
 
-    def keep(self, cell: Cell) -> None:
-        """Put the model of a cell's first seed beside the records, as a pack, if the cell is the best of its task."""
-        if cell not in best_cells(read_all(self.planned, self.budget, self.results)):
-            return
-        work_dir = osp.join(self.folder, cell.name)
-        with open(osp.join(work_dir, 'results.json'), encoding='utf-8') as file:
-            finals = json.load(file)['test']['work_dir']
-        path = pack_of(cell, self.results)
-        os.makedirs(osp.dirname(path), exist_ok=True)
-        subprocess.run([sys.executable, osp.join(TOOLS, 'pack.py'), 'export', osp.join(work_dir, finals, 'seed_0'),
-                        '--out', path, '--task', cell.task], cwd=ROOT, env=os.environ | cell.environment, check=True)
+    def keep(self) -> None:
+        """Put the first seed's model of each task's best cell beside the records, as a pack, if its runs are here."""
+        records = read_all(self.planned, self.budget, self.results)
+        for cell in best_cells(records):
+            path, summary = pack_of(cell, self.results), osp.join(self.folder, cell.name, 'results.json')
+            if is_pack_of(path, records[cell]) or not osp.isfile(summary):
+                continue
+            with open(summary, encoding='utf-8') as file:
+                source = osp.join(osp.dirname(summary), json.load(file)['test']['work_dir'], 'seed_0')
+            os.makedirs(osp.dirname(path), exist_ok=True)
+            if run([sys.executable, osp.join(TOOLS, 'pack.py'), 'export', source, '--out', path, '--task', cell.task],
+                   cell.environment):
+                self.say(f'{cell.title}: no pack could be made of {source}, as said above')
 
     def watch(self, cell: Cell, work_dir: str) -> dict[int, str]:
         """Train the best setting with more seeds as its trial was; return seed -> work directory."""
@@ -168,8 +182,8 @@ class Study:
                         del running[worker]
                         process.stop()
                         if status:
-                            raise SystemExit(f'a run ended with {status}; see {process.log}, which ends with\n'
-                                             f'{process.tail()}')
+                            raise Failed(f'a run ended with {status}; see {process.log}, which ends with\n'
+                                         f'{process.tail()}')
                         write_text(osp.join(folders[seed], DONE), '{}\n')
                         progress.advance(task)
                     progress.update(task, text=', '.join(
@@ -178,6 +192,17 @@ class Study:
         finally:
             for _, process in running.values():
                 process.stop()
+
+
+def run(command: list[str], environment: dict[str, str]) -> int:
+    """Run a tool in this terminal; return its exit status. If we are to stop, it is told to, and ends in order."""
+    with subprocess.Popen(command, cwd=ROOT, env=os.environ | environment, start_new_session=True,
+                          preexec_fn=end_with_us()) as process:
+        try:
+            return process.wait()
+        except BaseException:
+            process.terminate()
+            raise
 
 
 def start(config: str, settings: dict[str, Any], work_dir: str, environment: dict[str, str]) -> TrainProcess:

@@ -7,7 +7,9 @@ from typing import NamedTuple
 
 ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
 BACKBONES = dict(mae='MAE', mocov3='MoCo-v3')
-TASKS = dict(flowers17_area_32='Flowers-17', cifar10_1k='CIFAR-10-1k', digits_32='digits', flowers17_area_64='Flowers-17, 64 px')
+TASKS = dict(flowers17_area_32='Flowers-17', cifar10_1k='CIFAR-10-1k', digits_32='digits',
+             flowers17_area_64='Flowers-17, 64 px')
+TEST_IMAGES = dict(flowers17_area_32=340, cifar10_1k=10_000, digits_32=500, flowers17_area_64=340)
 SIZES = dict(flowers17_area_64=64)
 """Pixels, where they are not the backbone's own 32: positions are resized."""
 INITIALIZER = 'custom_hooks.0.initializer.type=mmspt.'
@@ -39,14 +41,24 @@ METHODS = {
     'GateVPT': Method('gatevpt'),
     'VIPAMIN-Deep': Method('vipamin'),
 }
+PAPER = tuple(METHODS)
 OWN_RATE = 'optim_wrapper.paramwise_cfg.custom_keys.prompts.lr_mult'
+PAIR = {'VPT-Deep': 'vpt', 'SPT-Deep, random sample': 'spt'}
 METHODS |= {f'{name}, own rate': Method(config, (f'{OWN_RATE}=10', ),
                                         search=('lr=0.01,0.03,0.1', f'{OWN_RATE}=10,100'))
-            for name, config in {'VPT-Deep': 'vpt', 'SPT-Deep, random sample': 'spt'}.items()}
-METHODS['VPT-Deep, long'] = Method('vpt', (f'{INITIALIZER}NormalInit', 'custom_hooks.0.initializer.std=4.'))
-CONTROLS = tuple(METHODS)[-3:]
+            for name, config in PAIR.items()}
+METHODS |= {'VPT-Deep, long': Method('vpt', (f'{INITIALIZER}NormalInit', 'custom_hooks.0.initializer.std=tokens')),
+            'SPT-Deep, random sample, short': Method('spt', ('custom_hooks.0.initializer.norm=1.2', ))}
+METHODS |= {f'{name}, {change}': Method(config, options) for change, options in {
+    'no decay': ('optim_wrapper.optimizer.weight_decay=0', ),
+    'not pooled': ('model.backbone.pool_prompts=False', ),
+    '100 epochs': ('train_cfg.max_epochs=100', 'param_scheduler.end=100', 'param_scheduler.warmup=10'),
+}.items() for name, config in PAIR.items()}
+LONG = tuple(name for name in METHODS if '100 epochs' in name)
+CONTROLS = tuple(name for name in METHODS if name not in PAPER)
 """Beyond the paper, to find out why, on photographs with MAE alone: prompts at 10 or 100 times the head's rate; normal
-ones of about the tokens' length (norm 41 to 47 from block 2 on), which hold nothing of the task."""
+prompts as long as tokens, which hold nothing else of them; tokens as short as VPT's prompts (sqrt(2 D / (3 p^2 + D)) =
+1.2); prompts that do not decay; prompts that are left out of the mean which the head reads; five times the epochs."""
 FIRST = ('Linear', 'Full', 'VPT-Deep', 'SPT-Deep, random sample', 'SPT-Deep, K-means')
 WATCHED = tuple(name for name in METHODS if 'Deep' in name and name not in CONTROLS)
 """Their best setting is trained on train with two seeds more, validated after every epoch: how fast they converge."""
@@ -104,23 +116,35 @@ class Cell(NamedTuple):
         """Variables that choose the recipe's backbone and task."""
         return dict(MMSPT_BACKBONE=self.backbone, MMSPT_TASK=self.task)
 
-    def arguments(self, budget: Budget = FULL) -> list[str]:
-        """Of tools/sweep.py."""
+    def options(self, budget: Budget = FULL) -> list[str]:
+        """What is changed of the recipe."""
         method = METHODS[self.method]
-        options, search = [*method.options, *budget.options], budget.search or method.search
+        options = [*method.options, *budget.options]
         if method.prompts and self.num_prompts != 20:
             options.append(f'model.backbone.num_prompts={self.num_prompts}')
         if self.task in SIZES:
             options.append(f'model.backbone.img_size={SIZES[self.task]}')
+        return ['--cfg-options', *options] if options else []
+
+    def arguments(self, budget: Budget = FULL) -> list[str]:
+        """Of tools/sweep.py."""
+        search = budget.search or METHODS[self.method].search
         # no trial is ended early: a large rate is behind in the middle of a schedule, and may be ahead at its end
         return [self.config, '--trials', str(budget.trials), '--seeds', str(budget.seeds), '--prune-after', '99',
-                *(('--search', *search) if search else ()),
-                *(('--cfg-options', *options) if options else ())]
+                *(('--search', *search) if search else ()), *self.options(budget)]
 
     def command(self, budget: Budget = FULL) -> str:
-        """What does the same by hand."""
+        """What does the same by hand, in a folder of its own."""
+        folder = f'work_dirs/by_hand/{self.name}' + (f'_{budget.trials}' if budget.trials != FULL.trials else '')
+        return self._by_hand('sweep', *self.arguments(budget), '--work-dir', folder)
+
+    def test_command(self, checkpoint: str) -> str:
+        """What tests a tuned model of this cell."""
+        return self._by_hand('test', self.config, checkpoint, *self.options())
+
+    def _by_hand(self, tool: str, *arguments: str) -> str:
         variables = ' '.join(f'{key}={value}' for key, value in self.environment.items())
-        return f'{variables} python tools/sweep.py {shlex.join(self.arguments(budget))}'
+        return f'{variables} python tools/{tool}.py {shlex.join(arguments)}'
 
 
 def cells() -> list[Cell]:
@@ -132,15 +156,16 @@ def _ordered() -> Iterator[Cell]:
     photographs = ('flowers17_area_32', 'cifar10_1k')
     yield from (Cell('mae', task, method) for task, method in product(photographs, FIRST))
     yield from (Cell('mocov3', task, method) for task, method in product(photographs, FIRST))
-    yield from (Cell('mae', task, method) for task, method in product(photographs, (*CONTROLS, *METHODS)))
+    yield from (Cell('mae', task, method) for task, method in product(photographs, (*CONTROLS, *METHODS))
+                if method not in LONG)
     prompted = ('VPT-Deep', 'SPT-Deep, random sample', 'SPT-Deep, K-means')
     yield from (Cell('mae', task, method, count) for task, count, method in product(photographs, COUNTS, prompted))
-    methods = tuple(method for method in METHODS if method not in CONTROLS)
-    yield from (Cell('mae', 'digits_32', method) for method in methods)
+    yield from (Cell('mae', 'digits_32', method) for method in PAPER)
     small = tuple(task for task in TASKS if task not in SIZES)
-    yield from (Cell('mocov3', task, method) for task, method in product(small, methods))
+    yield from (Cell('mocov3', task, method) for task, method in product(small, PAPER))
     yield from (Cell('mocov3', task, method, count) for task, count, method in product(photographs, COUNTS, prompted))
     yield from (Cell(backbone, task, method) for backbone, task, method in product(BACKBONES, SIZES, FIRST))
+    yield from (Cell('mae', task, method) for task, method in product(photographs, LONG))
 
 
 def quick_cells() -> list[Cell]:

@@ -1,19 +1,24 @@
 """One JSON a cell of the study, with all that the tables and pictures of docs/results.md are made of."""
+import hashlib
 import json
 import os
 import os.path as osp
 import re
 from collections.abc import Iterable, Mapping
+from functools import cache
 from glob import escape, glob
 from typing import Any
 
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
+from mmengine.runner.checkpoint import CheckpointLoader
 
 from measure import machine
+from mmspt.engine.last_checkpoint import find_latest
 from mmspt.evaluation import METRIC, read_records, read_scalars
 from mmspt.files import write_text
+from mmspt.packs.pack import Pack
 from study_plan import Budget, Cell
 
 RESULTS = osp.join(osp.dirname(osp.abspath(__file__)), 'results', 'study')
@@ -23,7 +28,17 @@ FILLED = re.compile(r'Prompts from \w+: .*?, (\d+\.\d) s, peak memory')
 
 def identity(cell: Cell, budget: Budget) -> dict[str, Any]:
     """What a record is of: a cell with another is run again."""
-    return dict(cell=cell._asdict(), budget=budget._asdict(), command=cell.command(budget))
+    return dict(cell=cell._asdict(), budget=budget._asdict(), command=cell.command(budget),
+                checkpoint=digest(cell.checkpoint))
+
+
+@cache
+def digest(path: str) -> str | None:
+    """SHA-256 of a file; None if it is not there."""
+    if not osp.isfile(path):
+        return None
+    with open(path, 'rb') as file:
+        return hashlib.sha256(file.read()).hexdigest()
 
 
 def path_of(cell: Cell, folder: str = RESULTS) -> str:
@@ -34,6 +49,11 @@ def path_of(cell: Cell, folder: str = RESULTS) -> str:
 def pack_of(cell: Cell, folder: str = RESULTS) -> str:
     """Where the pack of its backbone's and task's best cell lies."""
     return osp.join(folder, 'packs', f'{cell.backbone}_{cell.task}.safetensors')
+
+
+def is_pack_of(path: str, record: Mapping[str, Any]) -> bool:
+    """Whether a pack is there and was tested as the record's first seed was."""
+    return osp.isfile(path) and Pack.load(path).metrics == {METRIC: record['test']['by_seed']['0']}
 
 
 def best_cells(records: Mapping[Cell, Mapping[str, Any]]) -> list[Cell]:
@@ -71,7 +91,8 @@ def read(cell: Cell, budget: Budget, folder: str = RESULTS) -> dict[str, Any] | 
     return record if {key: record.get(key) for key in expected} == expected else None
 
 
-def gather(cell: Cell, budget: Budget, work_dir: str, curves: dict[int, str], seconds: float) -> dict[str, Any]:
+def gather(cell: Cell, budget: Budget, work_dir: str, curves: dict[int, str], seconds: float, workers: int) -> dict[
+        str, Any]:
     """Make the record of a cell that is done.
 
     Args:
@@ -80,6 +101,7 @@ def gather(cell: Cell, budget: Budget, work_dir: str, curves: dict[int, str], se
         work_dir (str): Of its search.
         curves (dict[int, str]): Seed -> work directory of the best setting's runs on train that were validated.
         seconds (float): That all of it took.
+        workers (int): Runs side by side.
     """
     with open(osp.join(work_dir, 'results.json'), encoding='utf-8') as file:
         results = json.load(file)
@@ -89,11 +111,13 @@ def gather(cell: Cell, budget: Budget, work_dir: str, curves: dict[int, str], se
     trained, total = count_parameters(glob(osp.join(escape(finals), '*.py'))[0])
     return identity(cell, budget) | dict(
         machine=machine(torch.device('cuda' if torch.cuda.is_available() else 'cpu')), seconds=round(seconds),
+        workers=workers,
         parameters=dict(trained=trained, total=total),
         best=results['best'], test={key: results['test'][key] for key in ('by_seed', 'mean', 'std')}, trials=trials,
         curves={seed: read_scalars(folder, METRIC) for seed, folder in curves.items()},
         nmi={seed: values for seed, folder in runs.items() if (values := read_scalars(folder, NMI))},
-        prototypes={seed: times for seed, folder in runs.items() if (times := read_times(folder)) is not None})
+        prototypes={seed: times for seed, folder in runs.items() if (times := read_times(folder)) is not None},
+        prompts={seed: moved for seed, folder in runs.items() if (moved := read_prompts(folder)) is not None})
 
 
 def count_parameters(config: str) -> tuple[int, int]:
@@ -115,6 +139,18 @@ def read_times(work_dir: str) -> dict[str, float] | None:
     steps = max(int(record['iter']) for record in records)
     a_step = sum(float(record['time']) for record in records) / len(records)
     return dict(initialization=float(found[1]), training=round(a_step * steps, 1))
+
+
+def read_prompts(work_dir: str) -> dict[str, float] | None:
+    """Length of a run's prompts before and after, and the cosine between, means over all; None without prompts."""
+    path = osp.join(work_dir, 'initial_prompts.safetensors')
+    if not osp.isfile(path):
+        return None
+    before = CheckpointLoader.load_checkpoint(path, map_location='cpu')['prompts']
+    after = CheckpointLoader.load_checkpoint(find_latest(work_dir), map_location='cpu')['state_dict'][
+        'backbone.prompts']
+    return dict(before=float(before.norm(dim=-1).mean()), after=float(after.norm(dim=-1).mean()),
+                cosine=float(torch.cosine_similarity(before, after, dim=-1).mean()))
 
 
 def write(cell: Cell, record: dict[str, Any], folder: str = RESULTS) -> None:

@@ -10,19 +10,23 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import product
 from statistics import fmean, stdev
 from typing import Any
 
 from rich.console import Console
+from scipy.stats import t as student
 
 from mmspt.files import write_text
-from study_plan import BACKBONES, COUNTS, FULL, METHODS, ROOT, TASKS, Cell, cells
+from study_plan import BACKBONES, COUNTS, FULL, METHODS, PAPER, ROOT, TASKS, TEST_IMAGES, Cell, cells
 from study_records import best_cells, pack_of, read_all
 
 PAGE = osp.join(ROOT, 'docs', 'results.md')
 EMPTY = '·'
 Records = Mapping[Cell, Mapping[str, Any]]
 RATE = 'optim_wrapper.optimizer.lr'
+RATES = (0.01, 0.03, 0.1, 0.3, 1, 3)
+STARTS = ('random sample', 'K-means', 'mean', 'max')
 
 
 def spread(values: Sequence[float], digits: int = 2) -> str:
@@ -47,10 +51,27 @@ def final(curve: Mapping[str, float]) -> float:
     return curve[max(curve, key=int)]
 
 
-def difference(first: Sequence[float], second: Sequence[float]) -> tuple[float, float]:
-    """Mean of the first less that of the second, and the standard error of this (Welch's)."""
-    error = math.sqrt(stdev(first)**2 / len(first) + stdev(second)**2 / len(second))
-    return fmean(first) - fmean(second), error
+def interval(differences: Sequence[float]) -> float:
+    """Half the width of the 95 % confidence interval of a mean, by Student's t."""
+    return float(student.ppf(0.975, len(differences) - 1)) * stdev(differences) / math.sqrt(len(differences))
+
+
+def sampling(first: float, second: float, images: int) -> float:
+    """The most that the draw of the test images may add to a difference of accuracies: 1.96 standard errors, percent.
+
+    This is as if both had been tested on images of their own; as they were tested on the same, it is less."""
+    return 1.96 * math.sqrt(sum(p * (100 - p) for p in (first, second)) / images)
+
+
+def compare(title: str, first: Mapping[str, Any], second: Mapping[str, Any], images: int) -> list[str]:
+    """A row: both accuracies, their difference seed by seed with its interval, and what the test images may add."""
+    a, b = tests(first), tests(second)
+    differences = [x - y for x, y in zip(a, b, strict=True)]
+    return [title, spread(a), spread(b), f'{fmean(differences):+.2f} ± {interval(differences):.2f}',
+            f'{sampling(fmean(a), fmean(b), images):.2f}']
+
+
+COMPARED = ('difference, 95 % of seeds', 'at most, of test images')
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -73,37 +94,107 @@ def accuracy(records: Records, backbone: str) -> str:
 
 def chosen(records: Records) -> str:
     """What the search chose, its validation, and the hours."""
-    rows = [[cell.title, f'{r["best"]["settings"][RATE]:g}', f'{r["best"]["validation"]:.2f}',
-             f'{r["seconds"] / 3600:.2f}', f'`{cell.command()}`'] for cell, r in records.items()]
-    return table(['cell', 'rate', 'validation (%)', 'hours', 'command'], rows)
+    rows = []
+    for cell, record in records.items():
+        best = record['best']['settings']
+        edges = [key for key, value in best.items() if len(tried := {
+            trial['settings'][key] for trial in record['trials']}) > 2 and value in (min(tried), max(tried))]
+        text = ', '.join(f'{key.rpartition(".")[2]} {value:g}{" (edge)" * (key in edges)}'
+                         for key, value in best.items())
+        rows.append([cell.title, text, f'{record["best"]["validation"]:.2f}', f'{record["seconds"] / 3600:.2f}',
+                     str(record['workers']), f'`{cell.command()}`'])
+    return table(['cell', 'chosen', 'validation (%)', 'hours', 'runs side by side', 'command'], rows)
 
 
 def packs(records: Records) -> str:
-    """The tuned models that lie beside the records, and how to come to them again."""
+    """The tuned models that lie beside the records, how they are tested, and how to come to them again."""
     rows = []
     for cell in best_cells(records):
         record, path = records[cell], pack_of(cell)
         if osp.isfile(path):
             settings = tuple(f'{key}={value:g}' for key, value in record['best']['settings'].items())
-            again = cell.command(FULL._replace(trials=1, search=settings))
             rows.append([f'`{osp.relpath(path, ROOT)}`', cell.title, f'{tests(record)[0]:.2f}', spread(tests(record)),
-                         f'`{again}`'])
-    return table(['file', 'cell', 'its test accuracy', 'three seeds', 'made again by'], rows)
+                         f'`{cell.test_command(osp.relpath(path, ROOT))}`',
+                         f'`{cell.command(FULL._replace(trials=1, search=settings))}`'])
+    return table(['file', 'cell', 'its test accuracy', 'three seeds', 'tested by', 'made again by'], rows)
 
 
 def advantage(records: Records) -> str:
     """SPT-Deep less VPT-Deep."""
     rows = []
-    for backbone in BACKBONES:
-        for task in TASKS:
-            vpt = records.get(Cell(backbone, task, 'VPT-Deep'))
-            for start in ('random sample', 'K-means'):
-                spt = records.get(Cell(backbone, task, f'SPT-Deep, {start}'))
-                if vpt and spt:
-                    mean, error = difference(tests(spt), tests(vpt))
-                    rows.append([f'{BACKBONES[backbone]}, {TASKS[task]}, {start}', spread(tests(vpt)),
-                                 spread(tests(spt)), f'{mean:+.2f}', f'{error:.2f}'])
-    return table(['backbone, task, SPT from', 'VPT-Deep', 'SPT-Deep', 'difference', 'standard error'], rows)
+    for backbone, task, start in product(BACKBONES, TASKS, STARTS):
+        vpt = records.get(Cell(backbone, task, 'VPT-Deep'))
+        spt = records.get(Cell(backbone, task, f'SPT-Deep, {start}'))
+        if vpt and spt:
+            rows.append([*compare(f'{BACKBONES[backbone]}, {TASKS[task]}, {start}', spt, vpt, TEST_IMAGES[task]),
+                         *(f'{best_rates(record):.2f}' for record in (spt, vpt))])
+    return table(['backbone, task, SPT from', 'SPT-Deep', 'VPT-Deep', *COMPARED,
+                  'validation, best three rates: SPT', 'VPT'], rows)
+
+
+def best_rates(record: Mapping[str, Any], count: int = 3) -> float:
+    """Mean of the last validation accuracies of the best settings: less a matter of luck than the best one's."""
+    return fmean(sorted(trial['value'] for trial in record['trials'] if trial['value'] is not None)[-count:])
+
+
+def by_backbone(records: Records) -> str:
+    """What SPT gains on VPT under MAE, less what it gains under MoCo-v3."""
+    rows = []
+    for task, start in product(TASKS, STARTS):
+        found = [records.get(Cell(backbone, task, method)) for backbone in BACKBONES
+                 for method in (f'SPT-Deep, {start}', 'VPT-Deep')]
+        if all(found):
+            a, b, c, d = (tests(record) for record in found if record)
+            gains = [[x - y for x, y in zip(*pair, strict=True)] for pair in ((a, b), (c, d))]
+            more = [x - y for x, y in zip(*gains, strict=True)]
+            rows.append([f'{TASKS[task]}, {start}', *(f'{fmean(gain):+.2f}' for gain in gains),
+                         f'{fmean(more):+.2f} ± {interval(more):.2f}'])
+    return table(['task, SPT from', *(f'gain under {name}' for name in BACKBONES.values()), 'difference'], rows)
+
+
+def starts(records: Records) -> str:
+    """SPT-Deep from K-means less SPT-Deep from the others."""
+    rows = []
+    for backbone, task, start in product(BACKBONES, TASKS, STARTS):
+        kmeans, other = (records.get(Cell(backbone, task, f'SPT-Deep, {name}')) for name in ('K-means', start))
+        if start != 'K-means' and kmeans and other:
+            rows.append(compare(f'{BACKBONES[backbone]}, {TASKS[task]}, {start}', kmeans, other, TEST_IMAGES[task]))
+    return table(['backbone, task, other start', 'K-means', 'other', *COMPARED], rows)
+
+
+def full(records: Records) -> str:
+    """Prompts less full fine-tuning, with the share of the parameters that train."""
+    rows = []
+    for cell, record in records.items():
+        other = records.get(Cell(cell.backbone, cell.task, 'Full'))
+        if other and cell.method in PAPER and 'SPT' in cell.method:
+            share = 100 * record['parameters']['trained'] / record['parameters']['total']
+            rows.append([*compare(cell.title, record, other, TEST_IMAGES[cell.task]), f'{share:.2f}'])
+    return table(['cell', 'prompts', 'Full', *COMPARED, 'parameters that train (%)'], rows)
+
+
+def rates(records: Records) -> str:
+    """Last validation accuracy, and epochs to 95 % of it, at every rate."""
+    rows, methods = [], ('Linear', 'VPT-Deep', *(f'SPT-Deep, {start}' for start in STARTS))
+    for cell, record in records.items():
+        if cell.num_prompts != 20 or cell.method not in methods:
+            continue
+        found = {trial['settings'][RATE]: trial for trial in record['trials'] if trial['value'] is not None}
+        rows.append([cell.title, *(
+            f'{final(found[rate]["validations"]):.1f}, '
+            f'{epochs_to(found[rate]["validations"], 0.95 * final(found[rate]["validations"]))}'
+            if rate in found else EMPTY for rate in RATES)])
+    return table(['cell', *(f'{rate:g}' for rate in RATES)], rows)
+
+
+def moved(records: Records) -> str:
+    """How far training took the prompts from where they started."""
+    rows = []
+    for cell, record in records.items():
+        if record['prompts'] and cell.num_prompts == 20:
+            means = [fmean(seed[key] for seed in record['prompts'].values()) for key in ('before', 'after', 'cosine')]
+            rows.append([cell.title, f'{record["best"]["settings"][RATE]:g}', *(f'{value:.2f}' for value in means)])
+    return table(['cell', 'rate', 'length before', 'after', 'cosine'], rows)
 
 
 def convergence(records: Records) -> str:
@@ -131,8 +222,9 @@ def nmi(records: Records) -> str:
         if cell.num_prompts == 20 and record['nmi']:
             series = [sorted((int(step), value) for step, value in values.items()) for values in record['nmi'].values()]
             first, last = (fmean(values[place][1] for values in series) for place in (0, -1))
-            rows.append([cell.title, f'{first:.2e}', f'{last:.2e}', f'{last / first:.2f}'])
-    return table(['cell', 'before', 'after', 'ratio'], rows)
+            rises = sum(values[-1][1] > values[0][1] for values in series)
+            rows.append([cell.title, f'{first:.2e}', f'{last:.2e}', f'{last / first:.2f}', f'{rises} of {len(series)}'])
+    return table(['cell', 'before', 'after', 'ratio', 'seeds that rise'], rows)
 
 
 def counts(records: Records) -> str:
@@ -173,8 +265,9 @@ def empty(records: Records) -> str:
 
 TABLES: dict[str, Callable[[Records], str]] = {
     **{f'accuracy {backbone}': partial(accuracy, backbone=backbone) for backbone in BACKBONES},
-    'advantage': advantage, 'convergence': convergence, 'prompts': counts, 'nmi': nmi, 'cost': cost, 'empty': empty,
-    'packs': packs, 'chosen': chosen}
+    'advantage': advantage, 'by backbone': by_backbone, 'convergence': convergence, 'rates': rates, 'starts': starts,
+    'prompts': counts, 'nmi': nmi, 'full': full, 'cost': cost, 'moved': moved, 'packs': packs, 'empty': empty,
+    'chosen': chosen}
 
 
 def fill(page: str, records: Records) -> str:

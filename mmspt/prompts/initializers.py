@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 from mmengine.logging import MMLogger
 from mmengine.runner.checkpoint import CheckpointLoader
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmspt.registry import TASK_UTILS
 
@@ -70,7 +70,7 @@ class PromptInitializer(metaclass=ABCMeta):
         reads (str): What :meth:`fill` takes of each layer: 'tokens' (N, D), or 'blocks', a
             :class:`mmspt.prompts.vipamin.BlockMeans`.
     """
-    images: ClassVar[int | str] = 'batch'
+    images: int | str = 'batch'
     reads: ClassVar[str] = 'tokens'
 
     @abstractmethod
@@ -121,8 +121,25 @@ class _FunctionInit(PromptInitializer):
 
 @TASK_UTILS.register_module()
 class RandomSampleInit(_FunctionInit):
-    """:func:`random_sample` of one batch's tokens; SPT's default."""
+    """:func:`random_sample` of one batch's tokens; SPT's default.
+
+    Args:
+        norm (float | None): Length that each drawn token is scaled to, to tell a token's content from its length;
+            None leaves them. Defaults to None.
+
+    Raises:
+        ValueError: ``norm`` is no positive number.
+    """
     function = random_sample
+
+    def __init__(self, norm: float | None = None) -> None:
+        if norm is not None and not (isinstance(norm, (int, float)) and 0 < norm < math.inf):
+            raise ValueError(f'norm must be a positive number or None, got {norm!r}')
+        self.norm = norm
+
+    def __call__(self, tokens: Tensor, num_prompts: int, generator: torch.Generator) -> Tensor:
+        drawn = super().__call__(tokens, num_prompts, generator)
+        return drawn if self.norm is None else self.norm * nn.functional.normalize(drawn.float(), dim=-1)
 
 
 @TASK_UTILS.register_module()
@@ -221,17 +238,24 @@ class NormalInit(PromptInitializer):
     """Normal prompts with mean 0.
 
     Args:
-        std (float): Standard deviation. Defaults to 0.02.
+        std (float | str): Standard deviation; 'tokens' takes in each layer the root mean square of one batch's tokens,
+            so that prompts are as long as tokens and hold nothing else of them. Defaults to 0.02.
+
+    Raises:
+        ValueError: ``std`` is neither 'tokens' nor a positive number.
     """
     images = 'none'
 
-    def __init__(self, std: float = 0.02) -> None:
-        if not std > 0:
-            raise ValueError(f'std must be positive, got {std!r}')
+    def __init__(self, std: float | str = 0.02) -> None:
+        if std == 'tokens':
+            self.images = 'batch'
+        elif not isinstance(std, (int, float)) or not std > 0:
+            raise ValueError(f"std must be positive, or 'tokens', got {std!r}")
         self.std = std
 
     def __call__(self, tokens: Tensor, num_prompts: int, generator: torch.Generator) -> Tensor:
-        return self.std * torch.randn(num_prompts, tokens.shape[-1], generator=generator)
+        std = tokens.float().square().mean().sqrt() if isinstance(self.std, str) else self.std
+        return std * torch.randn(num_prompts, tokens.shape[-1], generator=generator)
 
 
 @TASK_UTILS.register_module()

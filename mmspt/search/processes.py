@@ -6,7 +6,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import IO
 
@@ -32,7 +32,7 @@ class TrainProcess:
         self._output.flush()
         self._process = subprocess.Popen(
             self.command, stdout=self._output, stderr=subprocess.STDOUT, env=os.environ | env, stdin=subprocess.DEVNULL,
-            start_new_session=True, preexec_fn=partial(_die_with, os.getpid()) if LIBC else None)
+            start_new_session=True, preexec_fn=end_with_us())
 
     def poll(self) -> int | None:
         """Exit status, None while it runs."""
@@ -56,8 +56,13 @@ class TrainProcess:
             return ''.join(file.readlines()[-lines:]).strip()
 
 
+def end_with_us() -> Callable[[], None] | None:
+    """For Popen's ``preexec_fn``: a process that is killed leaves none behind that it started; None where not known."""
+    return partial(_die_with, os.getpid()) if LIBC else None
+
+
 def _die_with(parent: int) -> None:
-    LIBC.prctl(1, signal.SIGKILL)  # type: ignore[union-attr]  # PR_SET_PDEATHSIG: a killed search leaves no run behind
+    LIBC.prctl(1, signal.SIGKILL)  # type: ignore[union-attr]  # PR_SET_PDEATHSIG
     if os.getppid() != parent:  # it died before
         os._exit(1)
 

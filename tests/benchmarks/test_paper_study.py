@@ -2,6 +2,7 @@
 import json
 import math
 import shlex
+import signal
 import sys
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ from mmengine.config import Config
 from rich.console import Console
 
 import study
+import study_pictures
 import study_plan
 import study_records
 import study_tables
@@ -19,6 +21,7 @@ from mmspt.packs.backbone import load_backbone
 from mmspt.packs.merge import check_backbone
 from mmspt.packs.pack import Pack
 from mmspt.search.space import read_space
+from mmspt.visualization.picture import styled
 from study_plan import CONTROLS, COUNTS, FIRST, FULL, METHODS, QUICK, TASKS, Budget, Cell, cells, quick_cells
 
 
@@ -59,7 +62,8 @@ def test_commands(cell, budget, monkeypatch):
     assert cfg.model.backbone.img_size == (64 if '64' in cell.task else 32)
     assert cfg.train_dataloader.dataset.pipeline[1].get('scale', 32) == cfg.model.backbone.img_size
     assert cfg.model.backbone.get('frozen', True) == (cell.method != 'Full')
-    assert cfg.train_cfg.max_epochs == cfg.param_scheduler.end == (5 if budget is QUICK else 20)
+    assert cfg.train_cfg.max_epochs == cfg.param_scheduler.end == (
+        5 if budget is QUICK else 100 if '100 epochs' in cell.method else 20)
     if prompts:
         assert cfg.model.backbone.prompt_type == (
             'shallow' if 'Shallow' in cell.method or cell.method == 'GateVPT' else 'deep')
@@ -67,15 +71,30 @@ def test_commands(cell, budget, monkeypatch):
                     'max': 'MaxPoolInit'}.get(cell.method.split(', ')[1] if 'SPT' in cell.method else '', 'UniformInit')
         expected = {'VIPAMIN-Deep': 'VIPAMINInit', 'VPT-Deep, long': 'NormalInit'}.get(cell.method, expected)
         assert cfg.custom_hooks[0].initializer.type == f'mmspt.{expected}'
+        assert cfg.custom_hooks[0].initializer.get('std') == ('tokens' if 'long' in cell.method else None)
+        assert cfg.custom_hooks[0].initializer.get('norm') == (1.2 if 'short' in cell.method else None)
+        assert cfg.optim_wrapper.optimizer.weight_decay == (
+            0 if cell.method == 'GateVPT' or 'no decay' in cell.method else 0.01)
+        assert cfg.model.backbone.get('pool_prompts', True) == ('not pooled' not in cell.method)
+        keys = cfg.optim_wrapper.get('paramwise_cfg', {}).get('custom_keys', {})
+        assert keys.get('prompts', {}).get('lr_mult') == (10 if 'own rate' in cell.method else None)
+
+
+TRIALS = {0.01: (5., 10.), 0.1: (30., 40.), 1: (10., 30.), 3: (20., 20.)}
 
 
 def record(tests, validations=((50., 90., 100.), ), nmi=None, seconds=360, trained=5, rate=0.1):
+    prompts = dict(before=1.2, after=3., cosine=0.5)
     return dict(
-        seconds=seconds, parameters=dict(trained=trained, total=1000),
+        seconds=seconds, workers=2, parameters=dict(trained=trained, total=1000),
         best=dict(settings={study_tables.RATE: rate}, validation=98.),
         test=dict(by_seed={str(i): value for i, value in enumerate(tests)}),
+        trials=[dict(settings={study_tables.RATE: rate}, value=values[-1],
+                     validations={str(epoch): value for epoch, value in enumerate(values, 1)})
+                for rate, values in TRIALS.items()],
         curves={str(i): {str(e): v for e, v in enumerate(c, 1)} for i, c in enumerate(validations)},
-        nmi={'0': nmi} if nmi else {}, prototypes={'0': dict(initialization=2., training=100.)} if nmi else {})
+        nmi={'0': nmi} if nmi else {}, prototypes={'0': dict(initialization=2., training=100.)} if nmi else {},
+        prompts={'0': prompts, '1': prompts | dict(after=5.)} if nmi else {})
 
 
 VPT, SPT = Cell('mae', 'digits_32', 'VPT-Deep'), Cell('mae', 'digits_32', 'SPT-Deep, K-means')
@@ -83,24 +102,37 @@ RECORDS = {
     VPT: record((60., 62., 64.), ((10., 20., 40.), (10., 39., 40.)), {'0': 1e-4, '30': 4e-4, '200': 8e-4}),
     SPT: record((65., 66., 67.), ((38., 30., 50.), (20., 48., 50.)), {'0': 2e-2, '200': 1e-2}),
     SPT._replace(num_prompts=5): record((50., 50., 50.)),
+    SPT._replace(method='SPT-Deep, mean'): record((66., 66., 66.)),
+    SPT._replace(method='Full'): record((70., 70., 70.), trained=1000),
+    VPT._replace(backbone='mocov3'): record((50., 50., 50.), rate=3),
+    SPT._replace(backbone='mocov3'): record((51., 51., 51.)),
 }
+BY_HAND = 'MMSPT_BACKBONE={} MMSPT_TASK=digits_32 python tools/sweep.py configs/study/vpt.py --trials 6 --seeds 3 ' \
+          '--prune-after 99 --work-dir work_dirs/by_hand/{}_digits_32_vpt-deep_20'
 
 
 @pytest.mark.parametrize(('name', 'row'), [
     ('accuracy mae', '| VPT-Deep | 0.50 | · | · | 62.00 ± 2.00 | · |'),
     ('accuracy mae', '| SPT-Deep, max | · | · | · | · | · |'),
-    # the standard error of a difference of means: sqrt(4 / 3 + 1 / 3)
-    ('advantage', '| MAE, digits, K-means | 62.00 ± 2.00 | 66.00 ± 1.00 | +4.00 | 1.29 |'),
+    # 5, 4, 3 have a standard deviation of 1; over sqrt(3), times 4.3027. 1.96 sqrt((66 * 34 + 62 * 38) / 500)
+    ('advantage', '| MAE, digits, K-means | 66.00 ± 1.00 | 62.00 ± 2.00 | +4.00 ± 2.48 | 5.94 | 30.00 | 30.00 |'),
+    ('by backbone', '| digits, K-means | +4.00 | +1.00 | +3.00 ± 2.48 |'),
+    ('starts', '| MAE, digits, mean | 66.00 ± 1.00 | 66.00 ± 0.00 | +0.00 ± 2.48 | 5.87 |'),
+    ('full', '| MAE, digits: SPT-Deep, K-means, 20 prompts '
+             '| 66.00 ± 1.00 | 70.00 ± 0.00 | -4.00 ± 2.48 | 5.78 | 0.50 |'),
     # 95 % of 40 is 38, of 50 47.5
     ('convergence', '| MAE, digits: VPT-Deep, 20 prompts | 40.00 ± 0.00 | 3, 2 | 3, 2 |'),
     ('convergence', '| MAE, digits: SPT-Deep, K-means, 20 prompts | 50.00 ± 0.00 | 3, 2 | 1, 2 |'),
+    ('rates', '| MAE, digits: VPT-Deep, 20 prompts | 10.0, 2 | · | 40.0, 2 | · | 30.0, 2 | 20.0, 1 |'),
     ('prompts', '| MAE, digits: SPT-Deep, K-means | 50.00 ± 0.00 | 66.00 ± 1.00 | · | · |'),
-    ('nmi', '| MAE, digits: VPT-Deep, 20 prompts | 1.00e-04 | 8.00e-04 | 8.00 |'),
-    ('nmi', '| MAE, digits: SPT-Deep, K-means, 20 prompts | 2.00e-02 | 1.00e-02 | 0.50 |'),
+    ('nmi', '| MAE, digits: VPT-Deep, 20 prompts | 1.00e-04 | 8.00e-04 | 8.00 | 1 of 1 |'),
+    ('nmi', '| MAE, digits: SPT-Deep, K-means, 20 prompts | 2.00e-02 | 1.00e-02 | 0.50 | 0 of 1 |'),
     ('cost', '| MAE, digits: VPT-Deep, 20 prompts | 2.0 | 100 | 2.0 |'),
-    ('chosen', '| MAE, digits: VPT-Deep, 20 prompts | 0.1 | 98.00 | 0.10 | `MMSPT_BACKBONE=mae MMSPT_TASK=digits_32 '
-               'python tools/sweep.py configs/study/vpt.py --trials 6 --seeds 3 --prune-after 99` |'),
-    ('empty', f'3 of {len(cells()) + 1} cells are there.'),
+    ('moved', '| MAE, digits: VPT-Deep, 20 prompts | 0.1 | 1.20 | 4.00 | 0.50 |'),
+    ('chosen', f'| MAE, digits: VPT-Deep, 20 prompts | lr 0.1 | 98.00 | 0.10 | 2 | `{BY_HAND.format("mae", "mae")}` |'),
+    ('chosen', '| MoCo-v3, digits: VPT-Deep, 20 prompts | lr 3 (edge) | 98.00 | 0.10 | 2 | '
+               f'`{BY_HAND.format("mocov3", "mocov3")}` |'),
+    ('empty', f'7 of {len(cells()) + 1} cells are there.'),
 ])
 def test_tables(name, row):
     assert row in study_tables.TABLES[name](RECORDS).splitlines()
@@ -196,13 +228,70 @@ def test_runs_and_goes_on(small, tmp_path, capfd, monkeypatch):
     assert {key: again[key] for key in ('test', 'curves', 'nmi', 'best')} == {
         key: vpt[key] for key in ('test', 'curves', 'nmi', 'best')}
     assert again['seconds'] > vpt['seconds']  # what it took is summed
+    pack_path = tmp_path / 'results' / 'packs' / 'mae_digits_32.safetensors'
+    pack_path.unlink()  # as after a kill between record and pack
+    capfd.readouterr()
     small().run()
-    assert 'next:' not in capfd.readouterr().out.rpartition('next:')[2]
+    assert 'next:' not in capfd.readouterr().out
 
     best = vpt if vpt['best']['validation'] > linear['best']['validation'] else linear
-    pack = Pack.load(str(tmp_path / 'results' / 'packs' / 'mae_digits_32.safetensors'))
+    pack = Pack.load(str(pack_path))
     assert pack.metrics == {'accuracy/top1': best['test']['by_seed']['0']}
     assert (pack.prompts is None) == (best is linear)
+
+
+@pytest.mark.parametrize('place', ['search', 'curves'])
+def test_a_cell_that_fails_ends_alone(small, place, monkeypatch, capfd, tmp_path):
+    ended = []
+
+    def run(command, environment):
+        ended.append(command)
+        return 3 if place == 'search' else 0
+
+    def watch(self, cell, work_dir):
+        raise study.Failed('a run ended with 4')
+
+    monkeypatch.setattr(study, 'run', run)
+    monkeypatch.setattr(study.Study, 'watch', watch)
+    with pytest.raises(SystemExit, match='2 cells failed, as said above: MAE, digits: Linear; MAE, digits: VPT-Deep'):
+        small().run()
+    assert len(ended) == 2
+    reason = 'the search ended with 3' if place == 'search' else 'a run ended with 4'
+    assert f'MAE, digits: Linear: {reason}' in capfd.readouterr().out
+
+
+def test_stopped_it_tells_its_search(tmp_path):
+    """A signal while a tool runs: the tool is told by SIGTERM, may end in order, and is waited for."""
+    script = ('import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: (time.sleep(.5), '
+              'open(sys.argv[1], "w").close(), sys.exit(9))); open(sys.argv[2], "w").close(); time.sleep(60)')
+    ended, begun = tmp_path / 'ended', tmp_path / 'begun'
+
+    def interrupt(*_):
+        raise SystemExit(143)
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 2.)
+        with pytest.raises(SystemExit):
+            study.run([sys.executable, '-c', script, str(ended), str(begun)], {})
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.)
+        signal.signal(signal.SIGALRM, before)
+    assert begun.exists() and ended.exists()
+
+
+def test_pictures():
+    """Each that the records have numbers for, whatever else is missing."""
+    with styled():
+        drawn = dict(study_pictures.draw(RECORDS))
+    assert {name: len(figure.axes) for name, figure in drawn.items()} == dict(
+        study_curves=2, study_rates=2, study_nmi=1, study_prompts=1)
+    rates = drawn['study_rates'].axes[0]
+    assert rates.get_title() == 'MAE, digits'
+    assert rates.lines[0].get_xydata().tolist() == [[0.01, 10.], [0.1, 40.], [1., 30.], [3., 20.]]
+    assert drawn['study_prompts'].axes[0].lines[0].get_xydata().tolist() == [[5., 50.], [20., 66.]]
+    with styled():
+        assert dict(study_pictures.draw({})) == {}
 
 
 def test_hours_and_only(small, capfd):

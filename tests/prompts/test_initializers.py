@@ -2,6 +2,7 @@
 import logging
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -52,6 +53,8 @@ def test_registry_and_constructor_agree(cls):
     (dict(type='mmspt.KMeansInit', tol=0), ('tol', 0)),
     (dict(type='mmspt.KMeansInit', backend='torch'), ('backend', 'torch')),
     (dict(type='mmspt.NormalInit', std=0.5), ('std', 0.5)),
+    (dict(type='mmspt.NormalInit', std='tokens'), ('std', 'tokens')),
+    (dict(type='mmspt.RandomSampleInit', norm=2.), ('norm', 2.)),
     (dict(type='mmspt.UniformInit', patch_size=4), ('patch_size', 4)),
     (dict(type='mmspt.FileInit', path='a.safetensors'), ('path', 'a.safetensors')),
 ])
@@ -224,10 +227,37 @@ def test_normal_moments(kwargs, std):
     assert float((prompts.abs() < std).double().mean()) == pytest.approx(0.6827, abs=0.01)
 
 
-@pytest.mark.parametrize('std', [0., -0.1, float('nan')])
+def test_normal_as_long_as_tokens():
+    """Each layer by the length of its own tokens, their mean left out of it."""
+    layers = [scale * make_tokens(64, dims=96) + shift for scale, shift in ((0.1, 0.), (1., 5.), (30., 0.))]
+    initializer = NormalInit('tokens')
+    assert (initializer.images, NormalInit().images) == ('batch', 'none')
+    prompts = initializer.fill(layers, (3, 50, 96), (16, 16), rng()).numpy()
+    for drawn, tokens in zip(prompts, layers, strict=True):
+        length = np.sqrt((np.linalg.norm(tokens.numpy(), axis=1)**2).mean())
+        assert np.sqrt((np.linalg.norm(drawn, axis=1)**2).mean()) == pytest.approx(length, rel=0.03)
+        assert abs(drawn.mean()) < 0.05 * drawn.std()
+
+
+@pytest.mark.parametrize('std', [0., -0.1, float('nan'), 'token', None])
 def test_normal_refuses_std(std):
-    with pytest.raises(ValueError, match=f'std must be positive, got {std}'):
+    with pytest.raises(ValueError, match=f"std must be positive, or 'tokens', got {std!r}"):
         NormalInit(std)
+
+
+def test_sampled_tokens_of_another_length():
+    """The same tokens as without it, in the same directions."""
+    args = make_layers(), (3, 4, 6), (8, 8)
+    scaled = RandomSampleInit(norm=1.5).fill(*args, rng()).numpy()
+    drawn = RandomSampleInit().fill(*args, rng()).numpy()
+    expected = 1.5 * drawn / np.linalg.norm(drawn, axis=-1, keepdims=True)
+    np.testing.assert_allclose(scaled, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize('norm', [0, -1., float('nan'), float('inf'), 'tokens'])
+def test_random_sample_refuses_norms(norm):
+    with pytest.raises(ValueError, match=f'norm must be a positive number or None, got {norm!r}'):
+        RandomSampleInit(norm)
 
 
 def write_safetensors(prompts, path):

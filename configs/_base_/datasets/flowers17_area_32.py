@@ -1,5 +1,5 @@
-# the same photographs at 32 x 32 pixels by the mean of the areas that they cover, as CIFAR-10's were made: bicubic without
-# a filter, as in flowers17_32.py, keeps single pixels of a hundred (aliasing), which no backbone saw before
+# the same photographs at 32 x 32 pixels, each the mean of its area: bicubic without a filter, as in flowers17_32.py,
+# takes few pixels of many (aliasing), unlike what the backbones of CIFAR-10 saw before
 _base_ = './flowers17.py'
 
 small = [dict(type='mmspt.LoadImageFromFile'), dict(type='Resize', scale=32, interpolation='area')]

@@ -19,6 +19,7 @@ from mmspt.engine.last_checkpoint import find_latest
 from mmspt.evaluation import METRIC, read_records, read_scalars
 from mmspt.files import write_text
 from mmspt.packs.pack import Pack
+from mmspt.search.processes import worker_environments
 from study_plan import Budget, Cell
 
 RESULTS = osp.join(osp.dirname(osp.abspath(__file__)), 'results', 'study')
@@ -109,9 +110,10 @@ def gather(cell: Cell, budget: Budget, work_dir: str, curves: dict[int, str], se
     runs = {seed: osp.join(finals, f'seed_{seed}') for seed in range(budget.seeds)}
     trials = [{key: value for key, value in trial.items() if key != 'work_dir'} for trial in results['trials']]
     trained, total = count_parameters(glob(osp.join(escape(finals), '*.py'))[0])
+    here = machine(torch.device('cuda' if torch.cuda.is_available() else 'cpu'))
+    threads = worker_environments(workers)[0].get('OMP_NUM_THREADS', here['threads'])
     return identity(cell, budget) | dict(
-        machine=machine(torch.device('cuda' if torch.cuda.is_available() else 'cpu')), seconds=round(seconds),
-        workers=workers,
+        machine=here | dict(threads=int(threads)), seconds=round(seconds), workers=workers,
         parameters=dict(trained=trained, total=total),
         best=results['best'], test={key: results['test'][key] for key in ('by_seed', 'mean', 'std')}, trials=trials,
         curves={seed: read_scalars(folder, METRIC) for seed, folder in curves.items()},

@@ -212,11 +212,13 @@ def test_runs_and_goes_on(small, tmp_path, capfd, monkeypatch):
                    for cell in (Cell('mae', 'digits_32', 'Linear'), VPT))
     # 128 x 10 and 10 of the head; 8 x 20 x 128 prompts beside them
     assert (linear['parameters']['trained'], vpt['parameters']['trained']) == (1290, 1290 + 20480)
-    assert linear['prototypes'] == linear['nmi'] == {} and list(linear['curves']) == ['0']
+    assert (vpt['workers'], vpt['machine']['threads']) == (2, 1)
+    assert linear['prompts'] == linear['prototypes'] == linear['nmi'] == {} and list(linear['curves']) == ['0']
     assert list(vpt['curves']) == ['0', '1'] and all(list(curve) == ['1'] for curve in vpt['curves'].values())
     assert vpt['curves']['0']['1'] == vpt['best']['validation']
     assert set(vpt['test']['by_seed']) == {'0', '1'} == set(vpt['nmi']) == set(vpt['prototypes'])
     assert all(times['training'] > 0 for times in vpt['prototypes'].values())
+    assert all(0 < seed['cosine'] < 1 and seed['before'] > 1 for seed in vpt['prompts'].values())  # 1.2
     shown = capfd.readouterr().out
     assert '[0 of 2 cells done, 0 minutes] next: MAE, digits: Linear' in shown
     assert 'left] next: MAE, digits: VPT' in shown

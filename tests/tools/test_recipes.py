@@ -27,7 +27,7 @@ def task_of_file(path):
 
 
 RECIPES = {str(path.relative_to(ROOT)): task_of_file(path)
-           for path in sorted(ROOT.glob('configs/*/vi*.py')) if 'pretrain' not in path.parts}
+           for path in sorted(ROOT.glob('configs/*/vit-*.py')) if 'pretrain' not in path.parts}
 RECIPES = {path: task for path, task in RECIPES.items() if task}
 
 

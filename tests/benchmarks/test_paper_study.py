@@ -35,8 +35,9 @@ def test_cells():
         and (task != 'flowers17_area_64' or method in FIRST)}
     other = [cell for cell in planned if cell.num_prompts != 20]
     assert len(other) == 2 * 2 * len(COUNTS) * 3
-    assert [cell.method for cell in planned[:5]] == [
-        'Linear', 'Full', 'VPT-Deep', 'SPT-Deep, random sample', 'SPT-Deep, K-means']
+    assert {(cell.backbone, cell.method) for cell in planned[:10]} == {
+        ('mae', method) for method in ('Linear', 'Full', 'VPT-Deep', 'SPT-Deep, random sample', 'SPT-Deep, K-means')}
+    assert len({cell.task for cell in planned[:10]}) == 2
     assert set(quick_cells()) <= set(planned)
 
 
@@ -141,7 +142,8 @@ def test_tables(name, row):
 def test_empty_names_every_missing_cell():
     text = study_tables.empty({cell: record((1., )) for cell in cells()[3:]})
     assert text.splitlines()[0] == f'{len(cells()) - 3} of {len(cells())} cells are there.'
-    assert text.splitlines()[-1] == '* MAE, Flowers-17: Linear; Full; VPT-Deep'
+    assert text.splitlines()[2:] == [
+        'Empty:', '', '* MAE, Flowers-17: VPT-Deep; SPT-Deep, random sample', '* MAE, CIFAR-10-1k: VPT-Deep']
     assert 'Empty' not in study_tables.empty({cell: record((1., )) for cell in cells()})
 
 

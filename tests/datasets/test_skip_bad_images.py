@@ -197,7 +197,7 @@ def test_two_processes_share_the_work_and_agree(paths, tmp_path):
 
 def _one_fails(rank, folder):
     """Rank 1 fails in three places in turn; what each rank hears is written down."""
-    torch.distributed.init_process_group('gloo', f'file://{folder}/rendezvous', timedelta(seconds=20), 2, rank)
+    torch.distributed.init_process_group('gloo', f'file://{folder}/rendezvous', timedelta(seconds=120), 2, rank)
     init_default_scope('mmpretrain')
 
     def fail(*_, **__):
@@ -227,7 +227,7 @@ def test_error_on_one_process_is_an_error_on_all(paths, tmp_path):
 
 
 def _one_asks(rank, folder):
-    torch.distributed.init_process_group('gloo', f'file://{folder}/rendezvous', timedelta(seconds=20), 2, rank)
+    torch.distributed.init_process_group('gloo', f'file://{folder}/rendezvous', timedelta(seconds=120), 2, rank)
     init_default_scope('mmpretrain')
     dataset = SkipBadImages(config(folder), lazy_init=True)
     if rank == 0:

@@ -180,8 +180,9 @@ def test_in_double_precision_both_are_the_same(key, arrays, weights):
 @pytest.mark.parametrize('key', KEYS)
 def test_authors_numbers(key, arrays):
     """One temperature lies at 0.01, which makes rounding of the logits a hundred times larger: the recorded gradients
-    themselves are 4e-5 to 6e-5 away from those in double precision."""
-    assert_close(ours(arrays, torch.float32)[key], arrays[key], 3e-4 if key in GRADIENTS else 1e-5)
+    themselves are 4e-5 to 6e-5 away from those in double precision, ours on an AMD EPYC (AVX2) 4e-4. In double
+    precision the two agree (above)."""
+    assert_close(ours(arrays, torch.float32)[key], arrays[key], 1e-3 if key in GRADIENTS else 1e-5)
 
 
 def test_recorded_gradients_are_no_closer(arrays, weights):

@@ -4,11 +4,6 @@ _base_ = './pipelines_224.py'
 data_preprocessor = dict(
     num_classes=17, mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
 
-classes = [
-    'bluebell', 'buttercup', 'coltsfoot', 'cowslip', 'crocus', 'daffodil', 'daisy', 'dandelion', 'fritillary', 'iris',
-    'lily of the valley', 'pansy', 'snowdrop', 'sunflower', 'tigerlily', 'tulip', 'windflower',
-]
-
 train_dataloader = dict(
     batch_size=32,
     num_workers=4,
@@ -17,7 +12,6 @@ train_dataloader = dict(
         data_root='data/flowers17',
         data_prefix='images',
         ann_file='train.txt',
-        metainfo=dict(classes=classes),
         pipeline={{_base_.train_pipeline}}),
     sampler=dict(type='DefaultSampler', shuffle=True))
 
@@ -29,7 +23,6 @@ val_dataloader = dict(
         data_root='data/flowers17',
         data_prefix='images',
         ann_file='val.txt',
-        metainfo=dict(classes=classes),
         pipeline={{_base_.test_pipeline}}),
     sampler=dict(type='DefaultSampler', shuffle=False))
 val_evaluator = dict(type='Accuracy', topk=(1, ))
@@ -43,7 +36,6 @@ test_dataloader = dict(
         data_root='data/flowers17',
         data_prefix='images',
         ann_file='test.txt',
-        metainfo=dict(classes=classes),
         pipeline={{_base_.test_pipeline}}),
     sampler=dict(type='DefaultSampler', shuffle=False))
 test_evaluator = val_evaluator

@@ -2,9 +2,14 @@
 # takes few pixels of many (aliasing), unlike what the backbones of CIFAR-10 saw before
 _base_ = './flowers17.py'
 
+classes = [
+    'bluebell', 'buttercup', 'coltsfoot', 'cowslip', 'crocus', 'daffodil', 'daisy', 'dandelion', 'fritillary', 'iris',
+    'lily of the valley', 'pansy', 'snowdrop', 'sunflower', 'tigerlily', 'tulip', 'windflower',
+]
+
 small = [dict(type='mmspt.LoadImageFromFile'), dict(type='Resize', scale=32, interpolation='area')]
 train_pipeline = [*small, dict(type='RandomFlip', prob=0.5), dict(type='PackInputs')]
 test_pipeline = [*small, dict(type='PackInputs')]
-train_dataloader = dict(num_workers=0, dataset=dict(pipeline=train_pipeline))
-val_dataloader = dict(num_workers=0, dataset=dict(pipeline=test_pipeline))
-test_dataloader = dict(num_workers=0, dataset=dict(pipeline=test_pipeline))
+train_dataloader = dict(num_workers=0, dataset=dict(pipeline=train_pipeline, metainfo=dict(classes=classes)))
+val_dataloader = dict(num_workers=0, dataset=dict(pipeline=test_pipeline, metainfo=dict(classes=classes)))
+test_dataloader = dict(num_workers=0, dataset=dict(pipeline=test_pipeline, metainfo=dict(classes=classes)))

@@ -26,6 +26,8 @@ def identify(cfg: Config, space: list[Parameter], metric: str, amp: str | None) 
 
 
 def _flatten(value: Any, prefix: str = '') -> list[tuple[str, str]]:
+    if isinstance(value, list | tuple) and any(isinstance(inner, dict) for inner in value):
+        value = {str(index): inner for index, inner in enumerate(value)}  # as text, the order of keywords would count
     if isinstance(value, dict) and value:
         return [pair for key, inner in value.items() for pair in _flatten(inner, f'{prefix}.{key}' if prefix else key)]
     return [(prefix, repr(value))]

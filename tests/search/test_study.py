@@ -39,6 +39,16 @@ def test_work_directories_and_resuming_do_not_tell_searches_apart(tmp_path):
     assert count(reopen(tmp_path, config=dict(work_dir='x', resume=True, launcher='pytorch'))) == 1
 
 
+def test_the_order_of_keywords_does_not_tell_searches_apart(tmp_path):
+    pipeline = [dict(type='ResizeEdge', scale=32), dict(type='PackInputs')]
+    reopen(tmp_path, config=dict(pipeline=pipeline, a=1))
+    reopen(tmp_path, config=dict(a=1, pipeline=[dict(scale=32, type='ResizeEdge'), dict(type='PackInputs')]))
+    with pytest.raises(ValueError, match=r'1 settings differ \(config.pipeline.0.scale was 32, is 64\)'):
+        reopen(tmp_path, config=dict(a=1, pipeline=[dict(pipeline[0], scale=64), pipeline[1]]))
+    with pytest.raises(ValueError, match='4 settings differ'):
+        reopen(tmp_path, config=dict(a=1, pipeline=pipeline[::-1]))
+
+
 @pytest.mark.parametrize(('keys', 'shown'), [
     (dict(config=dict(model=dict(num=6, parts=[1]))), 'config.model.num was 5, is 6'),
     (dict(config=dict(model=dict(parts=[1]))), 'config.model.num was 5, is absent'),

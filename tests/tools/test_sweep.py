@@ -33,7 +33,7 @@ def processes(folder):
     return found
 
 
-def wait_for(true, seconds=120):
+def wait_for(true, seconds=300):
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, 'waited in vain'
@@ -48,8 +48,8 @@ def start(job, folder, *more):
 
 def end_by(process, sign, folder):
     process.send_signal(sign)
-    process.wait(30)
-    wait_for(lambda: not processes(folder), 20)
+    process.wait(120)
+    wait_for(lambda: not processes(folder), 120)
 
 
 def content(folder):

@@ -13,6 +13,7 @@ import matplotlib
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatterSciNotation, MaxNLocator
 from rich.console import Console
 
 from mmspt.files import write_bytes
@@ -54,6 +55,7 @@ def draw_curves(axes: Axes, methods: Mapping[str, Mapping[str, Any]]) -> None:
         curves = [numbers(curve) for curve in record['curves'].values()]
         plot_spread(axes, spread(curves, method), count_seeds(method, len(curves)))
     axes.set(xlabel='epoch', ylabel='validation accuracy (%)')
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def draw_rates(axes: Axes, methods: Mapping[str, Mapping[str, Any]]) -> None:
@@ -74,6 +76,8 @@ def draw_nmi(axes: Axes, methods: Mapping[str, Mapping[str, Any]]) -> None:
         series = [numbers(values) for values in record['nmi'].values()]
         plot_spread(axes, spread(series, method), count_seeds(method, len(series)))
     axes.set(xlabel='iteration', ylabel='NMI, mean of blocks', yscale='log')
+    # less than two decades: a few of the ticks between them have numbers, too
+    axes.yaxis.set_minor_formatter(LogFormatterSciNotation(minor_thresholds=(2, 0.4)))
 
 
 def draw_counts(axes: Axes, title: str, records: Records) -> bool:

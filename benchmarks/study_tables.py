@@ -67,7 +67,7 @@ def compare(title: str, first: Mapping[str, Any], second: Mapping[str, Any], ima
     """A row: both accuracies, their difference seed by seed with its interval, and what the test images may add."""
     a, b = tests(first), tests(second)
     differences = [x - y for x, y in zip(a, b, strict=True)]
-    return [title, spread(a), spread(b), f'{fmean(differences):+.2f} ± {interval(differences):.2f}',
+    return [title, spread(a), spread(b), with_interval(differences),
             f'{sampling(fmean(a), fmean(b), images):.2f}']
 
 
@@ -148,7 +148,7 @@ def by_backbone(records: Records) -> str:
             gains = [[x - y for x, y in zip(*pair, strict=True)] for pair in ((a, b), (c, d))]
             more = [x - y for x, y in zip(*gains, strict=True)]
             rows.append([f'{TASKS[task]}, {start}', *(f'{fmean(gain):+.2f}' for gain in gains),
-                         f'{fmean(more):+.2f} ± {interval(more):.2f}'])
+                         with_interval(more)])
     return table(['task, SPT from', *(f'gain under {name}' for name in BACKBONES.values()), 'difference'], rows)
 
 
@@ -216,15 +216,29 @@ def convergence(records: Records) -> str:
 
 
 def nmi(records: Records) -> str:
-    """NMI of prompts and patches before the first step and after the last."""
+    """NMI of prompts and patches before the first step and after the last, times 1000."""
     rows = []
     for cell, record in records.items():
         if cell.num_prompts == 20 and record['nmi']:
-            series = [sorted((int(step), value) for step, value in values.items()) for values in record['nmi'].values()]
-            first, last = (fmean(values[place][1] for values in series) for place in (0, -1))
-            rises = sum(values[-1][1] > values[0][1] for values in series)
-            rows.append([cell.title, f'{first:.2e}', f'{last:.2e}', f'{last / first:.2f}', f'{rises} of {len(series)}'])
-    return table(['cell', 'before', 'after', 'ratio', 'seeds that rise'], rows)
+            before, after = ends(record)
+            vpt = records.get(Cell(cell.backbone, cell.task, 'VPT-Deep'))
+            other = ends(vpt)[0] if vpt and cell.method != 'VPT-Deep' and 'Deep' in cell.method else None
+            rises = [y - x for x, y in zip(before, after, strict=True)]
+            above = [x - y for x, y in zip(before, other, strict=True)] if other else None
+            rows.append([cell.title, f'{fmean(before):.2f}', f'{fmean(after):.2f}', with_interval(rises),
+                         with_interval(above) if above else ''])
+    return table(['cell, 1000 x NMI', 'before', 'after', 'rise, 95 % of seeds', "start minus VPT-Deep's"], rows)
+
+
+def ends(record: Mapping[str, Any]) -> tuple[list[float], list[float]]:
+    """1000 x NMI of each seed before the first step, and after the last."""
+    series = [sorted((int(step), 1000 * value) for step, value in values.items()) for values in record['nmi'].values()]
+    return [values[0][1] for values in series], [values[-1][1] for values in series]
+
+
+def with_interval(differences: Sequence[float]) -> str:
+    """Mean and 95 % interval."""
+    return f'{fmean(differences):+.2f} ± {interval(differences):.2f}'
 
 
 def counts(records: Records) -> str:

@@ -84,7 +84,7 @@ def test_commands(cell, budget, monkeypatch):
 TRIALS = {0.01: (5., 10.), 0.1: (30., 40.), 1: (10., 30.), 3: (20., 20.)}
 
 
-def record(tests, validations=((50., 90., 100.), ), nmi=None, seconds=360, trained=5, rate=0.1):
+def record(tests, validations=((50., 90., 100.), ), nmi=(), seconds=360, trained=5, rate=0.1):
     prompts = dict(before=1.2, after=3., cosine=0.5)
     return dict(
         seconds=seconds, workers=2, parameters=dict(trained=trained, total=1000),
@@ -94,14 +94,17 @@ def record(tests, validations=((50., 90., 100.), ), nmi=None, seconds=360, train
                      validations={str(epoch): value for epoch, value in enumerate(values, 1)})
                 for rate, values in TRIALS.items()],
         curves={str(i): {str(e): v for e, v in enumerate(c, 1)} for i, c in enumerate(validations)},
-        nmi={'0': nmi} if nmi else {}, prototypes={'0': dict(initialization=2., training=100.)} if nmi else {},
+        nmi={str(i): values for i, values in enumerate(nmi)},
+        prototypes={'0': dict(initialization=2., training=100.)} if nmi else {},
         prompts={'0': prompts, '1': prompts | dict(after=5.)} if nmi else {})
 
 
 VPT, SPT = Cell('mae', 'digits_32', 'VPT-Deep'), Cell('mae', 'digits_32', 'SPT-Deep, K-means')
 RECORDS = {
-    VPT: record((60., 62., 64.), ((10., 20., 40.), (10., 39., 40.)), {'0': 1e-4, '30': 4e-4, '200': 8e-4}),
-    SPT: record((65., 66., 67.), ((38., 30., 50.), (20., 48., 50.)), {'0': 2e-2, '200': 1e-2}),
+    VPT: record((60., 62., 64.), ((10., 20., 40.), (10., 39., 40.)), [
+        {'0': 1e-4, '30': 9e-4, '200': 1.1e-3}, {'0': 2e-4, '200': 2.2e-3}, {'0': 3e-4, '200': 3.3e-3}]),
+    SPT: record((65., 66., 67.), ((38., 30., 50.), (20., 48., 50.)), [
+        {'0': 3.1e-3, '200': 2.1e-3}, {'0': 2.2e-3, '200': 1.2e-3}, {'0': 1.3e-3, '200': 0.3e-3}]),
     SPT._replace(num_prompts=5): record((50., 50., 50.)),
     SPT._replace(method='SPT-Deep, mean'): record((66., 66., 66.)),
     SPT._replace(method='Full'): record((70., 70., 70.), trained=1000),
@@ -126,8 +129,8 @@ BY_HAND = 'MMSPT_BACKBONE={} MMSPT_TASK=digits_32 python tools/sweep.py configs/
     ('convergence', '| MAE, digits: SPT-Deep, K-means, 20 prompts | 50.00 ± 0.00 | 3, 2 | 1, 2 |'),
     ('rates', '| MAE, digits: VPT-Deep, 20 prompts | 10.0, 2 | · | 40.0, 2 | · | 30.0, 2 | 20.0, 1 |'),
     ('prompts', '| MAE, digits: SPT-Deep, K-means | 50.00 ± 0.00 | 66.00 ± 1.00 | · | · |'),
-    ('nmi', '| MAE, digits: VPT-Deep, 20 prompts | 1.00e-04 | 8.00e-04 | 8.00 | 1 of 1 |'),
-    ('nmi', '| MAE, digits: SPT-Deep, K-means, 20 prompts | 2.00e-02 | 1.00e-02 | 0.50 | 0 of 1 |'),
+    ('nmi', '| MAE, digits: VPT-Deep, 20 prompts | 0.20 | 2.20 | +2.00 ± 2.48 |  |'),
+    ('nmi', '| MAE, digits: SPT-Deep, K-means, 20 prompts | 2.20 | 1.20 | -1.00 ± 0.00 | +2.00 ± 2.48 |'),
     ('cost', '| MAE, digits: VPT-Deep, 20 prompts | 2.0 | 100 | 2.0 |'),
     ('moved', '| MAE, digits: VPT-Deep, 20 prompts | 0.1 | 1.20 | 4.00 | 0.50 |'),
     ('chosen', f'| MAE, digits: VPT-Deep, 20 prompts | lr 0.1 | 98.00 | 0.10 | 2 | `{BY_HAND.format("mae", "mae")}` |'),

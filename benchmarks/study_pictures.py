@@ -19,9 +19,9 @@ from rich.console import Console
 from mmspt.files import write_bytes
 from mmspt.visualization.groups import add_legend, count_seeds, plot_spread, spread
 from mmspt.visualization.picture import styled
+from study_numbers import RATE, Records, accuracies
 from study_plan import BACKBONES, COUNTS, FULL, ROOT, TASKS, Cell, cells
 from study_records import read_all
-from study_tables import RATE, Records, tests
 
 FOLDER = osp.join(ROOT, 'docs', 'pictures')
 SHOWN = ('Linear', 'Full', 'VPT-Deep', 'SPT-Deep, random sample', 'SPT-Deep, K-means')
@@ -85,7 +85,7 @@ def draw_counts(axes: Axes, title: str, records: Records) -> bool:
     drawn = False
     for method in SHOWN[2:]:
         colour(axes, [method])
-        found = {cell.num_prompts: tests(record) for cell, record in records.items()
+        found = {cell.num_prompts: accuracies(record) for cell, record in records.items()
                  if (f'{BACKBONES[cell.backbone]}, {TASKS[cell.task]}', cell.method) == (title, method)}
         if len(found) > 1:
             places = sorted(found)

@@ -1,71 +1,46 @@
 #!/usr/bin/env python
-"""Write the tables of docs/results.md anew from the study's records, and draw its pictures.
+"""Write the tables of docs/results.md anew from the study's records; study_pictures.py draws its pictures.
 
     python benchmarks/study_tables.py            # --check: say whether the page is what the records give, write nothing
 """
 import argparse
-import math
 import os.path as osp
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import product
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 from rich.console import Console
-from scipy.stats import t as student
 
 from mmspt.files import write_text
+from study_numbers import (
+    RATE,
+    Records,
+    accuracies,
+    best_rates,
+    epochs_to,
+    epochs_to_own,
+    final,
+    nmi_ends,
+    sampling,
+    spread,
+    with_interval,
+)
 from study_plan import BACKBONES, COUNTS, FULL, METHODS, PAPER, ROOT, TASKS, TEST_IMAGES, Cell, cells
 from study_records import best_cells, pack_of, read_all
 
 PAGE = osp.join(ROOT, 'docs', 'results.md')
 EMPTY = '·'
-Records = Mapping[Cell, Mapping[str, Any]]
-RATE = 'optim_wrapper.optimizer.lr'
 RATES = (0.01, 0.03, 0.1, 0.3, 1, 3)
 STARTS = ('random sample', 'K-means', 'mean', 'max')
 
 
-def spread(values: Sequence[float], digits: int = 2) -> str:
-    """Mean and sample standard deviation, as text."""
-    text = f'{fmean(values):.{digits}f}'
-    return f'{text} ± {stdev(values):.{digits}f}' if len(values) > 1 else text
-
-
-def tests(record: Mapping[str, Any]) -> list[float]:
-    """Test accuracies by seed, in percent."""
-    return list(record['test']['by_seed'].values())
-
-
-def epochs_to(curve: Mapping[str, float], level: float) -> int | None:
-    """The first epoch whose validation accuracy is at least ``level``; None if there is none."""
-    return next((epoch for epoch, value in sorted((int(key), value) for key, value in curve.items())
-                 if value >= level), None)
-
-
-def final(curve: Mapping[str, float]) -> float:
-    """The last epoch's."""
-    return curve[max(curve, key=int)]
-
-
-def interval(differences: Sequence[float]) -> float:
-    """Half the width of the 95 % confidence interval of a mean, by Student's t."""
-    return float(student.ppf(0.975, len(differences) - 1)) * stdev(differences) / math.sqrt(len(differences))
-
-
-def sampling(first: float, second: float, images: int) -> float:
-    """The most that the draw of the test images may add to a difference of accuracies: 1.96 standard errors, percent.
-
-    This is as if both had been tested on images of their own; as they were tested on the same, it is less."""
-    return 1.96 * math.sqrt(sum(p * (100 - p) for p in (first, second)) / images)
-
-
 def compare(title: str, first: Mapping[str, Any], second: Mapping[str, Any], images: int) -> list[str]:
     """A row: both accuracies, their difference seed by seed with its interval, and what the test images may add."""
-    a, b = tests(first), tests(second)
+    a, b = accuracies(first), accuracies(second)
     differences = [x - y for x, y in zip(a, b, strict=True)]
     return [title, spread(a), spread(b), with_interval(differences),
             f'{sampling(fmean(a), fmean(b), images):.2f}']
@@ -88,7 +63,7 @@ def accuracy(records: Records, backbone: str) -> str:
             continue
         found = [records.get(Cell(backbone, task, method)) for task in TASKS]
         share = next((f'{100 * r["parameters"]["trained"] / r["parameters"]["total"]:.2f}' for r in found if r), EMPTY)
-        rows.append([method, share, *(EMPTY if r is None else spread(tests(r)) for r in found)])
+        rows.append([method, share, *(EMPTY if r is None else spread(accuracies(r)) for r in found)])
     return table(['method', 'parameters that train (%)', *TASKS.values()], rows)
 
 
@@ -113,7 +88,8 @@ def packs(records: Records) -> str:
         record, path = records[cell], pack_of(cell)
         if osp.isfile(path):
             settings = tuple(f'{key}={value:g}' for key, value in record['best']['settings'].items())
-            rows.append([f'`{osp.relpath(path, ROOT)}`', cell.title, f'{tests(record)[0]:.2f}', spread(tests(record)),
+            rows.append([f'`{osp.relpath(path, ROOT)}`', cell.title, f'{accuracies(record)[0]:.2f}',
+                         spread(accuracies(record)),
                          f'`{cell.test_command(osp.relpath(path, ROOT))}`',
                          f'`{cell.command(FULL._replace(trials=1, search=settings))}`'])
     return table(['file', 'cell', 'its test accuracy', 'three seeds', 'tested by', 'made again by'], rows)
@@ -132,11 +108,6 @@ def advantage(records: Records) -> str:
                   'validation, best three rates: SPT', 'VPT'], rows)
 
 
-def best_rates(record: Mapping[str, Any], count: int = 3) -> float:
-    """Mean of the last validation accuracies of the best settings: less a matter of luck than the best one's."""
-    return fmean(sorted(trial['value'] for trial in record['trials'] if trial['value'] is not None)[-count:])
-
-
 def by_backbone(records: Records) -> str:
     """What SPT gains on VPT under MAE, less what it gains under MoCo-v3."""
     rows = []
@@ -144,7 +115,7 @@ def by_backbone(records: Records) -> str:
         found = [records.get(Cell(backbone, task, method)) for backbone in BACKBONES
                  for method in (f'SPT-Deep, {start}', 'VPT-Deep')]
         if all(found):
-            a, b, c, d = (tests(record) for record in found if record)
+            a, b, c, d = (accuracies(record) for record in found if record)
             gains = [[x - y for x, y in zip(*pair, strict=True)] for pair in ((a, b), (c, d))]
             more = [x - y for x, y in zip(*gains, strict=True)]
             rows.append([f'{TASKS[task]}, {start}', *(f'{fmean(gain):+.2f}' for gain in gains),
@@ -206,12 +177,13 @@ def convergence(records: Records) -> str:
         if cell.num_prompts != 20 or len(curves) < 2 or vpt is None:
             continue
         goal = 0.95 * fmean(final(curve) for curve in vpt['curves'].values())
-        own = [epochs_to(curve, 0.95 * final(curve)) for curve in curves]
+        own, vpts = (epochs_to_own(r) for r in (record, vpt))
         common = [epochs_to(curve, goal) for curve in curves]
-        rows.append([cell.title, spread([final(curve) for curve in curves]),
-                     *(', '.join('never' if epoch is None else str(epoch) for epoch in found)
-                       for found in (own, common))])
-    return table(['cell', 'final validation (%)', 'epochs to 95 % of it, by seed',
+        rows.append([cell.title, spread([final(curve) for curve in curves]), ', '.join(map(str, own)),
+                     '' if cell.method == 'VPT-Deep' else with_interval(
+                         [x - y for x, y in zip(own, vpts, strict=True)]),
+                     ', '.join('never' if epoch is None else str(epoch) for epoch in common)])
+    return table(['cell', 'final validation (%)', 'epochs to 95 % of it, by seed', 'more than VPT-Deep, 95 % of seeds',
                   "epochs to 95 % of VPT-Deep's, by seed"], rows)
 
 
@@ -220,25 +192,14 @@ def nmi(records: Records) -> str:
     rows = []
     for cell, record in records.items():
         if cell.num_prompts == 20 and record['nmi']:
-            before, after = ends(record)
+            before, after = nmi_ends(record)
             vpt = records.get(Cell(cell.backbone, cell.task, 'VPT-Deep'))
-            other = ends(vpt)[0] if vpt and cell.method != 'VPT-Deep' and 'Deep' in cell.method else None
+            other = nmi_ends(vpt)[0] if vpt and cell.method != 'VPT-Deep' and 'Deep' in cell.method else None
             rises = [y - x for x, y in zip(before, after, strict=True)]
             above = [x - y for x, y in zip(before, other, strict=True)] if other else None
             rows.append([cell.title, f'{fmean(before):.2f}', f'{fmean(after):.2f}', with_interval(rises),
                          with_interval(above) if above else ''])
     return table(['cell, 1000 x NMI', 'before', 'after', 'rise, 95 % of seeds', "start minus VPT-Deep's"], rows)
-
-
-def ends(record: Mapping[str, Any]) -> tuple[list[float], list[float]]:
-    """1000 x NMI of each seed before the first step, and after the last."""
-    series = [sorted((int(step), 1000 * value) for step, value in values.items()) for values in record['nmi'].values()]
-    return [values[0][1] for values in series], [values[-1][1] for values in series]
-
-
-def with_interval(differences: Sequence[float]) -> str:
-    """Mean and 95 % interval."""
-    return f'{fmean(differences):+.2f} ± {interval(differences):.2f}'
 
 
 def counts(records: Records) -> str:
@@ -250,7 +211,7 @@ def counts(records: Records) -> str:
                 found = [records.get(Cell(backbone, task, method, count)) for count in sorted((20, *COUNTS))]
                 if sum(r is not None for r in found) > 1:
                     rows.append([f'{BACKBONES[backbone]}, {TASKS[task]}: {method}',
-                                 *(EMPTY if r is None else spread(tests(r)) for r in found)])
+                                 *(EMPTY if r is None else spread(accuracies(r)) for r in found)])
     return table(['prompts', *map(str, sorted((20, *COUNTS)))], rows)
 
 

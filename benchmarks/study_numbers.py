@@ -1,0 +1,68 @@
+"""Numbers of the study's records: accuracies, epochs, NMI, and how far they can be trusted."""
+import math
+from collections.abc import Mapping, Sequence
+from statistics import fmean, stdev
+from typing import Any
+
+from scipy.stats import t as student
+
+from study_plan import Cell
+
+Records = Mapping[Cell, Mapping[str, Any]]
+RATE = 'optim_wrapper.optimizer.lr'
+
+
+def accuracies(record: Mapping[str, Any]) -> list[float]:
+    """Test accuracies by seed, in percent."""
+    return list(record['test']['by_seed'].values())
+
+
+def best_rates(record: Mapping[str, Any], count: int = 3) -> float:
+    """Mean of the last validation accuracies of the best settings: less a matter of luck than the best one's."""
+    return fmean(sorted(trial['value'] for trial in record['trials'] if trial['value'] is not None)[-count:])
+
+
+def epochs_to(curve: Mapping[str, float], level: float) -> int | None:
+    """The first epoch whose validation accuracy is at least ``level``; None if there is none."""
+    return next((epoch for epoch, value in sorted((int(key), value) for key, value in curve.items())
+                 if value >= level), None)
+
+
+def epochs_to_own(record: Mapping[str, Any]) -> list[int]:
+    """Of each seed's curve, the first epoch with 95 % of the last one's validation accuracy."""
+    found = (epochs_to(curve, 0.95 * final(curve)) for curve in record['curves'].values())
+    return [epoch for epoch in found if epoch is not None]  # the last one itself, at the latest
+
+
+def final(curve: Mapping[str, float]) -> float:
+    """The last epoch's."""
+    return curve[max(curve, key=int)]
+
+
+def nmi_ends(record: Mapping[str, Any]) -> tuple[list[float], list[float]]:
+    """1000 x NMI of each seed before the first step, and after the last."""
+    series = [sorted((int(step), 1000 * value) for step, value in values.items()) for values in record['nmi'].values()]
+    return [values[0][1] for values in series], [values[-1][1] for values in series]
+
+
+def spread(values: Sequence[float], digits: int = 2) -> str:
+    """Mean and sample standard deviation, as text."""
+    text = f'{fmean(values):.{digits}f}'
+    return f'{text} ± {stdev(values):.{digits}f}' if len(values) > 1 else text
+
+
+def with_interval(differences: Sequence[float]) -> str:
+    """Mean and 95 % interval."""
+    return f'{fmean(differences):+.2f} ± {interval(differences):.2f}'
+
+
+def interval(differences: Sequence[float]) -> float:
+    """Half the width of the 95 % confidence interval of a mean, by Student's t."""
+    return float(student.ppf(0.975, len(differences) - 1)) * stdev(differences) / math.sqrt(len(differences))
+
+
+def sampling(first: float, second: float, images: int) -> float:
+    """The most that the draw of the test images may add to a difference of accuracies: 1.96 standard errors, percent.
+
+    This is as if both had been tested on images of their own; as they were tested on the same, it is less."""
+    return 1.96 * math.sqrt(sum(p * (100 - p) for p in (first, second)) / images)

@@ -11,25 +11,34 @@ import json
 import os
 import os.path as osp
 import signal
-import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from mmspt.evaluation import read_epoch
 from mmspt.files import write_text
-from mmspt.search.processes import TrainProcess, can_resume, end_with_us, worker_environments
-from mmspt.search.space import as_options
 from study_plan import FULL, QUICK, ROOT, WATCHED, Budget, Cell, cells, quick_cells
-from study_records import RESULTS, best_cells, gather, is_pack_of, pack_of, read, read_all, write
+from study_processes import TOOLS, Failed, Job, clock, run, run_beside, start, test, write_hits
+from study_records import (
+    HITS,
+    RESULTS,
+    best_cells,
+    final_runs,
+    gather,
+    is_pack_of,
+    pack_of,
+    packs_of,
+    read,
+    read_all,
+    write,
+)
 
-TOOLS = osp.join(ROOT, 'tools')
 DONE = 'trained.json'
 
 
@@ -44,17 +53,14 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-class Failed(RuntimeError):
-    """A cell could not be filled."""
-
-
 class Study:
     """One call: which cells, where, and what is shown."""
 
     def __init__(self, args: argparse.Namespace, console: Console) -> None:
         self.console, self.hours = console, args.hours
         self.budget: Budget = QUICK if args.quick else FULL
-        self.folder = args.work_dir or osp.join(ROOT, 'work_dirs', 'study_quick' if args.quick else 'study')
+        self.folder = osp.abspath(
+            args.work_dir or osp.join(ROOT, 'work_dirs', 'study_quick' if args.quick else 'study'))
         self.results = osp.join(self.folder, 'results') if args.quick else RESULTS
         self.workers = args.workers or torch.cuda.device_count() or os.cpu_count() or 1
         self.planned = quick_cells() if args.quick else cells()
@@ -123,28 +129,33 @@ class Study:
         with clock(osp.join(work_dir, 'seconds.json')) as seconds:
             command = [sys.executable, osp.join(TOOLS, 'sweep.py'), *cell.arguments(self.budget), '--work-dir',
                        work_dir, '--workers', str(self.workers)]
-            status = run(command, cell.environment)
+            status = run(command, cell.environment, seconds)
             if status:
                 raise Failed(f'the search ended with {status}: mend what it says above, and give the same command '
                              'again')
-            curves = self.watch(cell, work_dir)
+            curves = self.watch(cell, work_dir, seconds)
+            self.test(work_dir, seconds)
         return gather(cell, self.budget, work_dir, curves, seconds(), self.workers)
 
     def keep(self) -> None:
-        """Put the first seed's model of each task's best cell beside the records, as a pack, if its runs are here."""
+        """Put the first seed's model of each task's best cell beside the records, as a pack, if its runs are here, and
+        take away that of a cell which is the best no more."""
         records = read_all(self.planned, self.budget, self.results)
         for cell in best_cells(records):
-            path, summary = pack_of(cell, self.results), osp.join(self.folder, cell.name, 'results.json')
-            if is_pack_of(path, records[cell]) or not osp.isfile(summary):
+            path, work_dir = pack_of(cell, self.results), osp.join(self.folder, cell.name)
+            if is_pack_of(path, records[cell]) or not osp.isfile(osp.join(work_dir, 'results.json')):
                 continue
-            with open(summary, encoding='utf-8') as file:
-                source = osp.join(osp.dirname(summary), json.load(file)['test']['work_dir'], 'seed_0')
             os.makedirs(osp.dirname(path), exist_ok=True)
+            source = final_runs(work_dir, self.budget)[0]
             if run([sys.executable, osp.join(TOOLS, 'pack.py'), 'export', source, '--out', path, '--task', cell.task],
                    cell.environment):
                 self.say(f'{cell.title}: no pack could be made of {source}, as said above')
+                continue
+            for other in packs_of(cell, self.results):
+                if other != path:
+                    os.remove(other)
 
-    def watch(self, cell: Cell, work_dir: str) -> dict[int, str]:
+    def watch(self, cell: Cell, work_dir: str, tick: Callable[[], float]) -> dict[int, str]:
         """Train the best setting with more seeds as its trial was; return seed -> work directory."""
         with open(osp.join(work_dir, 'results.json'), encoding='utf-8') as file:
             results = json.load(file)
@@ -153,82 +164,22 @@ class Study:
         folders = {0: osp.join(work_dir, 'trials', trial['work_dir'])}
         if cell.method not in WATCHED:
             return folders
-        name = trial['work_dir']  # by the settings
-        folders |= {seed: osp.join(work_dir, 'curves', name, f'seed_{seed}') for seed in range(1, self.budget.seeds)}
-        config = osp.join(work_dir, 'search', osp.basename(cell.config))
-        self.train(config, best['settings'], {seed: path for seed, path in folders.items() if seed})
+        name, settings = trial['work_dir'], best['settings']  # the name is made of the settings
+        config, jobs = osp.join(work_dir, 'search', osp.basename(cell.config)), []
+        for seed in range(1, self.budget.seeds):
+            folders[seed] = path = osp.join(work_dir, 'curves', name, f'seed_{seed}')
+            done = osp.join(path, DONE)
+            if not osp.isfile(done):
+                jobs.append(Job(f'seed {seed}', partial(start, config, settings | {'randomness.seed': seed}, path),
+                                partial(write_text, done, '{}\n'), partial(read_epoch, path)))
+        run_beside('validation curves', jobs, self.workers, self.console, tick)
         return folders
 
-    def train(self, config: str, settings: dict[str, Any], folders: dict[int, str]) -> None:
-        """Train with several seeds side by side; what is done is not done again."""
-        waiting = [seed for seed, path in folders.items() if not osp.isfile(osp.join(path, DONE))]
-        environments = worker_environments(self.workers)
-        running: dict[int, tuple[int, TrainProcess]] = {}
-        columns = (TextColumn('{task.description}'), BarColumn(), TextColumn('{task.fields[text]}', markup=False),
-                   TimeElapsedColumn())
-        try:
-            with Progress(*columns, console=self.console) as progress:
-                task = progress.add_task('validation curves', total=len(waiting), text='')
-                while waiting or running:
-                    for worker, environment in enumerate(environments):
-                        if waiting and worker not in running:
-                            seed = waiting.pop(0)
-                            running[worker] = seed, start(config, settings | {'randomness.seed': seed}, folders[seed],
-                                                          environment)
-                    for worker, (seed, process) in list(running.items()):
-                        status = process.poll()
-                        if status is None:
-                            continue
-                        del running[worker]
-                        process.stop()
-                        if status:
-                            raise Failed(f'a run ended with {status}; see {process.log}, which ends with\n'
-                                         f'{process.tail()}')
-                        write_text(osp.join(folders[seed], DONE), '{}\n')
-                        progress.advance(task)
-                    progress.update(task, text=', '.join(
-                        f'seed {seed} epoch {read_epoch(folders[seed])}' for seed, _ in running.values()))
-                    time.sleep(0.5 if running else 0)
-        finally:
-            for _, process in running.values():
-                process.stop()
-
-
-def run(command: list[str], environment: dict[str, str]) -> int:
-    """Run a tool in this terminal; return its exit status. If we are to stop, it is told to, and ends in order."""
-    with subprocess.Popen(command, cwd=ROOT, env=os.environ | environment, start_new_session=True,
-                          preexec_fn=end_with_us()) as process:
-        try:
-            return process.wait()
-        except BaseException:
-            process.terminate()
-            raise
-
-
-def start(config: str, settings: dict[str, Any], work_dir: str, environment: dict[str, str]) -> TrainProcess:
-    """Begin a run of tools/train.py, or go on with it."""
-    command = [sys.executable, osp.join(TOOLS, 'train.py'), config, '--work-dir', work_dir,
-               *(['--resume'] if can_resume(work_dir) else []), '--cfg-options', *as_options(settings)]
-    return TrainProcess(command, osp.join(work_dir, 'train.txt'), environment)
-
-
-@contextmanager
-def clock(path: str) -> Any:
-    """Add the seconds inside to those in a file, interrupted or not; gives what tells the sum."""
-    before = 0.
-    if osp.isfile(path):
-        with open(path, encoding='utf-8') as file:
-            before = json.load(file)
-    begin = time.time()
-
-    def total() -> float:
-        return before + time.time() - begin
-
-    try:
-        yield total
-    finally:
-        write_text(path, f'{total()}\n')
-
+    def test(self, work_dir: str, tick: Callable[[], float]) -> None:
+        """Test the final models again, image by image: two methods are compared on the same images."""
+        jobs = [Job(f'seed {seed}', partial(test, path), partial(write_hits, path))
+                for seed, path in final_runs(work_dir, self.budget).items() if not osp.isfile(osp.join(path, HITS))]
+        run_beside('tests, image by image', jobs, self.workers, self.console, tick)
 
 def stop(number: int, frame: Any) -> None:
     """Leave, in order: the runs end with the study."""

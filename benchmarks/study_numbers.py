@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
+import numpy as np
 from scipy.stats import t as student
 
 from study_plan import Cell
@@ -61,8 +62,15 @@ def interval(differences: Sequence[float]) -> float:
     return float(student.ppf(0.975, len(differences) - 1)) * stdev(differences) / math.sqrt(len(differences))
 
 
-def sampling(first: float, second: float, images: int) -> float:
-    """The most that the draw of the test images may add to a difference of accuracies: 1.96 standard errors, percent.
+def hits(record: Mapping[str, Any], images: int) -> np.ndarray:
+    """Which test images each seed's model gets right, (seeds, images), bool."""
+    packed = [list(bytes.fromhex(text)) for text in record['test']['hits'].values()]
+    return np.unpackbits(np.array(packed, np.uint8), axis=1, count=images).astype(bool)
 
-    This is as if both had been tested on images of their own; as they were tested on the same, it is less."""
-    return 1.96 * math.sqrt(sum(p * (100 - p) for p in (first, second)) / images)
+
+def interval_of_images(first: Mapping[str, Any], second: Mapping[str, Any], images: int) -> float:
+    """Half the width of the 95 % interval of a difference of accuracies over draws of test images, in percent.
+
+    Both were tested on the same ones: per image, the difference of the shares of seeds that get it right."""
+    differences = hits(first, images).mean(0) - hits(second, images).mean(0)
+    return float(196 * differences.std(ddof=1) / math.sqrt(images))

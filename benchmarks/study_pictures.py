@@ -13,11 +13,11 @@ import matplotlib
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatterSciNotation, MaxNLocator
+from matplotlib.ticker import MultipleLocator, NullLocator, ScalarFormatter
 from rich.console import Console
 
 from mmspt.files import write_bytes
-from mmspt.visualization.groups import add_legend, count_seeds, plot_spread, spread
+from mmspt.visualization.groups import add_legend_below, count_seeds, plot_spread, spread
 from mmspt.visualization.picture import styled
 from study_numbers import RATE, Records, accuracies
 from study_plan import BACKBONES, COUNTS, FULL, ROOT, TASKS, Cell, cells
@@ -55,7 +55,7 @@ def draw_curves(axes: Axes, methods: Mapping[str, Mapping[str, Any]]) -> None:
         curves = [numbers(curve) for curve in record['curves'].values()]
         plot_spread(axes, spread(curves, method), count_seeds(method, len(curves)))
     axes.set(xlabel='epoch', ylabel='validation accuracy (%)')
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MultipleLocator(5))
 
 
 def draw_rates(axes: Axes, methods: Mapping[str, Mapping[str, Any]]) -> None:
@@ -66,6 +66,9 @@ def draw_rates(axes: Axes, methods: Mapping[str, Mapping[str, Any]]) -> None:
                         if trial['value'] is not None)
         axes.plot(*zip(*points, strict=True), label=method)
     axes.set(xlabel='peak learning rate', ylabel='last validation accuracy (%)', xscale='log')
+    rates = sorted({trial['settings'][RATE] for record in methods.values() for trial in record['trials']})
+    axes.set_xticks(rates, [f'{rate:g}' for rate in rates])
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def draw_nmi(axes: Axes, methods: Mapping[str, Mapping[str, Any]]) -> None:
@@ -73,11 +76,14 @@ def draw_nmi(axes: Axes, methods: Mapping[str, Mapping[str, Any]]) -> None:
     measured = {method: record for method, record in methods.items() if record['nmi']}
     colour(axes, measured)
     for method, record in measured.items():
-        series = [numbers(values) for values in record['nmi'].values()]
+        series = [{x: 1000 * y for x, y in numbers(values).items()} for values in record['nmi'].values()]
         plot_spread(axes, spread(series, method), count_seeds(method, len(series)))
-    axes.set(xlabel='iteration', ylabel='NMI, mean of blocks', yscale='log')
-    # less than two decades: a few of the ticks between them have numbers, too
-    axes.yaxis.set_minor_formatter(LogFormatterSciNotation(minor_thresholds=(2, 0.4)))
+    axes.set(xlabel='iteration', ylabel='1000 x NMI, mean of blocks', yscale='log')
+    low, high = axes.get_ylim()
+    ticks = [digit * 10**power for power in range(-3, 4) for digit in (1, 2, 5) if low <= digit * 10**power <= high]
+    axes.set_yticks(ticks)
+    axes.yaxis.set_major_formatter(ScalarFormatter())
+    axes.yaxis.set_minor_locator(NullLocator())
 
 
 def draw_counts(axes: Axes, title: str, records: Records) -> bool:
@@ -119,7 +125,7 @@ def draw(records: Records) -> Iterator[tuple[str, Figure]]:
             for panel, (title, methods) in zip(axes, chosen, strict=True):
                 plot(panel, methods)
                 panel.set_title(title)
-            add_legend(figure, max(axes, key=lambda panel: len(panel.get_legend_handles_labels()[1])))
+            add_legend_below(figure, max(axes, key=lambda panel: len(panel.get_legend_handles_labels()[1])))
             yield f'study_{name}', figure
     titles = [title for title, _ in found if draw_counts(Figure().subplots(), title, records)]
     if titles:
@@ -127,7 +133,7 @@ def draw(records: Records) -> Iterator[tuple[str, Figure]]:
         for panel, title in zip(axes, titles, strict=True):
             draw_counts(panel, title, records)
             panel.set_title(title)
-        add_legend(figure, axes[0])
+        add_legend_below(figure, axes[0])
         yield 'study_prompts', figure
 
 
@@ -140,7 +146,9 @@ def draw_pretraining() -> Iterator[tuple[str, Figure]]:
             with open(path, encoding='utf-8') as file:
                 points = [json.loads(line) for line in file if line.strip()]
             panel.plot([point['step'] for point in points], [point['loss'] for point in points], marker='')
-            panel.set(xlabel='iteration', ylabel='loss', title=osp.basename(path).removesuffix('.log.json'))
+            title = osp.basename(path).removesuffix('.log.json')
+            panel.set(xlabel='iteration', ylabel='loss', title=next(
+                (name for key, name in BACKBONES.items() if key in title), title))
         yield 'study_pretraining', figure
 
 

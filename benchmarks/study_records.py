@@ -7,8 +7,10 @@ import re
 from collections.abc import Iterable, Mapping
 from functools import cache
 from glob import escape, glob
+from statistics import fmean
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
@@ -24,6 +26,8 @@ from study_plan import Budget, Cell
 
 RESULTS = osp.join(osp.dirname(osp.abspath(__file__)), 'results', 'study')
 NMI = 'nmi/mean'
+HITS = 'hits.txt'
+"""In the folder of a final run: 1 for each test image that it gets right, 0 for each other, in the data set's order."""
 FILLED = re.compile(r'Prompts from \w+: .*?, (\d+\.\d) s, peak memory')
 
 
@@ -48,13 +52,25 @@ def path_of(cell: Cell, folder: str = RESULTS) -> str:
 
 
 def pack_of(cell: Cell, folder: str = RESULTS) -> str:
-    """Where the pack of its backbone's and task's best cell lies."""
-    return osp.join(folder, 'packs', f'{cell.backbone}_{cell.task}.safetensors')
+    """Where a cell's pack lies, if it is its backbone's and task's best."""
+    return osp.join(folder, 'packs', f'{cell.name}.safetensors')
+
+
+def packs_of(cell: Cell, folder: str = RESULTS) -> list[str]:
+    """The packs of a cell's backbone and task."""
+    return glob(osp.join(escape(folder), 'packs', f'{cell.backbone}_{cell.task}_*.safetensors'))
 
 
 def is_pack_of(path: str, record: Mapping[str, Any]) -> bool:
     """Whether a pack is there and was tested as the record's first seed was."""
     return osp.isfile(path) and Pack.load(path).metrics == {METRIC: record['test']['by_seed']['0']}
+
+
+def final_runs(work_dir: str, budget: Budget) -> dict[int, str]:
+    """Seed -> work directory of the runs that were tested, of a search that is done."""
+    with open(osp.join(work_dir, 'results.json'), encoding='utf-8') as file:
+        finals = osp.join(work_dir, json.load(file)['test']['work_dir'])
+    return {seed: osp.join(finals, f'seed_{seed}') for seed in range(budget.seeds)}
 
 
 def best_cells(records: Mapping[Cell, Mapping[str, Any]]) -> list[Cell]:
@@ -106,16 +122,17 @@ def gather(cell: Cell, budget: Budget, work_dir: str, curves: dict[int, str], se
     """
     with open(osp.join(work_dir, 'results.json'), encoding='utf-8') as file:
         results = json.load(file)
-    finals = osp.join(work_dir, results['test']['work_dir'])
-    runs = {seed: osp.join(finals, f'seed_{seed}') for seed in range(budget.seeds)}
+    runs = final_runs(work_dir, budget)
     trials = [{key: value for key, value in trial.items() if key != 'work_dir'} for trial in results['trials']]
-    trained, total = count_parameters(glob(osp.join(escape(finals), '*.py'))[0])
+    trained, total = count_parameters(glob(osp.join(escape(osp.dirname(runs[0])), '*.py'))[0])
     here = machine(torch.device('cuda' if torch.cuda.is_available() else 'cpu'))
     threads = worker_environments(workers)[0].get('OMP_NUM_THREADS', here['threads'])
     return identity(cell, budget) | dict(
         machine=here | dict(threads=int(threads)), seconds=round(seconds), workers=workers,
         parameters=dict(trained=trained, total=total),
-        best=results['best'], test={key: results['test'][key] for key in ('by_seed', 'mean', 'std')}, trials=trials,
+        best=results['best'], trials=trials,
+        test={key: results['test'][key] for key in ('by_seed', 'mean', 'std')} | dict(
+            hits={seed: read_hits(folder, results['test']['by_seed'][str(seed)]) for seed, folder in runs.items()}),
         curves={seed: read_scalars(folder, METRIC) for seed, folder in curves.items()},
         nmi={seed: values for seed, folder in runs.items() if (values := read_scalars(folder, NMI))},
         prototypes={seed: times for seed, folder in runs.items() if (times := read_times(folder)) is not None},
@@ -129,6 +146,20 @@ def count_parameters(config: str) -> tuple[int, int]:
         model = MODELS.build(cfg.model)
     counts = [(p.numel(), p.requires_grad) for p in model.parameters()]
     return sum(count for count, trained in counts if trained), sum(count for count, _ in counts)
+
+
+def read_hits(work_dir: str, accuracy: float) -> str:
+    """Which test images a final run gets right, eight a byte, the bytes as hexadecimal digits.
+
+    Raises:
+        ValueError: They are more than half a point away from the accuracy that the run was tested with, in percent.
+    """
+    with open(osp.join(work_dir, HITS), encoding='utf-8') as file:
+        hits = [char == '1' for char in file.read()]
+    if abs(100 * fmean(hits) - accuracy) > 0.5:
+        raise ValueError(f"a final model must be tested alike twice, but that of '{work_dir}' gave {accuracy:.2f} and "
+                         f'{100 * fmean(hits):.2f} %: delete the folder, and give the same command again')
+    return np.packbits(hits).tobytes().hex()
 
 
 def read_times(work_dir: str) -> dict[str, float] | None:

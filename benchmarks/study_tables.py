@@ -24,8 +24,8 @@ from study_numbers import (
     epochs_to,
     epochs_to_own,
     final,
+    interval_of_images,
     nmi_ends,
-    sampling,
     spread,
     with_interval,
 )
@@ -39,20 +39,26 @@ STARTS = ('random sample', 'K-means', 'mean', 'max')
 
 
 def compare(title: str, first: Mapping[str, Any], second: Mapping[str, Any], images: int) -> list[str]:
-    """A row: both accuracies, their difference seed by seed with its interval, and what the test images may add."""
+    """A row: both accuracies, their difference with its interval over seeds, and the interval over test images."""
     a, b = accuracies(first), accuracies(second)
     differences = [x - y for x, y in zip(a, b, strict=True)]
     return [title, spread(a), spread(b), with_interval(differences),
-            f'{sampling(fmean(a), fmean(b), images):.2f}']
+            f'± {interval_of_images(first, second, images):.2f}']
 
 
-COMPARED = ('difference, 95 % of seeds', 'at most, of test images')
+COMPARED = ('difference, 95 % over seeds', '95 % over test images')
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Markdown; the first column is text, the others are numbers."""
     lines = [header, ['---', *['---:'] * (len(header) - 1)], *rows]
     return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
+
+
+def span(values: Sequence[float]) -> str:
+    """Lowest and highest, as text; one if they are alike."""
+    ends = [f'{end(values):.2f}' for end in (min, max)]
+    return ' to '.join(dict.fromkeys(ends))
 
 
 def accuracy(records: Records, backbone: str) -> str:
@@ -62,7 +68,8 @@ def accuracy(records: Records, backbone: str) -> str:
         if not any(Cell(backbone, task, method) in planned for task in TASKS):
             continue
         found = [records.get(Cell(backbone, task, method)) for task in TASKS]
-        share = next((f'{100 * r["parameters"]["trained"] / r["parameters"]["total"]:.2f}' for r in found if r), EMPTY)
+        shares = [100 * r['parameters']['trained'] / r['parameters']['total'] for r in found if r]
+        share = span(shares) if shares else EMPTY
         rows.append([method, share, *(EMPTY if r is None else spread(accuracies(r)) for r in found)])
     return table(['method', 'parameters that train (%)', *TASKS.values()], rows)
 
@@ -78,6 +85,7 @@ def chosen(records: Records) -> str:
                          for key, value in best.items())
         rows.append([cell.title, text, f'{record["best"]["validation"]:.2f}', f'{record["seconds"] / 3600:.2f}',
                      str(record['workers']), f'`{cell.command()}`'])
+    rows.append(['all', '', '', f'{sum(record["seconds"] for record in records.values()) / 3600:.2f}', '', ''])
     return table(['cell', 'chosen', 'validation (%)', 'hours', 'runs side by side', 'command'], rows)
 
 
@@ -102,9 +110,11 @@ def advantage(records: Records) -> str:
         vpt = records.get(Cell(backbone, task, 'VPT-Deep'))
         spt = records.get(Cell(backbone, task, f'SPT-Deep, {start}'))
         if vpt and spt:
+            ends = [[final(curve) for curve in record['curves'].values()] for record in (spt, vpt)]
             rows.append([*compare(f'{BACKBONES[backbone]}, {TASKS[task]}, {start}', spt, vpt, TEST_IMAGES[task]),
+                         with_interval([x - y for x, y in zip(*ends, strict=True)]) if len(ends[0]) > 1 else '',
                          *(f'{best_rates(record):.2f}' for record in (spt, vpt))])
-    return table(['backbone, task, SPT from', 'SPT-Deep', 'VPT-Deep', *COMPARED,
+    return table(['backbone, task, SPT from', 'SPT-Deep', 'VPT-Deep', *COMPARED, 'on validation, 95 % over seeds',
                   'validation, best three rates: SPT', 'VPT'], rows)
 
 
@@ -183,8 +193,8 @@ def convergence(records: Records) -> str:
                      '' if cell.method == 'VPT-Deep' else with_interval(
                          [x - y for x, y in zip(own, vpts, strict=True)]),
                      ', '.join('never' if epoch is None else str(epoch) for epoch in common)])
-    return table(['cell', 'final validation (%)', 'epochs to 95 % of it, by seed', 'more than VPT-Deep, 95 % of seeds',
-                  "epochs to 95 % of VPT-Deep's, by seed"], rows)
+    return table(['cell', 'final validation (%)', 'epochs to 95 % of it, by seed',
+                  'more than VPT-Deep, 95 % over seeds', "epochs to 95 % of VPT-Deep's, by seed"], rows)
 
 
 def nmi(records: Records) -> str:
@@ -199,7 +209,7 @@ def nmi(records: Records) -> str:
             above = [x - y for x, y in zip(before, other, strict=True)] if other else None
             rows.append([cell.title, f'{fmean(before):.2f}', f'{fmean(after):.2f}', with_interval(rises),
                          with_interval(above) if above else ''])
-    return table(['cell, 1000 x NMI', 'before', 'after', 'rise, 95 % of seeds', "start minus VPT-Deep's"], rows)
+    return table(['cell, 1000 x NMI', 'before', 'after', 'rise, 95 % over seeds', "start minus VPT-Deep's"], rows)
 
 
 def counts(records: Records) -> str:

@@ -22,9 +22,10 @@ class TrainProcess:
         command (Sequence[str]): Interpreter, script and arguments.
         log (str): File to which the command and its output are appended.
         env (dict[str, str]): What the environment has besides ours.
+        cwd (str | None): Where it runs; None takes ours.
     """
 
-    def __init__(self, command: Sequence[str], log: str, env: dict[str, str]) -> None:
+    def __init__(self, command: Sequence[str], log: str, env: dict[str, str], cwd: str | None = None) -> None:
         self.command, self.log = list(command), log
         os.makedirs(osp.dirname(log), exist_ok=True)
         self._output: IO[bytes] = open(log, 'ab')  # noqa: SIM115 (open as long as the run)
@@ -32,7 +33,7 @@ class TrainProcess:
         self._output.flush()
         self._process = subprocess.Popen(
             self.command, stdout=self._output, stderr=subprocess.STDOUT, env=os.environ | env, stdin=subprocess.DEVNULL,
-            start_new_session=True, preexec_fn=end_with_us())
+            cwd=cwd, start_new_session=True, preexec_fn=end_with_us())
 
     def poll(self) -> int | None:
         """Exit status, None while it runs."""

@@ -26,11 +26,16 @@ def identify(cfg: Config, space: list[Parameter], metric: str, amp: str | None) 
 
 
 def _flatten(value: Any, prefix: str = '') -> list[tuple[str, str]]:
-    if isinstance(value, list | tuple) and any(isinstance(inner, dict) for inner in value):
+    if isinstance(value, list | tuple) and _holds_dict(value):
         value = {str(index): inner for index, inner in enumerate(value)}  # as text, the order of keywords would count
     if isinstance(value, dict) and value:
         return [pair for key, inner in value.items() for pair in _flatten(inner, f'{prefix}.{key}' if prefix else key)]
     return [(prefix, repr(value))]
+
+
+def _holds_dict(value: Any) -> bool:
+    """Whether it is one or has one anywhere in its lists."""
+    return isinstance(value, dict) or (isinstance(value, list | tuple) and any(map(_holds_dict, value)))
 
 
 def open_study(folder: str, identity: dict[str, str], seed: int, startup_trials: int, warmup_epochs: int) -> Study:

@@ -117,11 +117,16 @@ def count_seeds(name: str, seeds: int) -> str:
 
 def add_legend(figure: Figure, axes: Axes) -> None:
     """Inside the axes if there is room, else below them."""
-    handles, labels = axes.get_legend_handles_labels()
-    longest = max(map(len, labels))
-    if len(labels) <= 4 and longest <= 36:
+    labels = axes.get_legend_handles_labels()[1]
+    if len(labels) <= 4 and max(map(len, labels)) <= 36:
         axes.legend()
     else:
-        columns = max(1, int(9.5 * figure.get_figwidth() / longest))
-        figure.set_figheight(figure.get_figheight() + 0.3 * -(-len(labels) // columns))
-        figure.legend(handles, labels, loc='outside lower center', ncols=columns)
+        add_legend_below(figure, axes)
+
+
+def add_legend_below(figure: Figure, axes: Axes) -> None:
+    """Below all axes, in as many columns as there is room for; the figure grows by its height."""
+    handles, labels = axes.get_legend_handles_labels()
+    columns = max(1, int(9.5 * figure.get_figwidth() / max(map(len, labels))))
+    figure.set_figheight(figure.get_figheight() + 0.3 * -(-len(labels) // columns))
+    figure.legend(handles, labels, loc='outside lower center', ncols=columns)

@@ -40,12 +40,13 @@ def test_work_directories_and_resuming_do_not_tell_searches_apart(tmp_path):
 
 
 def test_the_order_of_keywords_does_not_tell_searches_apart(tmp_path):
-    pipeline = [dict(type='ResizeEdge', scale=32), dict(type='PackInputs')]
+    pipeline = [dict(type='ResizeEdge', scale=32), dict(type='MultiView', transforms=[[dict(type='Flip', prob=1.)]])]
     reopen(tmp_path, config=dict(pipeline=pipeline, a=1))
-    reopen(tmp_path, config=dict(a=1, pipeline=[dict(scale=32, type='ResizeEdge'), dict(type='PackInputs')]))
+    reopen(tmp_path, config=dict(a=1, pipeline=[
+        dict(scale=32, type='ResizeEdge'), dict(type='MultiView', transforms=[[dict(prob=1., type='Flip')]])]))
     with pytest.raises(ValueError, match=r'1 settings differ \(config.pipeline.0.scale was 32, is 64\)'):
         reopen(tmp_path, config=dict(a=1, pipeline=[dict(pipeline[0], scale=64), pipeline[1]]))
-    with pytest.raises(ValueError, match='4 settings differ'):
+    with pytest.raises(ValueError, match='8 settings differ'):
         reopen(tmp_path, config=dict(a=1, pipeline=pipeline[::-1]))
 
 

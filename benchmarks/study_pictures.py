@@ -67,7 +67,7 @@ def draw_rates(axes: Axes, methods: Mapping[str, Mapping[str, Any]]) -> None:
         axes.plot(*zip(*points, strict=True), label=method)
     axes.set(xlabel='peak learning rate', ylabel='last validation accuracy (%)', xscale='log')
     rates = sorted({trial['settings'][RATE] for record in methods.values() for trial in record['trials']})
-    axes.set_xticks(rates, [f'{rate:g}' for rate in rates])
+    axes.set_xticks(rates, [f'{rate:g}' for rate in rates], rotation=45)
     axes.xaxis.set_minor_locator(NullLocator())
 
 

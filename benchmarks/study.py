@@ -44,7 +44,7 @@ DONE = 'trained.json'
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Run the study of docs/results.md')
-    parser.add_argument('--quick', action='store_true', help='three methods, three rates, five epochs, one seed')
+    parser.add_argument('--quick', action='store_true', help='three methods, two rates, five epochs, one seed')
     parser.add_argument('--only', nargs='+', metavar='TEXT', help='cells whose names hold one of these texts')
     parser.add_argument('--hours', type=float, help='begin no cell after so many hours')
     parser.add_argument('--workers', type=int, help='runs side by side; one a GPU, or one a core, by default')

@@ -76,9 +76,9 @@ class Budget(NamedTuple):
 
 FULL = Budget()
 QUICK = Budget(
-    trials=3, seeds=1,
+    trials=2, seeds=1,
     options=('train_cfg.max_epochs=5', 'param_scheduler.end=5', 'param_scheduler.warmup=1'),
-    search=('lr=0.01,0.1,1', ))
+    search=('lr=0.03,0.3', ))
 
 
 class Cell(NamedTuple):

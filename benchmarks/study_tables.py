@@ -29,12 +29,14 @@ from study_numbers import (
     spread,
     with_interval,
 )
-from study_plan import BACKBONES, COUNTS, FULL, METHODS, PAPER, ROOT, TASKS, TEST_IMAGES, Cell, cells
+from study_plan import BACKBONES, CONTROLS, COUNTS, FULL, METHODS, PAPER, ROOT, TASKS, TEST_IMAGES, Cell, cells
 from study_records import best_cells, pack_of, read_all
 
 PAGE = osp.join(ROOT, 'docs', 'results.md')
 EMPTY = '·'
 RATES = (0.01, 0.03, 0.1, 0.3, 1, 3)
+SAME_LENGTH = ('SPT-Deep, random sample', 'VPT-Deep')
+"""As long as VPT's prompts in the control *long*, and as short as SPT's in *short*."""
 STARTS = ('random sample', 'K-means', 'mean', 'max')
 
 
@@ -131,6 +133,21 @@ def by_backbone(records: Records) -> str:
             rows.append([f'{TASKS[task]}, {start}', *(f'{fmean(gain):+.2f}' for gain in gains),
                          with_interval(more)])
     return table(['task, SPT from', *(f'gain under {name}' for name in BACKBONES.values()), 'difference'], rows)
+
+
+def controls(records: Records) -> str:
+    """Each control less the method that it was made of, and less the one that shares the other half of what differs."""
+    rows = []
+    for cell, record in records.items():
+        if cell.method not in CONTROLS:
+            continue
+        origin = cell.method.rpartition(', ')[0]
+        halves = {'long': SAME_LENGTH[0], 'short': SAME_LENGTH[1]}.get(cell.method.rpartition(', ')[2])
+        for other in (origin, halves):
+            if other and (second := records.get(cell._replace(method=other))):
+                rows.append(compare(f'{BACKBONES[cell.backbone]}, {TASKS[cell.task]}: {cell.method} - {other}', record,
+                                    second, TEST_IMAGES[cell.task]))
+    return table(['control - other', 'control', 'other', *COMPARED], rows)
 
 
 def starts(records: Records) -> str:
@@ -251,7 +268,8 @@ def empty(records: Records) -> str:
 TABLES: dict[str, Callable[[Records], str]] = {
     **{f'accuracy {backbone}': partial(accuracy, backbone=backbone) for backbone in BACKBONES},
     'advantage': advantage, 'by backbone': by_backbone, 'convergence': convergence, 'rates': rates, 'starts': starts,
-    'prompts': counts, 'nmi': nmi, 'full': full, 'cost': cost, 'moved': moved, 'packs': packs, 'empty': empty,
+    'prompts': counts, 'nmi': nmi, 'full': full, 'cost': cost, 'controls': controls,
+    'moved': moved, 'packs': packs, 'empty': empty,
     'chosen': chosen}
 
 

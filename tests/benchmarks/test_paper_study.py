@@ -150,6 +150,26 @@ def test_tables(name, row):
     assert row in study_tables.TABLES[name](RECORDS).splitlines()
 
 
+def test_controls():
+    """Each beside what it was made of, and beside what is as long but starts from something else."""
+    spt = Cell('mae', 'digits_32', 'SPT-Deep, random sample')
+    records = {VPT: RECORDS[VPT], spt: RECORDS[SPT], VPT._replace(method='VPT-Deep, long'): record((61., 63., 65.)),
+               spt._replace(method='SPT-Deep, random sample, short'): record((65., 66., 67.)),
+               spt._replace(method='SPT-Deep, random sample, no decay'): record((66., 66., 66.))}
+    # one more seed of 3 is right on 15 of 500 images: 196 sqrt((15 / 9 - 500 * 0.01^2) / 499 / 500)
+    # one less on 15, two less on 15: 196 sqrt((15 / 9 + 60 / 9 - 500 * 0.03^2) / 499 / 500)
+    assert study_tables.controls(records).splitlines()[2:] == [
+        '| MAE, digits: VPT-Deep, long - VPT-Deep | 63.00 ± 2.00 | 62.00 ± 2.00 | +1.00 ± 0.00 | ± 0.50 |',
+        '| MAE, digits: VPT-Deep, long - SPT-Deep, random sample '
+        '| 63.00 ± 2.00 | 66.00 ± 1.00 | -3.00 ± 2.48 | ± 1.10 |',
+        '| MAE, digits: SPT-Deep, random sample, short - SPT-Deep, random sample '
+        '| 66.00 ± 1.00 | 66.00 ± 1.00 | +0.00 ± 0.00 | ± 0.00 |',
+        '| MAE, digits: SPT-Deep, random sample, short - VPT-Deep '
+        '| 66.00 ± 1.00 | 62.00 ± 2.00 | +4.00 ± 2.48 | ± 1.39 |',
+        '| MAE, digits: SPT-Deep, random sample, no decay - SPT-Deep, random sample '
+        '| 66.00 ± 0.00 | 66.00 ± 1.00 | +0.00 ± 2.48 | ± 0.41 |']
+
+
 def test_empty_names_every_missing_cell():
     text = study_tables.empty({cell: record((1., )) for cell in cells()[3:]})
     assert text.splitlines()[0] == f'{len(cells()) - 3} of {len(cells())} cells are there.'

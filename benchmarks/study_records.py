@@ -22,7 +22,7 @@ from mmspt.evaluation import METRIC, read_records, read_scalars
 from mmspt.files import write_text
 from mmspt.packs.pack import Pack
 from mmspt.search.processes import worker_environments
-from study_plan import Budget, Cell
+from study_plan import PAPER, Budget, Cell
 
 RESULTS = osp.join(osp.dirname(osp.abspath(__file__)), 'results', 'study')
 NMI = 'nmi/mean'
@@ -74,12 +74,12 @@ def final_runs(work_dir: str, budget: Budget) -> dict[int, str]:
 
 
 def best_cells(records: Mapping[Cell, Mapping[str, Any]]) -> list[Cell]:
-    """Of each backbone and task the cell that was best on validation, of those whose networks are frozen; the first
-    of equals."""
+    """Of each backbone and task the cell that was best on validation, of methods (not controls) whose networks are
+    frozen; the first of equals."""
     best: dict[tuple[str, str], Cell] = {}
     for cell, record in records.items():
         place = cell.backbone, cell.task
-        if cell.method != 'Full' and (place not in best or record['best']['validation'] >
+        if cell.method in PAPER and cell.method != 'Full' and (place not in best or record['best']['validation'] >
                                       records[best[place]]['best']['validation']):
             best[place] = cell
     return list(best.values())

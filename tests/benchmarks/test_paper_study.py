@@ -205,10 +205,11 @@ def test_a_record_of_another_budget_is_none(tmp_path):
 
 
 def test_best_cells():
-    """On validation, whatever the test says; without those whose networks are not frozen; the first of equals."""
+    """On validation, whatever the test says; no control, none whose network is not frozen; the first of equals."""
     linear, full, other = (Cell('mae', 'digits_32', 'Linear'), Cell('mae', 'digits_32', 'Full'),
                            Cell('mocov3', 'digits_32', 'Linear'))
-    validated = {linear: 50., full: 99., VPT: 60., SPT: 60., other: 10.}
+    control = VPT._replace(method='VPT-Deep, long')
+    validated = {linear: 50., full: 99., control: 98., VPT: 60., SPT: 60., other: 10.}
     records = {cell: record((100. - value, )) | dict(best=dict(validation=value)) for cell, value in validated.items()}
     assert study_records.best_cells(records) == [VPT, other]
 

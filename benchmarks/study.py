@@ -143,14 +143,15 @@ class Study:
         records = read_all(self.planned, self.budget, self.results)
         for cell in best_cells(records):
             path, work_dir = pack_of(cell, self.results), osp.join(self.folder, cell.name)
-            if is_pack_of(path, records[cell]) or not osp.isfile(osp.join(work_dir, 'results.json')):
-                continue
-            os.makedirs(osp.dirname(path), exist_ok=True)
-            source = final_runs(work_dir, self.budget)[0]
-            if run([sys.executable, osp.join(TOOLS, 'pack.py'), 'export', source, '--out', path, '--task', cell.task],
-                   cell.environment):
-                self.say(f'{cell.title}: no pack could be made of {source}, as said above')
-                continue
+            if not is_pack_of(path, records[cell]):
+                if not osp.isfile(osp.join(work_dir, 'results.json')):
+                    continue
+                os.makedirs(osp.dirname(path), exist_ok=True)
+                source = final_runs(work_dir, self.budget)[0]
+                if run([sys.executable, osp.join(TOOLS, 'pack.py'), 'export', source, '--out', path,
+                        '--task', cell.task], cell.environment):
+                    self.say(f'{cell.title}: no pack could be made of {source}, as said above')
+                    continue
             for other in packs_of(cell, self.results):
                 if other != path:
                     os.remove(other)
@@ -180,6 +181,7 @@ class Study:
         jobs = [Job(f'seed {seed}', partial(test, path), partial(write_hits, path))
                 for seed, path in final_runs(work_dir, self.budget).items() if not osp.isfile(osp.join(path, HITS))]
         run_beside('tests, image by image', jobs, self.workers, self.console, tick)
+
 
 def stop(number: int, frame: Any) -> None:
     """Leave, in order: the runs end with the study."""

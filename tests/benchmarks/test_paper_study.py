@@ -285,6 +285,19 @@ def test_runs_and_goes_on(small, tmp_path, capfd, monkeypatch):
     assert (pack.prompts is None) == (best != VPT)
 
 
+def test_a_pack_of_before_goes_even_if_the_new_one_was_made(small, tmp_path, monkeypatch):
+    """A kill between the two leaves both."""
+    monkeypatch.setattr(study, 'best_cells', lambda records: [VPT])
+    monkeypatch.setattr(study, 'read_all', lambda *args: {VPT: {}})
+    monkeypatch.setattr(study, 'is_pack_of', lambda path, record: True)
+    packs = tmp_path / 'results' / 'packs'
+    packs.mkdir(parents=True)
+    for name in (VPT.name, SPT.name, 'mocov3_digits_32_linear'):
+        (packs / f'{name}.safetensors').touch()
+    small().keep()
+    assert {path.stem for path in packs.iterdir()} == {VPT.name, 'mocov3_digits_32_linear'}
+
+
 @pytest.mark.parametrize('place', ['search', 'curves'])
 def test_a_cell_that_fails_ends_alone(small, place, monkeypatch, capfd, tmp_path):
     ended = []

@@ -111,7 +111,7 @@ class Study:
                      f'{cell.title}')
             try:
                 record = self.fill(cell)
-            except Failed as error:  # a run that diverged ends its own cell
+            except (Failed, ValueError) as error:  # a run that diverged, or models that test otherwise, end their cell
                 failed.append(cell)
                 self.say(f'{cell.title}: {error}')
                 continue

@@ -298,7 +298,7 @@ def test_a_pack_of_before_goes_even_if_the_new_one_was_made(small, tmp_path, mon
     assert {path.stem for path in packs.iterdir()} == {VPT.name, 'mocov3_digits_32_linear'}
 
 
-@pytest.mark.parametrize('place', ['search', 'curves'])
+@pytest.mark.parametrize('place', ['search', 'curves', 'record'])
 def test_a_cell_that_fails_ends_alone(small, place, monkeypatch, capfd, tmp_path):
     ended = []
 
@@ -307,14 +307,20 @@ def test_a_cell_that_fails_ends_alone(small, place, monkeypatch, capfd, tmp_path
         return 3 if place == 'search' else 0
 
     def watch(self, cell, work_dir, tick):
-        raise study.Failed('a run ended with 4')
+        if place == 'curves':
+            raise study.Failed('a run ended with 4')
+
+    def gather(*args):
+        raise ValueError('tested otherwise')
 
     monkeypatch.setattr(study, 'run', run)
     monkeypatch.setattr(study.Study, 'watch', watch)
+    monkeypatch.setattr(study.Study, 'test', lambda *args: None)
+    monkeypatch.setattr(study, 'gather', gather)
     with pytest.raises(SystemExit, match='2 cells failed, as said above: MAE, digits: Linear; MAE, digits: VPT-Deep'):
         small().run()
     assert len(ended) == 2
-    reason = 'the search ended with 3' if place == 'search' else 'a run ended with 4'
+    reason = dict(search='the search ended with 3', curves='a run ended with 4', record='tested otherwise')[place]
     assert f'MAE, digits: Linear: {reason}' in capfd.readouterr().out
 
 

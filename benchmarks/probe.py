@@ -5,12 +5,13 @@
 
 What the head of the study's linear probe reads (configs/study/linear.py), standardized, into scikit-learn's logistic
 regression; its strength is chosen on every tenth training image, and the choice fitted again on all of them. Beside the
-checkpoints that are there: the same network untrained, and the pixels themselves.
+checkpoints that are there: their networks untrained, each read as its own, and the pixels themselves.
 """
 import argparse
 import os
 import os.path as osp
 from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -49,9 +50,10 @@ def read_config(backbone: str) -> Config:
 
 
 def networks() -> Iterator[tuple[str, ImageClassifier]]:
-    """Name and classifier of each checkpoint that is there, and of the first one's network untrained."""
+    """Name and classifier of each checkpoint that is there, and of its network untrained: CLS and the mean of all
+    tokens tell differently much of an image from the start."""
     there = [name for name in BACKBONES if osp.isfile(Cell(name, 'cifar10_1k', 'Linear').checkpoint)]
-    for name, trained in (*((name, True) for name in there), (there[0], False)):
+    for name, trained in product(there, (True, False)):
         cfg = read_config(name)
         if not trained:
             torch.manual_seed(0)

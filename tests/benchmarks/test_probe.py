@@ -1,6 +1,7 @@
 """The probe of the study's checkpoints, on a few made pictures."""
 import json
 import sys
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -45,13 +46,15 @@ def test_end_to_end(pictures, monkeypatch, capfd):
     assert 'MAE: 100.00 % of the test images' in capfd.readouterr().out
 
 
-def test_the_untrained_network_is_untrained(monkeypatch):
-    monkeypatch.setattr(probe, 'BACKBONES', dict(mae='MAE'))
+def test_each_checkpoint_has_its_network_untrained():
     with probe.DefaultScope.overwrite_default_scope('mmpretrain'):
-        (_, trained), (_, untrained) = probe.networks()
-    assert isinstance(untrained.backbone, PromptedViT) and untrained.backbone.prompts is None
-    weights = [model.backbone.layers[0].attn.qkv.weight for model in (trained, untrained)]
-    assert not weights[0].equal(weights[1])
+        models = dict(probe.networks())
+    assert list(models) == ['MAE', 'untrained, read as MAE', 'MoCo-v3', 'untrained, read as MoCo-v3']
+    weights = [model.backbone.layers[0].attn.qkv.weight for model in models.values()]
+    assert not any(a.equal(b) for a, b in combinations(weights[:3], 2)) and weights[1].equal(weights[3])
+    for model, out_type in zip(models.values(), 2 * ['avg_featmap'] + 2 * ['cls_token'], strict=True):
+        assert isinstance(model.backbone, PromptedViT) and model.backbone.prompts is None
+        assert model.backbone.out_type == out_type
 
 
 def test_strength_is_chosen_off_the_test():

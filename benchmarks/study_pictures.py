@@ -3,9 +3,10 @@
 import io
 import json
 import os.path as osp
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
 from functools import reduce
 from glob import glob
+from itertools import product
 from operator import add
 from typing import Any
 
@@ -25,15 +26,19 @@ from study_records import read_all
 
 FOLDER = osp.join(ROOT, 'docs', 'pictures')
 SHOWN = ('Linear', 'Full', 'VPT-Deep', 'SPT-Deep, random sample', 'SPT-Deep, K-means')
-Panels = list[tuple[str, dict[str, Mapping[str, Any]]]]
+Place = tuple[str, str]  # backbone, task
+Panels = dict[Place, dict[str, Mapping[str, Any]]]
 
 
 def panels(records: Records) -> Panels:
-    """Title of each backbone and task with records -> method -> record, of those that are shown, with 20 prompts."""
-    found = [(f'{BACKBONES[backbone]}, {TASKS[task]}',
-              {method: records[cell] for method in SHOWN if (cell := Cell(backbone, task, method)) in records})
-             for backbone in BACKBONES for task in TASKS]
-    return [(title, methods) for title, methods in found if methods]
+    """Backbone and task with records -> method -> record, of those that are shown, with 20 prompts."""
+    found = {place: {method: records[cell] for method in SHOWN if (cell := Cell(*place, method)) in records}
+             for place in product(BACKBONES, TASKS)}
+    return {place: methods for place, methods in found.items() if methods}
+
+
+def title_of(place: Place) -> str:
+    return f'{BACKBONES[place[0]]}, {TASKS[place[1]]}'
 
 
 def numbers(values: Mapping[str, float]) -> dict[int, float]:
@@ -86,13 +91,13 @@ def draw_nmi(axes: Axes, methods: Mapping[str, Mapping[str, Any]]) -> None:
     axes.yaxis.set_minor_locator(NullLocator())
 
 
-def draw_counts(axes: Axes, title: str, records: Records) -> bool:
+def draw_counts(axes: Axes, place: Place, records: Records) -> bool:
     """Test accuracy by number of prompts; whether there are any."""
     drawn = False
     for method in SHOWN[2:]:
         colour(axes, [method])
         found = {cell.num_prompts: accuracies(record) for cell, record in records.items()
-                 if (f'{BACKBONES[cell.backbone]}, {TASKS[cell.task]}', cell.method) == (title, method)}
+                 if (cell.backbone, cell.task, cell.method) == (*place, method)}
         if len(found) > 1:
             places = sorted(found)
             seeds = [{place: found[place][i] for place in places} for i in range(min(map(len, found.values())))]
@@ -103,36 +108,33 @@ def draw_counts(axes: Axes, title: str, records: Records) -> bool:
     return drawn
 
 
-def figure_of(count: int) -> tuple[Figure, list[Axes]]:
-    """A figure with ``count`` panels, three a row."""
-    columns = min(count, 3)
-    rows = -(-count // columns)
-    figure = Figure(figsize=(5.2 * columns, 4. * rows))
-    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for unused in axes[count:]:
-        unused.remove()
-    return figure, axes[:count]
+def figure_of(places: Collection[tuple[Hashable, Hashable]]) -> tuple[Figure, list[Axes]]:
+    """A figure with a panel for each place: a row for each first part, a column for each second, as they come."""
+    rows, columns = (list(dict.fromkeys(part)) for part in zip(*places, strict=True))
+    figure = Figure(figsize=(5.2 * len(columns), 4. * len(rows)))
+    grid = figure.add_gridspec(len(rows), len(columns))
+    return figure, [figure.add_subplot(grid[rows.index(row), columns.index(column)]) for row, column in places]
 
 
 def draw(records: Records) -> Iterator[tuple[str, Figure]]:
     """Name and figure of every picture that the records have numbers for."""
     found = panels(records)
     for name, plot in dict(curves=draw_curves, rates=draw_rates, nmi=draw_nmi).items():
-        chosen = [(title, methods) for title, methods in found
-                  if name != 'nmi' or any(record['nmi'] for record in methods.values())]
+        chosen = {place: methods for place, methods in found.items()
+                  if name != 'nmi' or any(record['nmi'] for record in methods.values())}
         if chosen:
-            figure, axes = figure_of(len(chosen))
-            for panel, (title, methods) in zip(axes, chosen, strict=True):
+            figure, axes = figure_of(chosen)
+            for panel, (place, methods) in zip(axes, chosen.items(), strict=True):
                 plot(panel, methods)
-                panel.set_title(title)
+                panel.set_title(title_of(place))
             add_legend_below(figure, max(axes, key=lambda panel: len(panel.get_legend_handles_labels()[1])))
             yield f'study_{name}', figure
-    titles = [title for title, _ in found if draw_counts(Figure().subplots(), title, records)]
-    if titles:
-        figure, axes = figure_of(len(titles))  # the trial above drew into another
-        for panel, title in zip(axes, titles, strict=True):
-            draw_counts(panel, title, records)
-            panel.set_title(title)
+    places = [place for place in found if draw_counts(Figure().subplots(), place, records)]
+    if places:
+        figure, axes = figure_of(places)  # the trial above drew into another
+        for panel, place in zip(axes, places, strict=True):
+            draw_counts(panel, place, records)
+            panel.set_title(title_of(place))
         add_legend_below(figure, axes[0])
         yield 'study_prompts', figure
 
@@ -141,7 +143,7 @@ def draw_pretraining() -> Iterator[tuple[str, Figure]]:
     """Loss of our own checkpoints, from the logs beside them."""
     paths = sorted(glob(osp.join(ROOT, 'configs', 'pretrain', '*_cifar10.log.json')))
     if paths:
-        figure, axes = figure_of(len(paths))
+        figure, axes = figure_of([('loss', path) for path in paths])
         for panel, path in zip(axes, paths, strict=True):
             with open(path, encoding='utf-8') as file:
                 points = [json.loads(line) for line in file if line.strip()]

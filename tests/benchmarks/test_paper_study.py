@@ -393,6 +393,14 @@ def test_pictures():
         assert dict(study_pictures.draw({})) == {}
 
 
+def test_pictures_have_a_row_a_backbone():
+    """And a column a task: what is compared stands in a column."""
+    _, axes = study_pictures.figure_of([('mae', 'flowers'), ('mae', 'digits'), ('mocov3', 'digits')])
+    flowers, digits, below = (panel.get_position() for panel in axes)
+    assert flowers.y0 == digits.y0 > below.y1
+    assert flowers.x1 < digits.x0 == below.x0
+
+
 def test_hours_and_only(small, capfd):
     small(hours=-1.).run()
     assert '-1 hours are over; 2 cells are left.' in capfd.readouterr().out

@@ -50,10 +50,9 @@ def read_config(backbone: str) -> Config:
 
 
 def networks() -> Iterator[tuple[str, ImageClassifier]]:
-    """Name and classifier of each checkpoint that is there, and of its network untrained: CLS and the mean of all
-    tokens tell differently much of an image from the start."""
-    there = [name for name in BACKBONES if osp.isfile(Cell(name, 'cifar10_1k', 'Linear').checkpoint)]
-    for name, trained in product(there, (True, False)):
+    """Name and classifier of each checkpoint, and of its network untrained: CLS and the mean of the patch tokens tell
+    differently much of an image from the start."""
+    for name, trained in product(BACKBONES, (True, False)):
         cfg = read_config(name)
         if not trained:
             torch.manual_seed(0)

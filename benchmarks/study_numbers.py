@@ -68,9 +68,10 @@ def hits(record: Mapping[str, Any], images: int) -> np.ndarray:
     return np.unpackbits(np.array(packed, np.uint8), axis=1, count=images).astype(bool)
 
 
-def interval_of_images(first: Mapping[str, Any], second: Mapping[str, Any], images: int) -> float:
-    """Half the width of the 95 % interval of a difference of accuracies over draws of test images, in percent.
+def interval_of_images(more: Sequence[Mapping[str, Any]], less: Sequence[Mapping[str, Any]], images: int) -> float:
+    """Half the width of the 95 % interval of a difference of accuracies over draws of test images, in percent: of the
+    sum of some records' less the sum of others'.
 
-    Both were tested on the same ones: per image, the difference of the shares of seeds that get it right."""
-    differences = hits(first, images).mean(0) - hits(second, images).mean(0)
-    return float(196 * differences.std(ddof=1) / math.sqrt(images))
+    All were tested on the same ones: per image, the difference of the shares of seeds that get it right."""
+    first, second = (sum(hits(record, images).mean(0) for record in records) for records in (more, less))
+    return float(196 * np.std(first - second, ddof=1) / math.sqrt(images))

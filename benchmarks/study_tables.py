@@ -45,7 +45,7 @@ def compare(title: str, first: Mapping[str, Any], second: Mapping[str, Any], ima
     a, b = accuracies(first), accuracies(second)
     differences = [x - y for x, y in zip(a, b, strict=True)]
     return [title, spread(a), spread(b), with_interval(differences),
-            f'± {interval_of_images(first, second, images):.2f}']
+            f'± {interval_of_images([first], [second], images):.2f}']
 
 
 COMPARED = ('difference, 95 % over seeds', '95 % over test images')
@@ -124,15 +124,15 @@ def by_backbone(records: Records) -> str:
     """What SPT gains on VPT under MAE, less what it gains under MoCo-v3."""
     rows = []
     for task, start in product(TASKS, STARTS):
-        found = [records.get(Cell(backbone, task, method)) for backbone in BACKBONES
-                 for method in (f'SPT-Deep, {start}', 'VPT-Deep')]
-        if all(found):
-            a, b, c, d = (accuracies(record) for record in found if record)
+        found = [record for backbone in BACKBONES for method in (f'SPT-Deep, {start}', 'VPT-Deep')
+                 if (record := records.get(Cell(backbone, task, method)))]
+        if len(found) == 4:
+            a, b, c, d = map(accuracies, found)
             gains = [[x - y for x, y in zip(*pair, strict=True)] for pair in ((a, b), (c, d))]
-            more = [x - y for x, y in zip(*gains, strict=True)]
+            over_images = interval_of_images([found[0], found[3]], [found[1], found[2]], TEST_IMAGES[task])
             rows.append([f'{TASKS[task]}, {start}', *(f'{fmean(gain):+.2f}' for gain in gains),
-                         with_interval(more)])
-    return table(['task, SPT from', *(f'gain under {name}' for name in BACKBONES.values()), 'difference'], rows)
+                         with_interval([x - y for x, y in zip(*gains, strict=True)]), f'± {over_images:.2f}'])
+    return table(['task, SPT from', *(f'gain under {name}' for name in BACKBONES.values()), *COMPARED[-2:]], rows)
 
 
 def controls(records: Records) -> str:

@@ -1,11 +1,11 @@
-# python tools/train.py configs/pretrain/vit-8x128_mocov3_cifar10.py && python tools/export_backbone.py
-#     work_dirs/pretrain/vit-8x128_mocov3_cifar10/epoch_8.pth configs/pretrain/vit-8x128_mocov3_cifar10.safetensors
+# LD_PRELOAD=libtcmalloc_minimal.so.4 python tools/train.py configs/pretrain/vit-8x128_mocov3_cifar10.py
+# python tools/export_backbone.py work_dirs/pretrain/vit-8x128_mocov3_cifar10/epoch_8.pth
+#     configs/pretrain/vit-8x128_mocov3_cifar10.safetensors
 # MoCo-v3 (MMPretrain's own) of the same ViT on the same images as vit-8x128_mae_cifar10.py, for about the hours that
-# MAE had, which is fewer epochs (8, not 50): 2.1 hours on two cores of an EPYC, with tcmalloc (LD_PRELOAD of
-# libtcmalloc_minimal.so.4), as the C library's malloc made a step 1.6 times as long. Flips, colours, grey, momentum,
-# temperature, decay and the frozen projection of patches as in MMPretrain's recipe of ViT-S. Otherwise than there:
-# crops from 0.2 of the area on (0.08), no blur and no solarization, projector 512 -> 128 (4096 -> 256), a peak rate of
-# 5e-4 for batches of 256 (1.5e-4)
+# MAE had, which is fewer epochs (8, not 50): 2.1 hours on two cores of an EPYC with tcmalloc, preloaded above; the C
+# library's malloc made a step 1.6 times as long. Flips, colours, grey, momentum, temperature, decay and the frozen
+# projection of patches as in MMPretrain's recipe of ViT-S. Otherwise than there: crops from 0.2 of the area on (0.08),
+# no blur and no solarization, projector 512 -> 128 (4096 -> 256), a peak rate of 5e-4 for batches of 256 (1.5e-4)
 _base_ = '../_base_/default_runtime.py'
 
 mlp = dict(

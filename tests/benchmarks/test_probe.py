@@ -1,13 +1,14 @@
 """The probe of the study's checkpoints, on a few made pictures."""
 import json
 import sys
-from itertools import combinations
 
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import load_file
 
 import probe
+from helpers import ROOT
 from mmspt.models import PromptedViT
 
 CLASSES = ['airplane', 'automobile']
@@ -34,14 +35,14 @@ def pictures(tmp_path, monkeypatch):
 
 
 def test_end_to_end(pictures, monkeypatch, capfd):
-    """Checkpoint, untrained network and pixels tell bright from dark; --images spreads over the split."""
+    """Checkpoints, untrained networks and pixels tell bright from dark; --images spreads over the split."""
     out = pictures / 'probe.json'
     monkeypatch.setattr(sys, 'argv', ['probe.py', '--out', str(out), '--images', '16'])
-    monkeypatch.setattr(probe, 'BACKBONES', dict(mae='MAE'))
     probe.main()
     results = json.loads(out.read_text())['results']
     assert {name: (found['test'], found['width']) for name, found in results.items()} == {
-        'MAE': (1., 128), 'untrained, read as MAE': (1., 128), 'pixels': (1., 3072)}
+        'MAE': (1., 128), 'untrained, read as MAE': (1., 128), 'MoCo-v3': (1., 128),
+        'untrained, read as MoCo-v3': (1., 128), 'pixels': (1., 3072)}
     assert {found['images'] for found in results.values()} == {16}
     assert 'MAE: 100.00 % of the test images' in capfd.readouterr().out
 
@@ -50,8 +51,11 @@ def test_each_checkpoint_has_its_network_untrained():
     with probe.DefaultScope.overwrite_default_scope('mmpretrain'):
         models = dict(probe.networks())
     assert list(models) == ['MAE', 'untrained, read as MAE', 'MoCo-v3', 'untrained, read as MoCo-v3']
-    weights = [model.backbone.layers[0].attn.qkv.weight for model in models.values()]
-    assert not any(a.equal(b) for a, b in combinations(weights[:3], 2)) and weights[1].equal(weights[3])
+    mae, untrained, mocov3, untrained_too = (model.backbone.layers[0].attn.qkv.weight for model in models.values())
+    for weight, name in ((mae, 'mae'), (mocov3, 'mocov3')):
+        stored = load_file(ROOT / 'configs' / 'pretrain' / f'vit-8x128_{name}_cifar10.safetensors')
+        assert weight.equal(stored['layers.0.attn.qkv.weight'].float())
+    assert untrained.equal(untrained_too) and not any(untrained.equal(weight) for weight in (mae, mocov3))
     for model, out_type in zip(models.values(), 2 * ['avg_featmap'] + 2 * ['cls_token'], strict=True):
         assert isinstance(model.backbone, PromptedViT) and model.backbone.prompts is None
         assert model.backbone.out_type == out_type

@@ -161,9 +161,10 @@ def _ordered() -> Iterator[Cell]:
     prompted = ('VPT-Deep', 'SPT-Deep, random sample', 'SPT-Deep, K-means')
     yield from (Cell('mae', task, method, count) for task, count, method in product(photographs, COUNTS, prompted))
     yield from (Cell('mae', 'digits_32', method) for method in PAPER)
+    yield from (Cell('mae', 'digits_32', method, count) for count, method in product(COUNTS, prompted))
     small = tuple(task for task in TASKS if task not in SIZES)
     yield from (Cell('mocov3', task, method) for task, method in product(small, PAPER))
-    yield from (Cell('mocov3', task, method, count) for task, count, method in product(photographs, COUNTS, prompted))
+    yield from (Cell('mocov3', task, method, count) for task, count, method in product(small, COUNTS, prompted))
     yield from (Cell(backbone, task, method) for backbone, task, method in product(BACKBONES, SIZES, FIRST))
     yield from (Cell('mae', task, method) for task, method in product(photographs, LONG))
 

@@ -29,7 +29,7 @@ from study_plan import CONTROLS, COUNTS, FIRST, FULL, METHODS, QUICK, TASKS, Bud
 
 
 def test_cells():
-    """Every method on every task with both backbones, and other numbers of prompts on photographs; none twice."""
+    """Every method on every task with both backbones, and other numbers of prompts at 32 pixels; none twice."""
     planned = cells()
     assert len(planned) == len(set(planned)) == len({cell.name for cell in planned})
     assert {(c.backbone, c.task, c.method) for c in planned if c.num_prompts == 20} == {
@@ -37,7 +37,7 @@ def test_cells():
         if (method not in CONTROLS or (backbone == 'mae' and task != 'digits_32'))
         and (task != 'flowers17_area_64' or method in FIRST)}
     other = [cell for cell in planned if cell.num_prompts != 20]
-    assert len(other) == 2 * 2 * len(COUNTS) * 3
+    assert len(other) == 2 * 3 * len(COUNTS) * 3
     assert {(cell.backbone, cell.method) for cell in planned[:10]} == {
         ('mae', method) for method in ('Linear', 'Full', 'VPT-Deep', 'SPT-Deep, random sample', 'SPT-Deep, K-means')}
     assert len({cell.task for cell in planned[:10]}) == 2

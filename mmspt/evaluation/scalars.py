@@ -35,7 +35,9 @@ def read_records(work_dir: str) -> list[dict]:
 def _read_part(path: str) -> Iterator[dict]:
     with open(path, encoding='utf-8') as file:
         for number, line in enumerate(file, 1):
-            if not line.endswith('\n') or not line.strip():
+            if not line.endswith('\n'):
+                return  # what a running training writes meanwhile would be read as a line of its own
+            if not line.strip():
                 continue
             try:
                 yield json.loads(line)

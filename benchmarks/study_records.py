@@ -175,7 +175,8 @@ def read_times(work_dir: str) -> dict[str, float] | None:
 
 
 def read_prompts(work_dir: str) -> dict[str, float] | None:
-    """Length of a run's prompts before and after, and the cosine between, means over all; None without prompts."""
+    """Length of a run's prompts before and after and the cosine between, means over all; and the mean cosine of two
+    prompts of one block, before and after; None without prompts."""
     path = osp.join(work_dir, 'initial_prompts.safetensors')
     if not osp.isfile(path):
         return None
@@ -183,7 +184,20 @@ def read_prompts(work_dir: str) -> dict[str, float] | None:
     after = CheckpointLoader.load_checkpoint(find_latest(work_dir), map_location='cpu')['state_dict'][
         'backbone.prompts']
     return dict(before=float(before.norm(dim=-1).mean()), after=float(after.norm(dim=-1).mean()),
-                cosine=float(torch.cosine_similarity(before, after, dim=-1).mean()))
+                cosine=float(torch.cosine_similarity(before, after, dim=-1).mean()),
+                pairs_before=mean_cosine(before), pairs_after=mean_cosine(after))
+
+
+def mean_cosine(prompts: torch.Tensor) -> float:
+    """Mean cosine of two different prompts of one block, over all pairs and blocks; 1 where all are alike.
+
+    Args:
+        prompts (torch.Tensor): Of shape (blocks, num_prompts, channels), num_prompts at least 2.
+    """
+    directions = torch.nn.functional.normalize(prompts.float(), dim=-1)
+    number = prompts.shape[1]
+    pairs = directions.sum(1).square().sum(-1) - number  # of each prompt with all others
+    return float(pairs.mean()) / (number * (number - 1))
 
 
 def write(cell: Cell, record: dict[str, Any], folder: str = RESULTS) -> None:

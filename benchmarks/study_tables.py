@@ -186,13 +186,14 @@ def rates(records: Records) -> str:
 
 
 def moved(records: Records) -> str:
-    """How far training took the prompts from where they started."""
+    """How far training took the prompts from where they started, and how much they are alike."""
     rows = []
     for cell, record in records.items():
         if record['prompts'] and cell.num_prompts == 20:
-            means = [fmean(seed[key] for seed in record['prompts'].values()) for key in ('before', 'after', 'cosine')]
+            means = [fmean(seed[key] for seed in record['prompts'].values())
+                     for key in ('before', 'after', 'cosine', 'pairs_before', 'pairs_after')]
             rows.append([cell.title, f'{record["best"]["settings"][RATE]:g}', *(f'{value:.2f}' for value in means)])
-    return table(['cell', 'rate', 'length before', 'after', 'cosine'], rows)
+    return table(['cell', 'rate', 'length before', 'after', 'cosine', 'cosine of two prompts before', 'after'], rows)
 
 
 def convergence(records: Records) -> str:

@@ -8,8 +8,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from mmengine.config import Config
 from rich.console import Console
+from safetensors.torch import save_file
 
 import study
 import study_numbers
@@ -89,7 +91,7 @@ TRIALS = {0.01: (5., 10.), 0.1: (30., 40.), 1: (10., 30.), 3: (20., 20.)}
 
 def record(tests, validations=((50., 90., 100.), ), nmi=(), seconds=360, trained=5, rate=0.1):
     """Of 500 test images; each seed gets the first of them right, as many as its accuracy in percent says."""
-    prompts = dict(before=1.2, after=3., cosine=0.5)
+    prompts = dict(before=1.2, after=3., cosine=0.5, pairs_before=0.125, pairs_after=0.25)
     hits = {str(i): np.packbits(np.arange(500) < 5 * value).tobytes().hex() for i, value in enumerate(tests)}
     return dict(
         seconds=seconds, workers=2, parameters=dict(trained=trained, total=1000),
@@ -140,7 +142,7 @@ BY_HAND = 'MMSPT_BACKBONE={} MMSPT_TASK=digits_32 python tools/sweep.py configs/
     ('nmi', '| MAE, digits: VPT-Deep, 20 prompts | 0.20 | 2.20 | +2.00 ± 2.48 |  |'),
     ('nmi', '| MAE, digits: SPT-Deep, K-means, 20 prompts | 2.20 | 1.20 | -1.00 ± 0.00 | +2.00 ± 2.48 |'),
     ('cost', '| MAE, digits: VPT-Deep, 20 prompts | 2.0 | 100 | 2.0 |'),
-    ('moved', '| MAE, digits: VPT-Deep, 20 prompts | 0.1 | 1.20 | 4.00 | 0.50 |'),
+    ('moved', '| MAE, digits: VPT-Deep, 20 prompts | 0.1 | 1.20 | 4.00 | 0.50 | 0.12 | 0.25 |'),
     ('chosen', f'| MAE, digits: VPT-Deep, 20 prompts | lr 0.1 | 98.00 | 0.10 | 2 | `{BY_HAND.format("mae", "mae")}` |'),
     ('chosen', '| MoCo-v3, digits: VPT-Deep, 20 prompts | lr 3 (edge) | 98.00 | 0.10 | 2 | '
                f'`{BY_HAND.format("mocov3", "mocov3")}` |'),
@@ -366,6 +368,18 @@ def test_a_kill_loses_half_a_minute_at_most(tmp_path, monkeypatch):
     assert study.run([sys.executable, '-c', 'import time; time.sleep(1); raise SystemExit(5)'], {},
                      lambda: asked.append(0)) == 5
     assert len(asked) > 2
+
+
+def test_what_became_of_the_prompts(tmp_path):
+    """Two blocks of three prompts along the axes: lengths and cosines by hand."""
+    assert study_records.read_prompts(str(tmp_path)) is None
+    axes = torch.eye(3)
+    save_file({'prompts': 2 * axes[torch.tensor([[0, 0, 1], [0, 1, 2]])]}, tmp_path / 'initial_prompts.safetensors')
+    checkpoint = tmp_path / 'epoch_1.pth'
+    torch.save({'state_dict': {'backbone.prompts': 5 * axes[torch.zeros(2, 3, dtype=int)]}}, checkpoint)
+    (tmp_path / 'last_checkpoint').write_text(str(checkpoint))
+    assert study_records.read_prompts(str(tmp_path)) == pytest.approx(
+        dict(before=2, after=5, cosine=1 / 2, pairs_before=1 / 6, pairs_after=1))
 
 
 def test_a_final_run_without_its_checkpoint_is_named(tmp_path):

@@ -180,8 +180,8 @@ def read_prompts(work_dir: str) -> dict[str, float] | None:
     path = osp.join(work_dir, 'initial_prompts.safetensors')
     if not osp.isfile(path):
         return None
-    before = CheckpointLoader.load_checkpoint(path, map_location='cpu')['prompts']
-    after = CheckpointLoader.load_checkpoint(find_latest(work_dir), map_location='cpu')['state_dict'][
+    before = CheckpointLoader.load_checkpoint(path, map_location='cpu', logger='silent')['prompts']
+    after = CheckpointLoader.load_checkpoint(find_latest(work_dir), map_location='cpu', logger='silent')['state_dict'][
         'backbone.prompts']
     return dict(before=float(before.norm(dim=-1).mean()), after=float(after.norm(dim=-1).mean()),
                 cosine=float(torch.cosine_similarity(before, after, dim=-1).mean()),

@@ -192,8 +192,10 @@ def moved(records: Records) -> str:
         if record['prompts'] and cell.num_prompts == 20:
             means = [fmean(seed[key] for seed in record['prompts'].values())
                      for key in ('before', 'after', 'cosine', 'pairs_before', 'pairs_after')]
-            rows.append([cell.title, f'{record["best"]["settings"][RATE]:g}', *(f'{value:.2f}' for value in means)])
-    return table(['cell', 'rate', 'length before', 'after', 'cosine', 'cosine of two prompts before', 'after'], rows)
+            rows.append([cell.title, f'{record["best"]["settings"][RATE]:g}',
+                         *(f'{round(value, 2) + 0:.2f}' for value in means)])
+    return table(['cell', 'rate', 'length before', 'length after', 'cosine to its start', 'mean cosine of two before',
+                  'of two after'], rows)
 
 
 def convergence(records: Records) -> str:

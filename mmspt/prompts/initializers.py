@@ -47,7 +47,11 @@ def random_sample(tokens: Tensor, num_prompts: int, generator: torch.Generator) 
 
 
 def mean_pool(tokens: Tensor, num_prompts: int, generator: torch.Generator) -> Tensor:
-    """Average non-overlapping windows of floor(N / N_p) tokens; up to N_p - 1 tokens at the end are left over."""
+    """Average non-overlapping windows of floor(N / N_p) tokens; up to N_p - 1 tokens at the end are left over.
+
+    As the SPT paper has it (https://arxiv.org/abs/2402.02382). Its authors' code pools windows of N_e // (N_p - 1)
+    tokens of single images and draws N_p of the results, which makes prompts of fewer tokens each.
+    """
     return _windows(tokens, num_prompts).mean(dim=1)
 
 

@@ -22,6 +22,8 @@ from mmspt.evaluation import METRIC, read_records, read_scalars
 from mmspt.files import write_text
 from mmspt.packs.pack import Pack
 from mmspt.search.processes import worker_environments
+from mmspt.visualization.drift import measure_drift
+from mmspt.visualization.run_folder import PROMPTS
 from study_plan import PAPER, Budget, Cell
 
 RESULTS = osp.join(osp.dirname(osp.abspath(__file__)), 'results', 'study')
@@ -177,22 +179,22 @@ def read_times(work_dir: str) -> dict[str, float] | None:
 def read_prompts(work_dir: str) -> dict[str, float] | None:
     """Length of a run's prompts before and after and the cosine between, means over all; and the mean cosine of two
     prompts of one block, before and after; None without prompts."""
-    path = osp.join(work_dir, 'initial_prompts.safetensors')
+    path = osp.join(work_dir, PROMPTS)
     if not osp.isfile(path):
         return None
     before = CheckpointLoader.load_checkpoint(path, map_location='cpu', logger='silent')['prompts']
     after = CheckpointLoader.load_checkpoint(find_latest(work_dir), map_location='cpu', logger='silent')['state_dict'][
         'backbone.prompts']
-    return dict(before=float(before.norm(dim=-1).mean()), after=float(after.norm(dim=-1).mean()),
-                cosine=float(torch.cosine_similarity(before, after, dim=-1).mean()),
+    drift = measure_drift(before, after)
+    return dict(before=float(drift.before.mean()), after=float(drift.after.mean()), cosine=float(drift.cosine.mean()),
                 pairs_before=mean_cosine(before), pairs_after=mean_cosine(after))
 
 
 def mean_cosine(prompts: torch.Tensor) -> float:
-    """Mean cosine of two different prompts of one block, over all pairs and blocks; 1 where all are alike.
+    """Mean cosine of two different prompts of one block, over all pairs and blocks, in [-1, 1]; 1 where all are alike.
 
     Args:
-        prompts (torch.Tensor): Of shape (blocks, num_prompts, channels), num_prompts at least 2.
+        prompts (torch.Tensor): (L, N_p, D), N_p at least 2.
     """
     directions = torch.nn.functional.normalize(prompts.float(), dim=-1)
     number = prompts.shape[1]

@@ -38,6 +38,7 @@ RATES = (0.01, 0.03, 0.1, 0.3, 1, 3)
 SAME_LENGTH = ('SPT-Deep, random sample', 'VPT-Deep')
 """As long as VPT's prompts in the control *long*, and as short as SPT's in *short*."""
 STARTS = ('random sample', 'K-means', 'mean', 'max')
+ALL_COUNTS = tuple(sorted((20, *COUNTS)))
 
 
 def compare(title: str, first: Mapping[str, Any], second: Mapping[str, Any], images: int) -> list[str]:
@@ -106,14 +107,15 @@ def packs(records: Records) -> str:
 
 
 def advantage(records: Records) -> str:
-    """SPT-Deep less VPT-Deep."""
+    """SPT-Deep less VPT-Deep, at each number of prompts."""
     rows = []
-    for backbone, task, start in product(BACKBONES, TASKS, STARTS):
-        vpt = records.get(Cell(backbone, task, 'VPT-Deep'))
-        spt = records.get(Cell(backbone, task, f'SPT-Deep, {start}'))
+    for backbone, task, count, start in product(BACKBONES, TASKS, ALL_COUNTS, STARTS):
+        vpt = records.get(Cell(backbone, task, 'VPT-Deep', count))
+        spt = records.get(Cell(backbone, task, f'SPT-Deep, {start}', count))
         if vpt and spt:
+            title = f'{BACKBONES[backbone]}, {TASKS[task]}, {start}' + (f', {count} prompts' if count != 20 else '')
             ends = [[final(curve) for curve in record['curves'].values()] for record in (spt, vpt)]
-            rows.append([*compare(f'{BACKBONES[backbone]}, {TASKS[task]}, {start}', spt, vpt, TEST_IMAGES[task]),
+            rows.append([*compare(title, spt, vpt, TEST_IMAGES[task]),
                          with_interval([x - y for x, y in zip(*ends, strict=True)]) if len(ends[0]) > 1 else '',
                          *(f'{best_rates(record):.2f}' for record in (spt, vpt))])
     return table(['backbone, task, SPT from', 'SPT-Deep', 'VPT-Deep', *COMPARED, 'on validation, 95 % over seeds',
@@ -233,16 +235,25 @@ def nmi(records: Records) -> str:
 
 
 def counts(records: Records) -> str:
-    """Test accuracy by number of prompts."""
+    """Test accuracy by number of prompts, and how far it ranges: over the numbers that SPT-Deep and VPT-Deep share."""
     rows = []
-    for backbone in BACKBONES:
-        for task in TASKS:
-            for method in METHODS:
-                found = [records.get(Cell(backbone, task, method, count)) for count in sorted((20, *COUNTS))]
-                if sum(r is not None for r in found) > 1:
-                    rows.append([f'{BACKBONES[backbone]}, {TASKS[task]}: {method}',
-                                 *(EMPTY if r is None else spread(accuracies(r)) for r in found)])
-    return table(['prompts', *map(str, sorted((20, *COUNTS)))], rows)
+    for backbone, task, start in product(BACKBONES, TASKS, STARTS):
+        pair = [{count: accuracies(record) for count in ALL_COUNTS
+                 if (record := records.get(Cell(backbone, task, method, count)))}
+                for method in ('VPT-Deep', f'SPT-Deep, {start}')]
+        shared = sorted(pair[0].keys() & pair[1].keys())
+        if len(shared) < 2:
+            continue
+        vpts, spts = ([max(seed) - min(seed) for seed in zip(*(found[count] for count in shared), strict=True)]
+                      for found in pair)
+        smaller = with_interval([x - y for x, y in zip(vpts, spts, strict=True)])
+        for method, found, ranges, last in zip(('VPT-Deep', f'SPT-Deep, {start}'), pair, (vpts, spts),
+                                               ('', smaller), strict=True):
+            rows.append([f'{BACKBONES[backbone]}, {TASKS[task]}: {method}',
+                         *(spread(found[count]) if count in shared else EMPTY for count in ALL_COUNTS),
+                         f'{fmean(ranges):.2f}', last])
+    return table(['prompts', *map(str, ALL_COUNTS), 'highest less lowest', "VPT-Deep's less this, 95 % over seeds"],
+                 list(map(list, dict.fromkeys(map(tuple, rows)))))
 
 
 def cost(records: Records) -> str:

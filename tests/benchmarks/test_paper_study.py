@@ -138,7 +138,6 @@ BY_HAND = 'MMSPT_BACKBONE={} MMSPT_TASK=digits_32 python tools/sweep.py configs/
     ('convergence', '| MAE, digits: VPT-Deep, 20 prompts | 40.00 ± 0.00 | 3, 2 |  | 3, 2 |'),
     ('convergence', '| MAE, digits: SPT-Deep, K-means, 20 prompts | 50.00 ± 0.00 | 3, 2 | +0.00 ± 0.00 | 1, 2 |'),
     ('rates', '| MAE, digits: VPT-Deep, 20 prompts | 10.0, 2 | · | 40.0, 2 | · | 30.0, 2 | 20.0, 1 |'),
-    ('prompts', '| MAE, digits: SPT-Deep, K-means | 50.00 ± 0.00 | 66.00 ± 1.00 | · | · |'),
     ('nmi', '| MAE, digits: VPT-Deep, 20 prompts | 0.20 | 2.20 | +2.00 ± 2.48 |  |'),
     ('nmi', '| MAE, digits: SPT-Deep, K-means, 20 prompts | 2.20 | 1.20 | -1.00 ± 0.00 | +2.00 ± 2.48 |'),
     ('cost', '| MAE, digits: VPT-Deep, 20 prompts | 2.0 | 100 | 2.0 |'),
@@ -171,6 +170,21 @@ def test_controls():
         '| 66.00 ± 1.00 | 62.00 ± 2.00 | +4.00 ± 2.48 | ± 1.39 |',
         '| MAE, digits: SPT-Deep, random sample, no decay - SPT-Deep, random sample '
         '| 66.00 ± 0.00 | 66.00 ± 1.00 | +0.00 ± 2.48 | ± 0.41 |']
+
+
+def test_counts():
+    """How far each method ranges over the numbers of prompts that both have; other numbers stay out."""
+    ours = {20: (65., 66., 67.), 50: (66., 66., 66.), 100: (64., 66., 66.)}
+    theirs = {5: (10., 10., 10.), 20: (60., 62., 64.), 50: (63., 63., 63.), 100: (62., 61., 60.)}
+    records = {cell._replace(num_prompts=count): record(tests)
+               for cell, found in ((SPT, ours), (VPT, theirs)) for count, tests in found.items()}
+    records |= {SPT._replace(method='SPT-Deep, mean'): record((66., 66., 66.))}
+    assert study_tables.counts(records).splitlines()[2:] == [
+        '| MAE, digits: VPT-Deep | · | 62.00 ± 2.00 | 63.00 ± 0.00 | 61.00 ± 1.00 | 3.00 |  |',  # 3, 2, 4
+        # 2, 0, 1; so 1, 2, 3 less, with a standard deviation of 1; over sqrt(3), times 4.3027
+        '| MAE, digits: SPT-Deep, K-means | · | 66.00 ± 1.00 | 66.00 ± 0.00 | 65.33 ± 1.15 | 1.00 | +2.00 ± 2.48 |']
+    rows = [row for row in study_tables.advantage(records).splitlines() if 'K-means, 50' in row]
+    assert len(rows) == 1 and '66.00 ± 0.00 | 63.00 ± 0.00 | +3.00 ± 0.00' in rows[0]
 
 
 def test_empty_names_every_missing_cell():

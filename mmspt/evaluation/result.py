@@ -64,9 +64,9 @@ class Result:
     @property
     def progress(self) -> str:
         """How far the tested weights were trained."""
-        if self.max_iters is not None:
-            return f'iteration {self.iteration} of {self.max_iters}'
-        return f'epoch {self.epoch} of {self.max_epochs}'
+        unit, reached, wanted = ('epoch', self.epoch, self.max_epochs) if self.max_iters is None else (
+            'iteration', self.iteration, self.max_iters)
+        return f'an unknown {unit}' if reached is None else f'{unit} {reached} of {wanted}'
 
 
 def plain_metrics(metrics: Mapping[str, Any] | None) -> dict[str, Any]:

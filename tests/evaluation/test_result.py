@@ -25,6 +25,9 @@ def test_round_trip(tmp_path):
 def test_progress():
     assert make(epoch=2, max_epochs=3).progress == 'epoch 2 of 3'
     assert make(epoch=None, max_epochs=None, iteration=20, max_iters=30).progress == 'iteration 20 of 30'
+    # weights of a pack, of another's checkpoint
+    assert make(epoch=None, max_epochs=3).progress == 'an unknown epoch'
+    assert make(epoch=None, max_epochs=None, iteration=None, max_iters=30).progress == 'an unknown iteration'
 
 
 def test_what_is_set_aside_is_kept(tmp_path):

@@ -177,7 +177,7 @@ def rates(records: Records) -> str:
     """Last validation accuracy, and epochs to 95 % of it, at every rate."""
     rows, methods = [], ('Linear', 'VPT-Deep', *(f'SPT-Deep, {start}' for start in STARTS))
     for cell, record in records.items():
-        if cell.num_prompts != 20 or cell.method not in methods:
+        if cell.method not in methods:
             continue
         found = {trial['settings'][RATE]: trial for trial in record['trials'] if trial['value'] is not None}
         rows.append([cell.title, *(

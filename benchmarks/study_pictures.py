@@ -104,7 +104,10 @@ def draw_counts(axes: Axes, place: Place, records: Records) -> bool:
             plot_spread(axes, spread(seeds, method), count_seeds(method, len(seeds)))
             drawn = True
     axes.set(xlabel='prompts', ylabel='test accuracy (%)', xscale='log')
-    axes.set_xticks(sorted((20, *COUNTS)), [str(count) for count in sorted((20, *COUNTS))])
+    ticks = sorted((20, *COUNTS))
+    axes.set_xticks(ticks, [str(count) for count in ticks])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlim(0.85 * ticks[0], ticks[-1] / 0.85)
     return drawn
 
 

@@ -191,7 +191,7 @@ def moved(records: Records) -> str:
     """How far training took the prompts from where they started, and how much they are alike."""
     rows = []
     for cell, record in records.items():
-        if record['prompts'] and cell.num_prompts == 20:
+        if record['prompts']:
             means = [fmean(seed[key] for seed in record['prompts'].values())
                      for key in ('before', 'after', 'cosine', 'pairs_before', 'pairs_after')]
             rows.append([cell.title, f'{record["best"]["settings"][RATE]:g}',

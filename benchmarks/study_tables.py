@@ -235,25 +235,43 @@ def nmi(records: Records) -> str:
 
 
 def counts(records: Records) -> str:
-    """Test accuracy by number of prompts, and how far it ranges: over the numbers that SPT-Deep and VPT-Deep share."""
+    """Test accuracy by number of prompts, and how far it ranges, SPT-Deep's over the numbers that VPT-Deep has too."""
     rows = []
-    for backbone, task, start in product(BACKBONES, TASKS, STARTS):
-        pair = [{count: accuracies(record) for count in ALL_COUNTS
-                 if (record := records.get(Cell(backbone, task, method, count)))}
-                for method in ('VPT-Deep', f'SPT-Deep, {start}')]
-        shared = sorted(pair[0].keys() & pair[1].keys())
-        if len(shared) < 2:
-            continue
-        vpts, spts = ([max(seed) - min(seed) for seed in zip(*(found[count] for count in shared), strict=True)]
-                      for found in pair)
-        smaller = with_interval([x - y for x, y in zip(vpts, spts, strict=True)])
-        for method, found, ranges, last in zip(('VPT-Deep', f'SPT-Deep, {start}'), pair, (vpts, spts),
-                                               ('', smaller), strict=True):
-            rows.append([f'{BACKBONES[backbone]}, {TASKS[task]}: {method}',
-                         *(spread(found[count]) if count in shared else EMPTY for count in ALL_COUNTS),
-                         f'{fmean(ranges):.2f}', last])
-    return table(['prompts', *map(str, ALL_COUNTS), 'highest less lowest', "VPT-Deep's less this, 95 % over seeds"],
-                 list(map(list, dict.fromkeys(map(tuple, rows)))))
+    for backbone, task in product(BACKBONES, TASKS):
+        found = {method: {count: record for count in ALL_COUNTS
+                          if (record := records.get(Cell(backbone, task, method, count)))}
+                 for method in ('VPT-Deep', *(f'SPT-Deep, {start}' for start in STARTS))}
+        vpt = found['VPT-Deep']
+        for method, own in found.items():
+            if len(own) < 2:
+                continue
+            row = [f'{BACKBONES[backbone]}, {TASKS[task]}: {method}',
+                   *(spread(accuracies(own[count])) if count in own else EMPTY for count in ALL_COUNTS)]
+            shared = [count for count in own if count in vpt]
+            if len(shared) < 2:
+                rows.append([*row, '', '', '', ''])
+                continue
+            ours, theirs = ([each[count] for count in shared] for each in (own, vpt))
+            row += [', '.join(map(str, shared)), f'{fmean(ranges(ours)):.2f}']
+            if method == 'VPT-Deep':
+                rows.append([*row, '', ''])
+                continue
+            (high, low), (vpt_high, vpt_low) = ends(ours), ends(theirs)
+            rows.append([*row,
+                         with_interval([x - y for x, y in zip(ranges(theirs), ranges(ours), strict=True)]),
+                         f'± {interval_of_images([vpt_high, low], [vpt_low, high], TEST_IMAGES[task]):.2f}'])
+    return table(['prompts', *map(str, ALL_COUNTS), 'range over', 'range', "VPT-Deep's less this, 95 % over seeds",
+                  COMPARED[-1]], rows)
+
+
+def ranges(found: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Each seed's highest test accuracy less its lowest, over some records."""
+    return [max(seed) - min(seed) for seed in zip(*map(accuracies, found), strict=True)]
+
+
+def ends(found: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The record with the highest test accuracy, and that with the lowest, as means over seeds."""
+    return [choose(found, key=lambda record: fmean(accuracies(record))) for choose in (max, min)]
 
 
 def cost(records: Records) -> str:

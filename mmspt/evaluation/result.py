@@ -66,7 +66,9 @@ class Result:
         """How far the tested weights were trained."""
         unit, reached, wanted = ('epoch', self.epoch, self.max_epochs) if self.max_iters is None else (
             'iteration', self.iteration, self.max_iters)
-        return f'an unknown {unit}' if reached is None else f'{unit} {reached} of {wanted}'
+        if reached is None:
+            return f'an unknown {unit}'
+        return f'{unit} {reached}' + ('' if wanted is None else f' of {wanted}')
 
 
 def plain_metrics(metrics: Mapping[str, Any] | None) -> dict[str, Any]:

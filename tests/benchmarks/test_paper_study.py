@@ -173,18 +173,29 @@ def test_controls():
 
 
 def test_counts():
-    """How far each method ranges over the numbers of prompts that both have; other numbers stay out."""
-    ours = {20: (65., 66., 67.), 50: (66., 66., 66.), 100: (64., 66., 66.)}
-    theirs = {5: (10., 10., 10.), 20: (60., 62., 64.), 50: (63., 63., 63.), 100: (62., 61., 60.)}
-    records = {cell._replace(num_prompts=count): record(tests)
-               for cell, found in ((SPT, ours), (VPT, theirs)) for count, tests in found.items()}
-    records |= {SPT._replace(method='SPT-Deep, mean'): record((66., 66., 66.))}
-    assert study_tables.counts(records).splitlines()[2:] == [
-        '| MAE, digits: VPT-Deep | · | 62.00 ± 2.00 | 63.00 ± 0.00 | 61.00 ± 1.00 | 3.00 |  |',  # 3, 2, 4
-        # 2, 0, 1; so 1, 2, 3 less, with a standard deviation of 1; over sqrt(3), times 4.3027
-        '| MAE, digits: SPT-Deep, K-means | · | 66.00 ± 1.00 | 66.00 ± 0.00 | 65.33 ± 1.15 | 1.00 | +2.00 ± 2.48 |']
+    """Every accuracy there is; how far each method ranges, SPT's over the numbers that VPT has too."""
+    tests = {VPT: {5: (61., 63., 62.), 20: (60., 62., 64.), 50: (63., 63., 63.)},
+             SPT: {20: (65., 66., 67.), 50: (67., 67., 67.), 100: (64., 66., 66.)},
+             SPT._replace(method='SPT-Deep, mean'): {5: (60., 60., 60.), 20: (66., 66., 66.), 50: (64., 64., 64.)},
+             SPT._replace(method='SPT-Deep, max'): {20: (66., 66., 66.)}}
+    records = {cell._replace(num_prompts=count): record(values)
+               for cell, found in tests.items() for count, values in found.items()}
+    lines = study_tables.counts(records).splitlines()
+    assert len(lines) == 5  # the starts in their order; one number of prompts is no range
+    assert lines[2] == ('| MAE, digits: VPT-Deep | 62.00 ± 1.00 | 62.00 ± 2.00 | 63.00 ± 0.00 | · | 5, 20, 50 | 2.00 '
+                        '|  |  |')
+    # over 20 and 50 VPT ranges by 3, 1, 1, this by 2, 1, 0: 1, 0, 1 less, of standard deviation sqrt(1 / 3); over
+    # sqrt(3), times 4.3027. Per image, VPT with 50 less with 20: 1 / 3 on 10 images, 2 / 3 on 5, -1 / 3 on 5; this with
+    # 50 less with 20: 1 / 3 on 5 others, 2 / 3 on 5; 0.01 in the mean both: 196 sqrt((35 / 9 + 25 / 9) / 499 / 500)
+    assert lines[3] == ('| MAE, digits: SPT-Deep, K-means | · | 66.00 ± 1.00 | 67.00 ± 0.00 | 65.33 ± 1.15 | 20, 50 '
+                        '| 1.00 | +0.67 ± 1.43 | ± 1.01 |')
+    # 6 each; VPT 3, 1, 2: 3, 5, 4 less
+    assert '| 60.00 ± 0.00 | 66.00 ± 0.00 | 64.00 ± 0.00 | · | 5, 20, 50 | 6.00 | -4.00 ± 2.48 |' in lines[4]
     rows = [row for row in study_tables.advantage(records).splitlines() if 'K-means, 50' in row]
-    assert len(rows) == 1 and '66.00 ± 0.00 | 63.00 ± 0.00 | +3.00 ± 0.00' in rows[0]
+    assert len(rows) == 1 and '67.00 ± 0.00 | 63.00 ± 0.00 | +4.00 ± 0.00' in rows[0]
+    assert '| MAE, digits: SPT-Deep, mean, 5 prompts | 10.0, 2 |' in study_tables.rates(records)
+    few = {VPT._replace(num_prompts=5): record((50., ) * 3, nmi=[{'0': 1e-4, '30': 1e-3}])}
+    assert '| MAE, digits: VPT-Deep, 5 prompts | 0.1 | 1.20 |' in study_tables.moved(few)
 
 
 def test_empty_names_every_missing_cell():

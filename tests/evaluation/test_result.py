@@ -25,6 +25,7 @@ def test_round_trip(tmp_path):
 def test_progress():
     assert make(epoch=2, max_epochs=3).progress == 'epoch 2 of 3'
     assert make(epoch=None, max_epochs=None, iteration=20, max_iters=30).progress == 'iteration 20 of 30'
+    assert make(epoch=2, max_epochs=None).progress == 'epoch 2'  # a config that only tests
     # weights of a pack, of another's checkpoint
     assert make(epoch=None, max_epochs=3).progress == 'an unknown epoch'
     assert make(epoch=None, max_epochs=None, iteration=None, max_iters=30).progress == 'an unknown iteration'

@@ -201,12 +201,12 @@ def moved(records: Records) -> str:
 
 
 def convergence(records: Records) -> str:
-    """Epochs to 95 % of the own final validation accuracy, and of VPT-Deep's."""
+    """Epochs to 95 % of the own final validation accuracy, and of VPT-Deep's with as many prompts."""
     rows = []
     for cell, record in records.items():
         curves = list(record['curves'].values())
-        vpt = records.get(Cell(cell.backbone, cell.task, 'VPT-Deep'))
-        if cell.num_prompts != 20 or len(curves) < 2 or vpt is None:
+        vpt = records.get(cell._replace(method='VPT-Deep'))
+        if len(curves) < 2 or vpt is None:
             continue
         goal = 0.95 * fmean(final(curve) for curve in vpt['curves'].values())
         own, vpts = (epochs_to_own(r) for r in (record, vpt))
@@ -223,9 +223,9 @@ def nmi(records: Records) -> str:
     """NMI of prompts and patches before the first step and after the last, times 1000."""
     rows = []
     for cell, record in records.items():
-        if cell.num_prompts == 20 and record['nmi']:
+        if record['nmi']:
             before, after = nmi_ends(record)
-            vpt = records.get(Cell(cell.backbone, cell.task, 'VPT-Deep'))
+            vpt = records.get(cell._replace(method='VPT-Deep'))
             other = nmi_ends(vpt)[0] if vpt and cell.method != 'VPT-Deep' and 'Deep' in cell.method else None
             rises = [y - x for x, y in zip(before, after, strict=True)]
             above = [x - y for x, y in zip(before, other, strict=True)] if other else None
@@ -278,7 +278,7 @@ def cost(records: Records) -> str:
     """Seconds of the initial prompts beside those of the training."""
     rows = []
     for cell, record in records.items():
-        if record['prototypes'] and cell.num_prompts == 20:
+        if record['prototypes']:
             times = record['prototypes'].values()
             first, rest = (fmean(t[key] for t in times) for key in ('initialization', 'training'))
             rows.append([cell.title, f'{first:.1f}', f'{rest:.0f}', f'{100 * first / rest:.1f}'])

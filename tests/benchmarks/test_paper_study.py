@@ -194,6 +194,11 @@ def test_counts():
     rows = [row for row in study_tables.advantage(records).splitlines() if 'K-means, 50' in row]
     assert len(rows) == 1 and '67.00 ± 0.00 | 63.00 ± 0.00 | +4.00 ± 0.00' in rows[0]
     assert '| MAE, digits: SPT-Deep, mean, 5 prompts | 10.0, 2 |' in study_tables.rates(records)
+    pair = {cell._replace(num_prompts=5): record((50., ) * 3, curves) for cell, curves in (
+        (VPT, ((10., 20., 40.), (10., 39., 40.))), (SPT, ((50., 50., 50.), (20., 20., 50.))))}
+    # 95 % of 50 is 47.5, after 1 and 3 epochs, of 40 38, after 3 and 2; -2 and 1: 3 / sqrt(2) / sqrt(2), times 12.706
+    assert ('| MAE, digits: SPT-Deep, K-means, 5 prompts | 50.00 ± 0.00 | 1, 3 | -0.50 ± 19.06 | 1, 3 |'
+            in study_tables.convergence(RECORDS | pair))
     few = {VPT._replace(num_prompts=5): record((50., ) * 3, nmi=[{'0': 1e-4, '30': 1e-3}])}
     assert '| MAE, digits: VPT-Deep, 5 prompts | 0.1 | 1.20 |' in study_tables.moved(few)
 

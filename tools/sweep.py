@@ -145,15 +145,22 @@ class Search:
 
     def find_best(self, study: Study, environments: list[dict[str, str]], progress: Progress) -> dict[str, Any]:
         """Run the trials; return the best setting."""
-        task = progress.add_task('trials', total=self.args.trials, completed=count(study), text='')
+        task = progress.add_task('trials', total=self.args.trials, text='')
+
+        def recall() -> str:  # of the database, so not at every look
+            progress.update(task, completed=count(study))
+            found = best(study)
+            return f'best {found.value:.2f} ({describe(found.params)}) · ' if found else ''
+
+        known = recall()
 
         def show(running: list[RunningTrial]) -> None:
-            found = best(study)
             at = ', '.join(f'#{r.trial.number} {self.unit} {max(r.values, default=0)}/{self.length}' for r in running)
-            known = f'best {found.value:.2f} ({describe(found.params)}) · ' if found else ''
-            progress.update(task, completed=count(study), text=known + at)
+            progress.update(task, text=known + at)
 
         def end(trial: RunningTrial, ended: str) -> None:
+            nonlocal known
+            known = recall()
             value = f'see {trial.process.log}' if ended == 'failed' else f'{trial.values[max(trial.values)]:.2f}'
             self.say(f'trial {trial.trial.number} {ended}: {value}, {describe(trial.settings)}')
             if not self.args.keep_checkpoints:
@@ -163,7 +170,7 @@ class Search:
         search(study, self.space, grid(self.space, self.args.seed),
                Launcher(self.trial_cfg, osp.join(self.folder, 'search'), self.args.amp),
                osp.join(self.folder, 'trials'), environments, self.args.trials, self.args.metric, show, end)
-        progress.update(task, completed=count(study), text='')
+        progress.update(task, text='')
         chosen = best(study)
         if chosen is None:
             raise SystemExit(f'no trial ran to its end, so there is no best setting: look into {self.folder}/trials')

@@ -37,12 +37,14 @@ class RunningTrial:
         self.trial, self.settings, self.work_dir, self.process = trial, settings, work_dir, process
         self.values: dict[int, float] = {}
 
-    def report(self, metric: str) -> None:
-        """Tell Optuna of each validation once."""
+    def report(self, metric: str) -> bool:
+        """Tell Optuna of each validation once; say whether there was one."""
         values = read_scalars(self.work_dir, metric)
-        for epoch in sorted(values.keys() - self.values.keys()):
+        new = sorted(values.keys() - self.values.keys())
+        for epoch in new:
             self.trial.report(values[epoch], epoch)
         self.values = values
+        return bool(new)
 
 
 def search(study: optuna.Study, space: list[Parameter], combinations: Sequence[dict[str, Any]], launch: Launch,
@@ -128,9 +130,9 @@ def _draw(study: optuna.Study, space: list[Parameter], combinations: Sequence[di
 def _look_after(study: optuna.Study, current: RunningTrial, metric: str) -> str | None:
     """Report, prune or end a trial; say how it ended, None while it runs."""
     status = current.process.poll()  # before the values: what is there after the end is all
-    current.report(metric)
+    validated = current.report(metric)
     if status is None:
-        if not current.values or not current.trial.should_prune():
+        if not validated or not current.trial.should_prune():  # asked of the database, so not at every look
             return None
         current.process.stop()
         study.tell(current.trial, state=PRUNED)

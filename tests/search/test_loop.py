@@ -1,9 +1,10 @@
 """The search's loop over runs that train nothing."""
 import json
 import math
+from itertools import pairwise
 
 import pytest
-from fakes import EPOCHS, Launch, rising
+from fakes import EPOCHS, FakeProcess, Launch, rising
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
@@ -107,6 +108,30 @@ def test_hopeless_runs_are_stopped(run):
     for trial in bad:
         assert launch.runs[trial.number].stopped == 1 and launch.runs[trial.number].epoch == 1
     assert best(study).value == 80
+
+
+def test_the_database_is_asked_when_something_happened(run):
+    """Not at each look: that would take a part of a core from the runs, more with every trial."""
+    statements, looks = [], []
+
+    def count_statement(*args):
+        statements.append(args[2])
+
+    class Slow(FakeProcess):
+        def poll(self):
+            self.looks = getattr(self, 'looks', -1) + 1
+            return super().poll() if self.looks % 5 == 0 else None
+
+    event.listen(Engine, 'before_cursor_execute', count_statement)
+    try:
+        run(['lr=1'], lambda settings, work_dir, environment: Slow(work_dir, rising(90)), startup=0,
+            on_change=lambda running: looks.append((running[0].values.copy(), len(statements))))
+    finally:
+        event.remove(Engine, 'before_cursor_execute', count_statement)
+    asked = [(before[0] != after[0], after[1] - before[1]) for before, after in pairwise(looks)]
+    assert all(number > 0 for validated, number in asked if validated)
+    idle = [number for validated, number in asked if not validated]
+    assert len(idle) >= 4 * EPOCHS and set(idle) == {0}
 
 
 @pytest.mark.parametrize('value', [math.nan, math.inf, -math.inf])

@@ -136,6 +136,7 @@ def gather(cell: Cell, budget: Budget, work_dir: str, curves: dict[int, str], se
         test={key: results['test'][key] for key in ('by_seed', 'mean', 'std')} | dict(
             hits={seed: read_hits(folder, results['test']['by_seed'][str(seed)]) for seed, folder in runs.items()}),
         curves={seed: read_scalars(folder, METRIC) for seed, folder in curves.items()},
+        resumed=[seed for seed, folder in runs.items() if was_resumed(folder)],
         nmi={seed: values for seed, folder in runs.items() if (values := read_scalars(folder, NMI))},
         prototypes={seed: times for seed, folder in runs.items() if (times := read_times(folder)) is not None},
         prompts={seed: moved for seed, folder in runs.items() if (moved := read_prompts(folder)) is not None})
@@ -164,10 +165,20 @@ def read_hits(work_dir: str, accuracy: float) -> str:
     return np.packbits(hits).tobytes().hex()
 
 
+def read_log(work_dir: str) -> str:
+    """What a run has printed, of all its processes one after the other."""
+    with open(osp.join(work_dir, 'train.txt'), encoding='utf-8', errors='replace') as file:
+        return file.read()
+
+
+def was_resumed(work_dir: str) -> bool:
+    """Whether a run was stopped and went on from a checkpoint: after that it saw other flips than without the stop."""
+    return 'resumed epoch: ' in read_log(work_dir)
+
+
 def read_times(work_dir: str) -> dict[str, float] | None:
     """Seconds that a run's initial prompts took and its steps took; None without prompts."""
-    with open(osp.join(work_dir, 'train.txt'), encoding='utf-8', errors='replace') as file:
-        found = FILLED.search(file.read())
+    found = FILLED.search(read_log(work_dir))
     if found is None:
         return None
     records = [record for record in read_records(work_dir) if {'time', 'iter', 'loss'} <= record.keys()]

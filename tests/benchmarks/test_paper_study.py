@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
 from rich.console import Console
 from safetensors.torch import save_file
 
@@ -282,6 +284,7 @@ def test_runs_and_goes_on(small, tmp_path, capfd, monkeypatch):
     # 128 x 10 and 10 of the head; 8 x 20 x 128 prompts beside them
     assert (linear['parameters']['trained'], vpt['parameters']['trained']) == (1290, 1290 + 20480)
     assert (vpt['workers'], vpt['machine']['threads']) == (2, 1)
+    assert linear['resumed'] == vpt['resumed'] == []
     assert linear['prompts'] == linear['prototypes'] == linear['nmi'] == {} and list(linear['curves']) == ['0']
     assert list(vpt['curves']) == ['0', '1'] and all(list(curve) == ['1'] for curve in vpt['curves'].values())
     assert vpt['curves']['0']['1'] == vpt['best']['validation']
@@ -410,6 +413,31 @@ def test_what_became_of_the_prompts(tmp_path):
     (tmp_path / 'last_checkpoint').write_text(str(checkpoint))
     assert study_records.read_prompts(str(tmp_path)) == pytest.approx(
         dict(before=2, after=5, cosine=1 / 2, pairs_before=1 / 6, pairs_after=1))
+
+
+class OneWeight(BaseModel):
+    """Is trained towards 0."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(1))
+
+    def forward(self, number, mode):  # a list of tensors, (1,) each
+        return dict(loss=(self.weight * number[0]).square().sum())
+
+
+@pytest.mark.parametrize(('calls', 'resumed'), [(['train'], False), (['resume'], False), (['train', 'resume'], True)])
+def test_a_resumed_run_is_known(tmp_path, calls, resumed):
+    """By the log of MMEngine's own runner; a run that begins anew, for want of a checkpoint, is as any other."""
+    for call in calls:
+        runner = Runner(
+            OneWeight(), str(tmp_path), dict(dataset=[dict(number=torch.ones(1))], batch_size=1, sampler=dict(
+                type='DefaultSampler', shuffle=False)), train_cfg=dict(by_epoch=True, max_epochs=1),
+            optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)), resume=call == 'resume', default_scope='mmengine',
+            experiment_name=f'{tmp_path.name}_{call}')
+        runner.train()
+    (tmp_path / 'train.txt').write_text(''.join(path.read_text() for path in sorted(tmp_path.glob('*/*.log'))))
+    assert study_records.was_resumed(str(tmp_path)) == resumed
 
 
 def test_a_final_run_without_its_checkpoint_is_named(tmp_path):

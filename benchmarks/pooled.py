@@ -3,8 +3,9 @@
 
     python benchmarks/pooled.py                 # --images 50 --tasks digits_32 --prompts 20: on few, to try it
 
-MAE's head reads LayerNorm(mean of prompts and patch tokens) of the last block. Of the study's methods with deep prompts
-(benchmarks/study_plan.py), training images of the task without augmentation pass the network with its initial prompts.
+MAE's head reads LayerNorm(mean of prompts and patch tokens) of the last block. For VPT-Deep, random sample and K-means
+of the study (benchmarks/study_plan.py), training images of the task, without augmentation, pass the network with the
+prompts that a run of seed 0 starts with.
 Variances are over images and summed over features; squares are mean squared lengths. The images' share of what the head
 reads is smaller, the less the prompts' outputs depend on them and the longer these are.
 """
@@ -44,10 +45,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--prompts', nargs='+', type=int, default=[20, 100], help='numbers of prompts')
     parser.add_argument('--images', type=int, default=200, help='of the training images, spread over the list')
     parser.add_argument('--out', default='work_dirs/benchmarks/pooled.json', help='for the numbers')
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.images < 2:
+        parser.error(f'--images must be at least 2, as it is their variance that is measured, got {args.images}')
+    return args
 
 
-def others(pooled: Tensor, patches: Tensor, num_prompts: int, num_patches: int) -> Tensor:
+def mean_of_prompts(pooled: Tensor, patches: Tensor, num_prompts: int, num_patches: int) -> Tensor:
     """The mean of the prompts' outputs, from that of prompts and patches and that of patches alone, each (B, D)."""
     return (pooled * (num_prompts + num_patches) - patches * num_patches) / num_prompts
 
@@ -63,7 +67,7 @@ def describe(pooled: Tensor, patches: Tensor, num_prompts: int, num_patches: int
         num_patches (int): N_e.
         norm (torch.nn.Module): The LayerNorm in front of the head.
     """
-    prompts = others(pooled, patches, num_prompts, num_patches)
+    prompts = mean_of_prompts(pooled, patches, num_prompts, num_patches)
     return dict(
         prompts_variance=variance(prompts), prompts_square=float(prompts.square().sum(1).mean()),
         patches_variance=variance(patches), patches_square=float(patches.square().sum(1).mean()),
@@ -91,6 +95,7 @@ def initial_prompts(cell: Cell, folder: str) -> Tensor:
     Raises:
         Failed: tools/init_prompts.py did.
     """
+    # options() begins with --cfg-options, if there are any
     status = run([sys.executable, osp.join(TOOLS, 'init_prompts.py'), osp.join(ROOT, cell.config), '--work-dir', folder,
                   *cell.options(), *(() if cell.options() else ('--cfg-options', )), 'log_level=ERROR'],
                  cell.environment)
@@ -110,7 +115,7 @@ def measure_cell(cell: Cell, folder: str, images: int) -> dict[str, float]:
     read: dict[bool, list[Tensor]] = {True: [], False: []}  # whether prompts are pooled -> what the norm reads
     vit.ln2.register_forward_pre_hook(lambda _, inputs: read[vit.pool_prompts].append(inputs[0]))
     dataset = DATASETS.build(dict(cfg.train_dataloader.dataset, pipeline=cfg.val_dataloader.dataset.pipeline))
-    chosen = np.linspace(0, len(dataset) - 1, images, dtype=int).tolist()
+    chosen = np.linspace(0, len(dataset) - 1, min(images, len(dataset)), dtype=int).tolist()
     for batch in DataLoader(dataset.get_subset(chosen), batch_size=100, collate_fn=pseudo_collate):
         inputs = model.data_preprocessor(batch)['inputs']
         for pool in read:

@@ -172,7 +172,8 @@ def read_log(work_dir: str) -> str:
 
 
 def was_resumed(work_dir: str) -> bool:
-    """Whether a run was stopped and went on from a checkpoint: after that it saw other flips than without the stop."""
+    """Whether a run was stopped and went on from a checkpoint: after that its random augmentation differs from that
+    of a run without the stop."""
     return 'resumed epoch: ' in read_log(work_dir)
 
 

@@ -73,7 +73,7 @@ def search(study: optuna.Study, space: list[Parameter], combinations: Sequence[d
     """
     running: list[RunningTrial | None] = [None] * len(environments)
     failed: list[dict[str, Any]] = []
-    in_a_row, exhausted = 0, False
+    in_a_row, exhausted, done = 0, False, count(study)  # the database is asked when something has happened
     try:
         while True:
             for worker, current in enumerate(running):
@@ -81,14 +81,14 @@ def search(study: optuna.Study, space: list[Parameter], combinations: Sequence[d
                     ended = _look_after(study, current, metric)
                     if ended is None:
                         continue
-                    running[worker] = None
+                    running[worker], done = None, count(study)
                     in_a_row = in_a_row + 1 if ended == 'failed' else 0
                     failed += [current.trial.params] if ended == 'failed' else []
                     on_end(current, ended)
                     if in_a_row >= MAX_FAILURES:
                         raise RuntimeError(f'{in_a_row} trials failed one after the other; see {current.process.log}, '
                                            f'which ends with\n{current.process.tail()}')
-                if not exhausted and count(study) + sum(r is not None for r in running) < num_trials:
+                if not exhausted and done + sum(r is not None for r in running) < num_trials:
                     drawn = _draw(study, space, combinations, failed)
                     exhausted = drawn is None
                     if drawn is not None:

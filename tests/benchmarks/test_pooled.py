@@ -8,6 +8,7 @@ import torch
 import pooled
 
 
+@torch.no_grad()
 def test_parts_by_hand():
     """The mean of two prompts and three patches apart again; variances and squares from the tokens themselves."""
     tokens = torch.randn(7, 5, 4, generator=torch.Generator().manual_seed(0))

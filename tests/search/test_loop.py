@@ -111,7 +111,7 @@ def test_hopeless_runs_are_stopped(run):
 
 
 def test_the_database_is_asked_when_something_happened(run):
-    """Not at each look: that would take a part of a core from the runs, more with every trial."""
+    """Not at each look, though a worker has nothing to do: that would take a part of a core from the runs."""
     statements, looks = [], []
 
     def count_statement(*args):
@@ -124,8 +124,8 @@ def test_the_database_is_asked_when_something_happened(run):
 
     event.listen(Engine, 'before_cursor_execute', count_statement)
     try:
-        run(['lr=1'], lambda settings, work_dir, environment: Slow(work_dir, rising(90)), startup=0,
-            on_change=lambda running: looks.append((running[0].values.copy(), len(statements))))
+        run(['lr=1,2'], lambda settings, work_dir, environment: Slow(work_dir, rising(90)), num_trials=1, workers=2,
+            startup=0, on_change=lambda running: looks.append((running[0].values.copy(), len(statements))))
     finally:
         event.remove(Engine, 'before_cursor_execute', count_statement)
     asked = [(before[0] != after[0], after[1] - before[1]) for before, after in pairwise(looks)]

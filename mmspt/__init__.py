@@ -14,7 +14,7 @@ __all__ = ['MultiTaskPredictor', '__version__']
 
 
 def __getattr__(name: str) -> Any:
-    """Import what knows models when it is asked for: ``import mmspt`` does without MMPretrain."""
+    """Import the models when they are asked for, and not with every ``import mmspt``."""
     if name == 'MultiTaskPredictor':
         from .serving.predictor import MultiTaskPredictor
         return MultiTaskPredictor

@@ -6,6 +6,7 @@ test_pipeline = [dict(type='Resize', scale=16, interpolation='bicubic'), dict(ty
 train_dataloader = dict(
     batch_size=32,
     num_workers=0,
+    persistent_workers=False,
     dataset=dict(type='mmspt.Digits', split='train', images_per_class=20, pipeline=[
         dict(type='RandomResizedCrop', scale=16, crop_ratio_range=(0.8, 1.0), interpolation='bicubic'),
         dict(type='PackInputs'),
@@ -15,6 +16,7 @@ train_dataloader = dict(
 val_dataloader = dict(
     batch_size=100,
     num_workers=0,
+    persistent_workers=False,
     dataset=dict(type='mmspt.Digits', split='val', pipeline=test_pipeline),
     sampler=dict(type='DefaultSampler', shuffle=False))
 val_evaluator = dict(type='Accuracy', topk=(1, ))
@@ -23,6 +25,7 @@ val_cfg = dict()
 test_dataloader = dict(
     batch_size=100,
     num_workers=0,
+    persistent_workers=False,
     dataset=dict(type='mmspt.Digits', split='test', pipeline=test_pipeline),
     sampler=dict(type='DefaultSampler', shuffle=False))
 test_evaluator = val_evaluator

@@ -4,6 +4,6 @@ _base_ = './flowers17.py'
 small = [dict(type='mmspt.LoadImageFromFile'), dict(type='Resize', scale=32, interpolation='bicubic')]
 train_pipeline = [*small, dict(type='RandomFlip', prob=0.5), dict(type='PackInputs')]
 test_pipeline = [*small, dict(type='PackInputs')]
-train_dataloader = dict(num_workers=0, dataset=dict(pipeline=train_pipeline))
-val_dataloader = dict(num_workers=0, dataset=dict(pipeline=test_pipeline))
-test_dataloader = dict(num_workers=0, dataset=dict(pipeline=test_pipeline))
+train_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(pipeline=test_pipeline))
+test_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(pipeline=test_pipeline))

@@ -10,6 +10,7 @@ classes = [
 small = [dict(type='mmspt.LoadImageFromFile'), dict(type='Resize', scale=32, interpolation='area')]
 train_pipeline = [*small, dict(type='RandomFlip', prob=0.5), dict(type='PackInputs')]
 test_pipeline = [*small, dict(type='PackInputs')]
-train_dataloader = dict(num_workers=0, dataset=dict(pipeline=train_pipeline, metainfo=dict(classes=classes)))
-val_dataloader = dict(num_workers=0, dataset=dict(pipeline=test_pipeline, metainfo=dict(classes=classes)))
-test_dataloader = dict(num_workers=0, dataset=dict(pipeline=test_pipeline, metainfo=dict(classes=classes)))
+loader = dict(num_workers=0, persistent_workers=False)
+train_dataloader = dict(**loader, dataset=dict(pipeline=train_pipeline, metainfo=dict(classes=classes)))
+val_dataloader = dict(**loader, dataset=dict(pipeline=test_pipeline, metainfo=dict(classes=classes)))
+test_dataloader = dict(**loader, dataset=dict(pipeline=test_pipeline, metainfo=dict(classes=classes)))

@@ -1,0 +1,142 @@
+"""`_base_ = 'mmspt::...'` trains, tests and resumes, and gives what the same files give when they are named by path."""
+import subprocess
+import sys
+from pathlib import Path
+
+import mmengine
+import mmpretrain
+import pytest
+from mmengine.config import Config
+from mmengine.registry import Registry
+
+from helpers import ROOT, command, environment, scalars, tool
+from mmspt import registry
+from mmspt.evaluation.description import flatten
+
+STOCK = Path(mmpretrain.__path__[0], '.mim', 'tools')  # MMPretrain's own tools
+SHORT = """
+train_dataloader = dict(batch_size=100)
+param_scheduler = dict(warmup=0, end=2)
+train_cfg = dict(max_epochs=1)
+default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=1))
+"""
+CASES = dict(
+    one="""
+_base_ = 'mmspt::spt/vit-xs_mae_digits.py'
+""",
+    two="""
+_base_ = ['mmpretrain::_base_/default_runtime.py', 'mmspt::_base_/models/vit-xs_mae_digits.py',
+          'mmspt::_base_/datasets/digits.py', 'mmspt::_base_/schedules/spt_100e.py']
+model = dict(head=dict(num_classes=10))
+""",
+    several="""
+_base_ = ['mmspt::_base_/models/vit-xs_mae_digits.py', 'mmspt::_base_/datasets/digits.py',
+          'mmspt::_base_/schedules/spt_100e.py', 'mmspt::_base_/default_runtime.py']
+model = dict(head=dict(num_classes=10))
+""",
+    deletion="""
+_base_ = 'mmspt::spt/vit-xs_mae_digits.py'
+lr = {{_base_.optim_wrapper.optimizer.lr}}
+optim_wrapper = dict(optimizer=dict(_delete_=True, type='SGD', lr=lr, weight_decay=0.))
+val_dataloader = dict(dataset={{_base_.test_dataloader.dataset}})
+sampler = dict(_delete_=True, type='DefaultSampler', shuffle=False)
+test_dataloader = dict(dataset=dict(pipeline={{_base_.test_pipeline}}), sampler=sampler)
+visualizer = dict(vis_backends=[dict(type='LocalVisBackend')])
+""")
+NAMES = dict(  # one name a kind that MMPretrain registers, or MMEngine where MMPretrain has none of that kind
+    RUNNERS='Runner', RUNNER_CONSTRUCTORS=None, LOOPS='RetrievalTestLoop', HOOKS='VisualizationHook',
+    LOG_PROCESSORS='LogProcessor', OPTIMIZERS='Lamb', OPTIM_WRAPPERS='OptimWrapper',
+    OPTIM_WRAPPER_CONSTRUCTORS='LearningRateDecayOptimWrapperConstructor', PARAM_SCHEDULERS='CosineAnnealingLR',
+    DATASETS='ImageNet', DATA_SAMPLERS='RepeatAugSampler', TRANSFORMS='PackInputs', MODELS='ImageClassifier',
+    MODEL_WRAPPERS='MMDistributedDataParallel', WEIGHT_INITIALIZERS='TruncNormal', BATCH_AUGMENTS='Mixup',
+    TASK_UTILS=None, TOKENIZER=None, METRICS='Accuracy', EVALUATORS='Evaluator',
+    VISUALIZERS='UniversalVisualizer', VISBACKENDS='LocalVisBackend')
+
+
+def losses(work_dir):
+    return [record['loss'] for record in scalars(work_dir) if 'loss' in record]
+
+
+def write(folder, text):
+    folder.mkdir()
+    (folder / 'mine.py').write_text(text + SHORT)
+    return folder
+
+
+def test_a_child_of_each_of_mmpretrains_registries():
+    kinds = {name: value for name, value in vars(mmpretrain.registry).items()
+             if isinstance(value, Registry) and value.scope == 'mmpretrain'}
+    assert set(kinds) == set(NAMES)
+    for name, parent in kinds.items():
+        ours = getattr(registry, name)
+        assert ours.parent is parent and ours.scope == 'mmspt' and ours.build_func is parent.build_func, name
+
+
+def test_our_scope_finds_mmpretrains_classes(tmp_path):
+    """In a process that imported nothing else: a parent's modules are not imported by MMEngine."""
+    code = 'from mmspt import registry\nimport mmengine.runner, mmengine.evaluator, mmengine.visualization\n' \
+        f'names = {NAMES}\n' \
+        'print([kind for kind, name in names.items() if name and getattr(registry, kind).get(name) is None])'
+    done = subprocess.run([sys.executable, '-c', code], env=environment(), cwd=tmp_path, capture_output=True, text=True,
+                          check=True)
+    assert done.stdout.splitlines()[-1] == '[]', done.stderr
+
+
+@pytest.mark.parametrize('scope', [
+    'another', 'mmengine', *(pytest.param(scope, marks=pytest.mark.slow) for scope in ('mmpretrain', 'mmspt'))])
+def test_our_classes_are_found_by_the_prefix_from_every_scope(scope, tmp_path):
+    """In a process that has not imported mmspt; the other scope is of a plug-in that knows MMEngine alone."""
+    code = f"""
+import sys, types
+from mmengine.registry import HOOKS, MODELS, DefaultScope, Registry
+another = types.ModuleType('another'), types.ModuleType('another.registry')
+sys.modules.update({{module.__name__: module for module in another}})
+Registry('model', parent=MODELS, scope='another', locations=['another'])
+DefaultScope.get_instance('test', scope_name={scope!r})
+print(type(MODELS.build(dict(type='mmspt.PromptedViT', arch='deit-tiny', allow_random_backbone=True))).__name__)
+"""
+    done = subprocess.run([sys.executable, '-c', code], env=environment(), cwd=tmp_path, capture_output=True, text=True,
+                          check=False)
+    assert done.stdout.splitlines()[-1:] == ['PromptedViT'], done.stderr
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_same_config_as_by_path(case, tmp_path):
+    """But for the marks of the scope that MMEngine makes."""
+    found = []
+    for prefix in ('mmspt::', f'{ROOT}/configs/'):
+        (tmp_path / 'mine.py').write_text(CASES[case].replace('mmspt::', prefix) + SHORT)
+        found.append(flatten(Config.fromfile(tmp_path / 'mine.py').to_dict()))
+    for kind, values in zip(('package', 'path'), found, strict=True):
+        checkpoint = values.pop('model.backbone.init_cfg.checkpoint')
+        assert Path(checkpoint).resolve() == ROOT / 'configs/pretrain/vit-xs_mae_digits.safetensors', kind
+    assert found[0] == found[1] and len(found[0]) > 80
+
+
+@pytest.mark.parametrize('case', [
+    *(pytest.param(case, marks=pytest.mark.slow) for case in CASES if case != 'deletion'), 'deletion'])
+def test_trains_tests_and_resumes_as_by_path(case, tmp_path):
+    """From a folder outside the repository; the losses of both epochs and the test are those of relative bases."""
+    found = {}
+    for name, prefix in (('package', 'mmspt::'), ('path', f'{ROOT}/configs/')):
+        folder = write(tmp_path / name, CASES[case].replace('mmspt::', prefix))
+        tool('train.py', 'mine.py', '--work-dir', 'run', cwd=folder)
+        tool('train.py', 'mine.py', '--work-dir', 'run', '--resume', '--cfg-options', 'train_cfg.max_epochs=2',
+             cwd=folder)
+        tool('test.py', 'mine.py', 'run/epoch_2.pth', '--work-dir', 'test', '--out', 'test.json', '--out-item',
+             'metrics', cwd=folder)
+        found[name] = (losses(folder / 'run'), mmengine.load(folder / 'test.json'))
+    assert found['package'] == found['path']
+    assert len(found['path'][0]) == 2 and found['path'][1]['accuracy/top1'] > 15
+
+
+def test_mmpretrains_own_tools(tmp_path):
+    """They import mmspt by our prefix, but parse the config first: a first base does it, as docs/packs.md says."""
+    (tmp_path / 'mmspt_first.py').write_text("__import__('mmspt')\n")
+    folder = write(tmp_path / 'mine', CASES['one'].replace(
+        "'mmspt::spt/vit-xs_mae_digits.py'", "['../mmspt_first.py', 'mmspt::spt/vit-xs_mae_digits.py']"))
+    command(sys.executable, STOCK / 'train.py', 'mine.py', '--work-dir', 'run', cwd=folder)
+    command(sys.executable, STOCK / 'train.py', 'mine.py', '--work-dir', 'run', '--resume', '--cfg-options',
+            'train_cfg.max_epochs=2', cwd=folder)
+    output = command(sys.executable, STOCK / 'test.py', 'mine.py', 'run/epoch_2.pth', '--work-dir', 'test', cwd=folder)
+    assert 'Epoch(test) [5/5]' in output and len(losses(folder / 'run')) == 2

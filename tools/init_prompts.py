@@ -7,7 +7,20 @@ import sys
 
 from mmengine.config import Config, DictAction
 
-from train import add_amp, build_runner, dump_as, name_amp, set_loader_defaults, set_work_dir, shut_down, use_amp
+from mmspt.engine.global_batch import keep_global_batch
+from train import (
+    add_amp,
+    build_runner,
+    dump_as,
+    name_amp,
+    names_batch,
+    set_loader_defaults,
+    set_work_dir,
+    shut_down,
+    use_amp,
+)
+
+OF_TRAININGS = ('nmi', 'global_batch')  # default hooks that measure or describe one
 
 
 def parse_args() -> argparse.Namespace:
@@ -30,7 +43,7 @@ def only_initialize(cfg: Config) -> Config:
         raise ValueError("the config must have custom_hooks=[dict(type='mmspt.PromptInitHook', ...)], which says how "
                          f'the prompts start; {cfg.filename} has none')
     cfg.custom_hooks = hooks
-    kept = {name: hook for name, hook in cfg.default_hooks.items() if name != 'nmi'}  # measures trainings
+    kept = {name: hook for name, hook in cfg.default_hooks.items() if name not in OF_TRAININGS}
     cfg.default_hooks = dict(kept, checkpoint=None)
     cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
     cfg.test_dataloader = cfg.test_cfg = cfg.test_evaluator = None
@@ -49,6 +62,7 @@ def main() -> None:
         use_amp(cfg, args.amp)
     if args.cfg_options is not None:
         cfg.merge_from_dict(args.cfg_options)
+    keep_global_batch(cfg, batch_given=names_batch(args))
     cfg = only_initialize(cfg)
     set_loader_defaults(cfg, pin_memory=True, persistent_workers=False)
     build_runner(cfg).train()

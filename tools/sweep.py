@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from mmspt.engine.checks import check_config
 from mmspt.evaluation import read_epoch
+from mmspt.evaluation.description import recipe_of
 from mmspt.files import write_text
 from mmspt.search.finals import read_tested, run_finals
 from mmspt.search.lock import locked
@@ -30,6 +31,7 @@ from mmspt.search.study import COMPLETE, PRUNED, Study, best, count, grid, ident
 from mmspt.search.table import summarize, to_markdown, write
 from train import add_amp, default_work_dir, name_amp
 
+BATCH_KEYS = ('train_dataloader.batch_size', 'optim_wrapper.accumulative_counts')
 TRAIN = osp.join(osp.dirname(osp.abspath(__file__)), 'train.py')
 
 
@@ -200,7 +202,9 @@ class Search:
         if chosen is not None and self.final_cfg is not None:
             path = self.final_folder(chosen.params)
             tested, folder = read_tested(path, range(self.args.seeds)), osp.relpath(path, self.folder)
-        summary = summarize(study, self.space, self.args.metric, tested, folder)
+        batches = {parameter.key for parameter in self.space} & set(BATCH_KEYS)  # searched: the trials tell theirs
+        summary = summarize(study, self.space, self.args.metric, tested, folder,
+                            None if batches else recipe_of(self.trial_cfg)['global_batch'])
         write(summary, self.folder, self.title)
         return summary
 

@@ -15,6 +15,7 @@ from mmengine.runner import Runner
 from mmspt.datasets.wrappers import skip_bad_images
 from mmspt.engine.checks import check_config
 from mmspt.engine.disk import explained
+from mmspt.engine.global_batch import keep_global_batch
 from mmspt.repairs import init_cpu_distributed
 
 DTYPES = ('bfloat16', 'float16')
@@ -41,7 +42,8 @@ def parse_args() -> argparse.Namespace:
                         help='go on from a checkpoint: the one named, or the latest in the work directory')
     add_amp(parser)
     parser.add_argument('--no-validate', action='store_true', help='no validation while training')
-    parser.add_argument('--auto-scale-lr', action='store_true', help='scale the rate by the actual global batch')
+    parser.add_argument('--auto-scale-lr', action='store_true',
+                        help='do not divide the batch among processes, scale the rate by the global batch')
     parser.add_argument('--no-pin-memory', action='store_true', help='pin_memory=False in the data loaders')
     parser.add_argument('--no-persistent-workers', action='store_true',
                         help='persistent_workers=False in the data loaders')
@@ -84,6 +86,11 @@ def set_work_dir(cfg: Config, args: argparse.Namespace) -> None:
         cfg.work_dir = default_work_dir(args.config)
 
 
+def names_batch(args: argparse.Namespace) -> bool:
+    """Whether the command line says how many images a process takes."""
+    return 'train_dataloader.batch_size' in (args.cfg_options or {})
+
+
 def use_amp(cfg: Config, dtype: str) -> None:
     """Let the run train in mixed precision; ``loss_scale`` of the config stays.
 
@@ -115,6 +122,7 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
         cfg.auto_scale_lr.enable = True
     if args.cfg_options is not None:
         cfg.merge_from_dict(args.cfg_options)
+    keep_global_batch(cfg, batch_given=names_batch(args))
     set_loader_defaults(cfg, not args.no_pin_memory, not args.no_persistent_workers)
     return cfg
 

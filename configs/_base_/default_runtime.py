@@ -11,6 +11,7 @@ default_hooks = dict(
     visualization=dict(type='VisualizationHook', enable=False),
     result=dict(type='mmspt.ResultHook'),
     nmi=dict(type='mmspt.PromptNMIHook', interval=50),
+    global_batch=dict(type='mmspt.GlobalBatchHook'),
     finite_loss=dict(type='mmspt.FiniteLossHook'),
     resume=dict(type='mmspt.ResumeHook'),
     preemption=dict(type='mmspt.PreemptionHook'),

@@ -125,18 +125,20 @@ def arch_of(backbone: Mapping[str, Any]) -> str:
 def recipe_of(cfg: Mapping[str, Any], world_size: int = 1) -> dict[str, Any]:
     """What two runs of one config must share to be seeds of one setting: dotted key -> plain value.
 
-    ``batch_size`` is the global one. Left out are the seed, the test, workers, and where files lie: ``data_root``, and
-    the folders of weights and of absolute paths. The weights that a resumed run goes on from are its own, so its
-    ``load_from`` is left out. ``mmspt.SkipBadImages`` is no setting: without it a run on bad images ends with an error.
+    ``global_batch`` is the number of images an optimizer step, of all processes. Left out are the seed, the test,
+    workers, and where files lie: ``data_root``, and the folders of weights and of absolute paths. The weights that a
+    resumed run goes on from are its own, so its ``load_from`` is left out. ``mmspt.SkipBadImages`` is no setting:
+    without it a run on bad images ends with an error.
     """
     loader, plan = cfg.get('train_dataloader') or {}, cfg.get('train_cfg') or {}
+    optim_wrapper = cfg.get('optim_wrapper') or {}
     recipe = flatten(dict(
-        optim_wrapper=cfg.get('optim_wrapper') or {},
+        optim_wrapper=optim_wrapper,
         param_scheduler=cfg.get('param_scheduler') or {},
         auto_scale_lr=(cfg.get('auto_scale_lr') or {}).get('enable', False),
         max_epochs=plan.get('max_epochs'),
         max_iters=plan.get('max_iters'),
-        batch_size=(loader.get('batch_size') or 0) * world_size,
+        global_batch=(loader.get('batch_size') or 0) * world_size * optim_wrapper.get('accumulative_counts', 1),
         train=without_skipping(loader.get('dataset') or {}),
         sampler=loader.get('sampler') or {},
         batch_sampler=loader.get('batch_sampler') or {},

@@ -25,6 +25,8 @@ class Cell:
     """Why it may not stand beside the benchmark's numbers."""
     trained_on: str | None = None
     """Split of the training."""
+    global_batch: int | None = None
+    """Images an optimizer step, of all processes; None where it is not known."""
 
     @property
     def mean(self) -> float:
@@ -101,6 +103,7 @@ def _table(group: str, runs: list[Run]) -> Table:
         if any(row.pretraining == 'unknown' for row in rows):
             notes.append("pre-training unknown: set `pretraining = 'MAE'` (or 'MoCo-v3', ...) in the config, and "
                          'published rows stand beside')
+    notes += _batches(rows)
     notes += [f'{run.folder}: {run.note}' for run in runs if run.note]
     notes += [f'{source}: {SOURCES[source]}' for source in dict.fromkeys(row.source for row in rows) if source]
     return Table(group, tasks, sorted(rows, key=_order), notes)
@@ -159,7 +162,20 @@ def _cell(runs: Sequence[Run], name: str, notes: list[str]) -> Cell:
         notes.append(f'* {name}: {mark}; not in a mean')
     ordered = sorted(seeds, key=str)
     values = tuple(mean(run.result.metrics[METRIC] for run in seeds[seed]) for seed in ordered)
-    return Cell(values, tuple(ordered), mark, (runs[0].result.trained_on or {}).get('split'))
+    first = runs[0].result
+    return Cell(values, tuple(ordered), mark, (first.trained_on or {}).get('split'),
+                (first.recipe or {}).get('global_batch'))
+
+
+def _batches(rows: list[Row]) -> list[str]:
+    """One line of the global batches: one number, or the rows of each."""
+    found: dict[int, list[str]] = defaultdict(list)
+    for row in rows:
+        for batch in sorted({cell.global_batch for cell in row.cells.values() if cell.global_batch}):
+            found[batch].append(f'{row.label} ({row.arch}, {row.pretraining})')
+    if len(found) < 2:
+        return [f'Global batch: {batch}' for batch in found]
+    return ['Global batch: ' + '; '.join(f'{batch}: {", ".join(labels)}' for batch, labels in sorted(found.items()))]
 
 
 def _add_mean(row: Row, tasks: list[str]) -> None:

@@ -14,7 +14,8 @@ from .study import COMPLETE, PRUNED, best
 
 
 def summarize(study: optuna.Study, space: list[Parameter], metric: str,
-              finals: dict[int, dict[str, Any]], folder: str | None = None) -> dict[str, Any]:
+              finals: dict[int, dict[str, Any]], folder: str | None = None,
+              global_batch: int | None = None) -> dict[str, Any]:
     """Gather trials, the best setting and its tests.
 
     Args:
@@ -23,6 +24,7 @@ def summarize(study: optuna.Study, space: list[Parameter], metric: str,
         metric (str): Quantity that was validated and is tested.
         finals (dict[int, dict]): Seed -> test metrics; empty before the last runs.
         folder (str | None): Of the last runs, in that of the search. Defaults to None.
+        global_batch (int | None): Images an optimizer step of every run; None if they differ. Defaults to None.
 
     Raises:
         ValueError: The test has no such quantity.
@@ -41,7 +43,7 @@ def summarize(study: optuna.Study, space: list[Parameter], metric: str,
                    work_dir=t.user_attrs.get('work_dir'),
                    seconds=None if t.duration is None else round(t.duration.total_seconds(), 1))
               for t in study.get_trials(deepcopy=False, states=(COMPLETE, PRUNED))]
-    return dict(metric=metric, best=None if chosen is None else dict(
+    return dict(metric=metric, global_batch=global_batch, best=None if chosen is None else dict(
         number=chosen.number, settings=chosen.params, validation=chosen.value),
         test=dict(by_seed=tests, mean=mean, std=deviation, work_dir=folder), trials=trials)
 
@@ -59,6 +61,8 @@ def to_markdown(summary: dict[str, Any], title: str) -> str:
         lines += [f'| {seed} | {value:.2f} |' for seed, value in test['by_seed'].items()]
         spread_text = f'{test["mean"]:.2f}' + (f' ± {test["std"]:.2f}' if test['std'] is not None else '')
         lines += [f'| mean ± standard deviation | **{spread_text}** |', '']
+    if summary['global_batch']:
+        lines += [f'Global batch: {summary["global_batch"]}.', '']
     lines += [f'| trial | settings | state | validation {metric} | epochs |', '| ---: | --- | --- | ---: | ---: |']
     for trial in sorted(summary['trials'], key=lambda t: -(-math.inf if t['value'] is None else t['value'])):
         values = trial['validations']

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from mmspt.engine.checks import check_data_folder
 from mmspt.engine.token_loader import SeededImages
 from mmspt.engine.unwrap import find_prompted_vit
-from mmspt.evaluation import describe, unusual
+from mmspt.evaluation import FILE_NAME, describe, read_result, unusual
+from mmspt.evaluation.environment import read_environment
 from mmspt.evaluation.work_dirs import LOGS, find_config, is_run
 from mmspt.models import PromptedViT
 from mmspt.prompts.initializers import check_prompts
@@ -72,8 +73,14 @@ class RunFolder:
 
     @cached_property
     def description(self) -> dict[str, Any]:
-        """See :func:`mmspt.evaluation.describe`."""
-        return describe(self.config)
+        """See :func:`mmspt.evaluation.describe`. The config has the batch of one process; how many there were is in the
+        result or, before the run is tested, in its log."""
+        description = describe(self.config, world_size=int(read_environment(self.folder).get('GPU number', 1)))
+        path = osp.join(self.folder, FILE_NAME)
+        recorded = read_result(path).recipe if osp.isfile(path) else None
+        if recorded is not None and 'global_batch' in recorded:
+            description['recipe']['global_batch'] = recorded['global_batch']
+        return description
 
     @property
     def label(self) -> str:

@@ -110,7 +110,7 @@ def test_the_recipe_sees_what_seeds_must_share():
                  dict(resume=True, load_from='run/epoch_3.pth')):
         assert of('spt/vit-b_mae_cub.py', **same)['recipe'] == base
     for key, changed in {'optim_wrapper.optimizer.lr': {'optim_wrapper.optimizer.lr': 1e-2},
-                         'batch_size': {'train_dataloader.batch_size': 64},
+                         'global_batch': {'train_dataloader.batch_size': 64},
                          'train.split': {'train_dataloader.dataset.split': 'val'},
                          'custom_hooks.0.initializer.type': {'custom_hooks.0.initializer.type': 'mmspt.KMeansInit'},
                          'model.backbone.init_cfg.checkpoint': {'model.backbone.init_cfg.checkpoint': 'other.pth'},
@@ -125,7 +125,10 @@ def test_the_recipe_sees_what_seeds_must_share():
                          'train.pipeline.1.scale': {'train_dataloader.dataset.pipeline.1.scale': 448}}.items():
         recipe = of('spt/vit-b_mae_cub.py', **changed)['recipe']
         assert {name for name in recipe if recipe[name] != base.get(name)} == {key}
-    assert describe(Config.fromfile(ROOT / 'configs/spt/vit-b_mae_cub.py'), world_size=4)['recipe']['batch_size'] == 128
+    cfg = Config.fromfile(ROOT / 'configs/spt/vit-b_mae_cub.py')
+    assert describe(cfg, world_size=4)['recipe']['global_batch'] == 128
+    cfg.optim_wrapper.accumulative_counts = 2
+    assert describe(cfg, world_size=4)['recipe']['global_batch'] == 256
 
 
 def wrapped(*datasets, **more):

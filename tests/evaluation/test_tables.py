@@ -168,3 +168,15 @@ def test_groups_and_own_data_sets():
     assert 'mean' not in header and lines == [['SPT-Deep', 'ViT-B MAE', '80.00', '90.00', '1']]
     assert plain(tables[1])['rows'][0]['cells']['Digits']['values'] == [90.]
     assert '| SPT-Deep | ViT-B MAE | 80.00 | 90.00 | 1 |' in markdown(tables[1])
+
+
+@pytest.mark.parametrize(('batches', 'note'), [
+    ((32, 32), 'Global batch: 32'),
+    ((64, 32), 'Global batch: 32: SPT-Deep (ViT-B, MAE); 64: GateVPT (ViT-B, MAE)'),
+])
+def test_the_global_batch_is_told_once(batches, note):
+    runs = [run(70., method=method, initializer=start, num_prompts=prompts, recipe=dict(global_batch=batch))
+            for batch, (method, start, prompts) in zip(
+                batches, [('GateVPT', 'UniformInit', 100), ('SPT-Deep', 'RandomSampleInit', 20)], strict=True)]
+    _, _, notes = only(runs)
+    assert [text for text in notes if text.startswith('Global batch')] == [note]

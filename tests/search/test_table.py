@@ -38,8 +38,9 @@ STUDY = [(0.1, TEXTS[0], [40., 60.], COMPLETE), (None, None, [], FAILED), (0.5, 
 
 def test_summary(tmp_path):
     finals = {seed: {METRIC: value, 'other': 1} for seed, value in enumerate((70., 72., 77.))}
-    write(summarize(make_study(STUDY), SPACE, METRIC, finals, 'final/0123'), str(tmp_path), 'job')
+    write(summarize(make_study(STUDY), SPACE, METRIC, finals, 'final/0123', global_batch=32), str(tmp_path), 'job')
     summary = json.loads((tmp_path / 'results.json').read_text(), parse_constant=pytest.fail)
+    assert summary['global_batch'] == 32
     assert summary['best'] == dict(number=3, settings={SPACE[0].key: 0.2, SPACE[1].key: TEXTS[1]}, validation=71.236)
     assert summary['test'] == dict(by_seed={'0': 70., '1': 72., '2': 77.}, mean=73., std=pytest.approx(13**0.5),
                                    work_dir='final/0123')
@@ -49,6 +50,7 @@ def test_summary(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ['results.json', 'results.md']
 
     page = (tmp_path / 'results.md').read_text()
+    assert '\nGlobal batch: 32.\n' in page
     assert '| 0 | 70.00 |\n| 1 | 72.00 |\n| 2 | 77.00 |\n| mean ± standard deviation | **73.00 ± 3.61** |' in page
     assert f'Best of 4 trials on the validation split: lr 0.2, model.text {TEXTS[1]} (accuracy/top1 71.24).' in page
     lines = page[page.index('| trial |'):].splitlines()[2:]

@@ -1,4 +1,5 @@
 """A run's work directory as pictures see it: what it holds, and what is said where something is missing."""
+import json
 import os
 import re
 import shlex
@@ -47,6 +48,20 @@ def prompts_in(checkpoint):
 @pytest.mark.parametrize('name', sorted(LABELS))
 def test_label(runs, name):
     assert RunFolder(getattr(runs, name)).label == LABELS[name]
+
+
+def test_the_global_batch_is_of_all_processes(copy):
+    """The config has the batch of one. A later test on one process has a log of its own, so the result comes first."""
+    folder = copy()
+    result = json.loads((folder / 'result.json').read_text())
+    assert RunFolder(str(folder)).description['recipe']['global_batch'] == result['recipe']['global_batch'] == 4
+    result['recipe']['global_batch'] = 32
+    (folder / 'result.json').write_text(json.dumps(result))
+    assert RunFolder(str(folder)).description['recipe']['global_batch'] == 32
+    (folder / 'result.json').unlink()
+    log = max(folder.glob('*/*.log'))
+    log.write_text(log.read_text().replace('GPU number: 1\n', 'GPU number: 3\n'))
+    assert RunFolder(str(folder)).description['recipe']['global_batch'] == 12
 
 
 @pytest.mark.parametrize(('name', 'layers'), [('spt', 4), ('vpt', 4), ('shallow', 1)])

@@ -9,7 +9,7 @@ train_dataloader = dict(
     batch_size=32,
     num_workers=4,
     dataset=dict(split='trainval', pipeline={{_base_.train_pipeline}}),
-    sampler=dict(type='DefaultSampler', shuffle=True),
+    sampler=dict(type='mmspt.RoundDownSampler', shuffle=True),
     drop_last=True)
 
 test_dataloader = dict(

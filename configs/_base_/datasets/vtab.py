@@ -9,7 +9,7 @@ train_dataloader = dict(
     num_workers=4,
     dataset=dict(
         type='mmspt.VTAB1k', data_root='data/vtab-1k', split='trainval', pipeline={{_base_.train_pipeline}}),
-    sampler=dict(type='DefaultSampler', shuffle=True),
+    sampler=dict(type='mmspt.RoundDownSampler', shuffle=True),
     drop_last=True)
 
 test_dataloader = dict(

@@ -2,7 +2,8 @@
 # no decay are those of the authors' command for MAE on CUB (README of github.com/ryongithub/GatedPromptTuning at
 # 038d462). The base config that it names is not in the released tree: optimizer, warm-up and cosine are those of VPT,
 # which their code is built on (github.com/KMnP/vpt at 7f3942e). VPT sets the rate once an epoch; here, as in all
-# recipes, every iteration. A recipe sets train_dataloader.batch_size=64, which stands in the data set's file
+# recipes, every iteration. A recipe sets train_dataloader.batch_size=64, since the data set's file has 32; the tools
+# divide it among the processes
 _base_ = './spt_100e.py'
 
 custom_hooks = [dict(type='mmspt.PromptInitHook', initializer=dict(type='mmspt.UniformInit'))]

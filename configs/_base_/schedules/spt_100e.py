@@ -13,5 +13,6 @@ param_scheduler = dict(
 
 train_cfg = dict(by_epoch=True, max_epochs=100, val_interval=5)
 
-# with --auto-scale-lr the rate follows the global batch: GPUs x train_dataloader.batch_size
+# the global batch that rate and epochs were chosen for: the tools divide it among the processes. With --auto-scale-lr
+# each process reads as many, and the rate is scaled
 auto_scale_lr = dict(base_batch_size=32)

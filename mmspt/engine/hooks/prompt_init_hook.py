@@ -25,6 +25,7 @@ from ..agree import agree
 from ..autocast import autocast_as_trained
 from ..block_means import BlockSums
 from ..checks import check_labels
+from ..global_batch import batch_of
 from ..token_loader import SeededImages, choose_images, iterate_images, share
 from ..unwrap import find_prompted_vit, unwrap
 
@@ -188,7 +189,7 @@ class PromptInitHook(Hook):
         if wanted == 'none':
             return None, 0
         loader = runner.train_dataloader
-        batch_size = self.batch_size or loader.batch_size or getattr(loader.batch_sampler, 'batch_size', None)
+        batch_size = self.batch_size or batch_of(loader)
         if batch_size is None:
             raise ValueError(f'PromptInitHook needs a batch size, {type(loader.batch_sampler).__name__} has none: set '
                              'PromptInitHook(batch_size=...)')

@@ -16,6 +16,7 @@ from mmspt.registry import HOOKS
 
 from ..agree import agree
 from ..autocast import autocast_as_trained
+from ..global_batch import batch_of
 from ..token_loader import SeededImages, choose_images, iterate_images, share
 from ..unwrap import find_prompted_vit, unwrap
 
@@ -94,7 +95,7 @@ class PromptNMIHook(Hook):
         seed = torch.tensor(runner.seed if self.seed is None else self.seed, dtype=torch.int64)
         dist.broadcast(seed)  # with diff_rank_seed each rank has its own
         dataset = runner.train_dataloader.dataset
-        batch = runner.train_dataloader.batch_size or IMAGES
+        batch = batch_of(runner.train_dataloader) or IMAGES
         num_images = self.num_images or min(IMAGES, 2 * batch * dist.get_world_size())
         mine = share(choose_images(num_images, len(dataset), derive_seed(int(seed), 'nmi')))
         if not mine:

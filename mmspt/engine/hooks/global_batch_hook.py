@@ -1,0 +1,64 @@
+"""Log the global batch of a run, and losses that are of all of it."""
+from typing import Any
+
+import torch
+from mmengine import dist
+from mmengine.hooks import Hook
+from mmengine.runner import IterBasedTrainLoop, Runner
+
+from mmspt.registry import HOOKS
+
+from ..global_batch import batch_of
+
+
+@HOOKS.register_module()
+class GlobalBatchHook(Hook):
+    """Log once how many images an optimizer step takes, and average each iteration's losses over the processes.
+
+    It warns if the global batch is another than ``auto_scale_lr.base_batch_size``, for which the rate was chosen, and
+    the rate is not scaled. MMEngine logs the losses of the first process alone; here the log has the mean over all, so
+    it is the same on any number of processes.
+    """
+    priority = 'HIGHEST'  # before RuntimeInfoHook, which puts the losses into the message hub
+
+    def before_train(self, runner: Runner) -> None:
+        """Log processes, batch a process, global batch, iterations and rate; warn where batch and rate do not fit."""
+        processes, batch = dist.get_world_size(), batch_of(runner.train_dataloader)
+        if batch is None:
+            return
+        accumulated = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
+        whole = processes * batch * accumulated
+        groups = runner.optim_wrapper.param_groups
+        rate = max(group.get('initial_lr', group['lr']) for group in groups)
+        times = f' x {accumulated} accumulated' if accumulated > 1 else ''
+        by_iter = isinstance(runner.train_loop, IterBasedTrainLoop)
+        iterations = _counted(runner.max_iters if by_iter else len(runner.train_dataloader), 'iteration')
+        runner.logger.info(
+            f'Global batch: {_counted(processes, "process", "es")} x {_counted(batch, "image")}{times} = {whole}; '
+            f'{iterations} {"in all" if by_iter else "an epoch"}; rate at its peak: {rate:.3g}')
+        scale = runner.auto_scale_lr or {}
+        base = scale.get('base_batch_size')
+        if base and base != whole and not scale.get('enable'):
+            runner.logger.warning(
+                f'The global batch is {whole}, {whole / base:.3g} times the {base} that the rate and the number of '
+                f'epochs were chosen for (auto_scale_lr.base_batch_size). {_remedy(base, processes * accumulated)}')
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
+                         outputs: dict | None = None) -> None:
+        """Replace the losses of this process by their mean over the processes."""
+        if dist.get_world_size() == 1 or not outputs:
+            return
+        losses = {name: value.detach() for name, value in outputs.items() if isinstance(value, torch.Tensor)}
+        dist.all_reduce_dict(losses, op='mean')
+        outputs.update(losses)
+
+
+def _counted(number: int, noun: str, plural: str = 's') -> str:
+    return f'{number} {noun}{"" if number == 1 else plural}'
+
+
+def _remedy(base: int, parts: int) -> str:
+    scale = 'scale the rate (--auto-scale-lr)'
+    if base % parts:
+        return f'To train as the recipe says, {scale}, or start a number of processes that divides {base}'
+    return f'To train as the recipe says, set train_dataloader.batch_size={base // parts}, or {scale}'

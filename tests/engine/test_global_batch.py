@@ -1,0 +1,166 @@
+"""A recipe's global batch is the same on any number of processes, and the log says what it is."""
+import logging
+from itertools import chain
+from types import SimpleNamespace
+
+import pytest
+from mmengine.config import Config
+from mmengine.dataset import DefaultSampler
+
+from forked import train, train_ranks
+from helpers import ROOT, scalars
+from mmspt.datasets import RoundDownSampler
+from mmspt.engine.global_batch import keep_global_batch
+from mmspt.engine.hooks import GlobalBatchHook, global_batch_hook
+
+DIGITS = f"""
+_base_ = '{ROOT}/configs/spt/vit-xs_mae_digits.py'
+train_dataloader = dict(
+    dataset=dict(images_per_class=19, pipeline={{{{_base_.test_pipeline}}}}),
+    sampler=dict(type='mmspt.RoundDownSampler'), drop_last=True)
+param_scheduler = dict(warmup=1, end=4)
+train_cfg = dict(max_epochs=4)
+default_hooks = dict(logger=dict(interval=1), result=dict(after_train=False), nmi=dict(num_images=2))
+"""
+
+
+def config(batch=32, base=32, launcher='pytorch', **scale):
+    return Config(dict(launcher=launcher, train_dataloader=dict(batch_size=batch),
+                       auto_scale_lr=dict(base_batch_size=base, **scale)))
+
+
+# --------------------------------------------------------------------------------------- what a process reads
+
+
+@pytest.mark.parametrize(('launcher', 'variable'), [
+    ('pytorch', 'WORLD_SIZE'), ('slurm', 'SLURM_NTASKS'), ('mpi', 'OMPI_COMM_WORLD_SIZE')])
+@pytest.mark.parametrize(('batch', 'processes', 'share'), [(32, 1, 32), (32, 8, 4), (64, 8, 8), (64, 64, 1)])
+def test_the_recipes_batch_is_divided(launcher, variable, batch, processes, share, monkeypatch):
+    monkeypatch.setenv(variable, str(processes))
+    cfg = config(batch, batch, launcher)
+    keep_global_batch(cfg)
+    assert cfg.train_dataloader.batch_size == share
+
+
+@pytest.mark.parametrize(('cfg', 'given'), [
+    (config(enable=True), False),  # --auto-scale-lr
+    (config(), True),  # on the command line
+    (config(batch=8), False),  # a user's config
+    (config(launcher='none'), False),
+    (Config(dict(launcher='pytorch', train_dataloader=dict(batch_size=32))), False),
+    (Config(dict(launcher='pytorch', train_dataloader=dict(batch_sampler=dict()),
+                 auto_scale_lr=dict(base_batch_size=32))), False),
+    (Config(dict(launcher='pytorch', auto_scale_lr=dict(base_batch_size=32))), False),  # tests only
+])
+def test_other_batches_stay(cfg, given, monkeypatch):
+    monkeypatch.setenv('WORLD_SIZE', '3')
+    before = cfg.to_dict()
+    keep_global_batch(cfg, batch_given=given)
+    assert cfg.to_dict() == before
+
+
+def test_the_error_names_what_divides_and_the_ways_round(monkeypatch):
+    monkeypatch.setenv('WORLD_SIZE', '6')
+    with pytest.raises(ValueError, match=r'batch of 32, .*there are 6: start 1, 2, 4, 8, 16, 32 of them; .*'
+                                         r'--auto-scale-lr; .*train_dataloader\.batch_size=N'):
+        keep_global_batch(config())
+
+
+@pytest.mark.parametrize('size', [31, 64, 100, 23_929])
+@pytest.mark.parametrize('processes', [1, 2, 4, 8, 32])
+def test_round_down_sampler(size, processes, monkeypatch):
+    """What the processes read in step k is what one process reads, and all have as many steps."""
+    whole = list(DefaultSampler(range(size), seed=3))
+    steps = [whole[k * 32:(k + 1) * 32] for k in range(size // 32)]
+    found = []
+    for rank in range(processes):
+        monkeypatch.setattr('mmengine.dataset.sampler.get_dist_info', lambda rank=rank: (rank, processes))
+        sampler = RoundDownSampler(range(size), seed=3)
+        own, share = list(sampler), 32 // processes
+        assert len(own) == len(sampler)
+        found.append([own[k * share:(k + 1) * share] for k in range(len(own) // share)])
+    assert [sorted(chain(*parts)) for parts in zip(*found, strict=True)] == [sorted(step) for step in steps]
+
+
+# -------------------------------------------------------------------------------------------------- the log
+
+
+def log(caplog, monkeypatch, processes, batch, base, accumulated=1, enable=False):
+    monkeypatch.setattr(global_batch_hook.dist, 'get_world_size', lambda: processes)
+    loader = SimpleNamespace(batch_size=batch, __len__=None)
+    runner = SimpleNamespace(
+        train_dataloader=type('Loader', (), dict(batch_size=batch, __len__=lambda self: 187))(), train_loop=loader,
+        optim_wrapper=SimpleNamespace(param_groups=[dict(lr=0., initial_lr=0.05), dict(lr=0., initial_lr=0.01)],
+                                      _accumulative_counts=accumulated),
+        auto_scale_lr=dict(base_batch_size=base, enable=enable), logger=logging.getLogger('global batch'))
+    with caplog.at_level(logging.INFO, 'global batch'):
+        GlobalBatchHook().before_train(runner)
+    return caplog.records
+
+
+@pytest.mark.parametrize(('processes', 'batch', 'accumulated', 'enable', 'text'), [
+    (1, 32, 1, False, '1 process x 32 images = 32; 187 iterations an epoch; rate at its peak: 0.05'),
+    (8, 4, 1, False, '8 processes x 4 images = 32;'),
+    (8, 1, 4, False, '8 processes x 1 image x 4 accumulated = 32;'),
+    (8, 32, 1, True, '8 processes x 32 images = 256;'),
+])
+def test_the_log_states_the_batch_once(processes, batch, accumulated, enable, text, caplog, monkeypatch):
+    record, = log(caplog, monkeypatch, processes, batch, 32, accumulated, enable)
+    assert text in record.message and record.levelno == logging.INFO
+
+
+@pytest.mark.parametrize(('processes', 'batch', 'accumulated', 'texts'), [
+    (8, 32, 1, ('is 256, 8 times the 32', 'batch_size=4,')), (1, 16, 1, ('is 16, 0.5 times the 32', 'batch_size=32,')),
+    (1, 32, 2, ('is 64, 2 times the 32', 'batch_size=16,')), (3, 32, 1, ('is 96, 3 times the 32', 'divides 32'))])
+def test_another_batch_than_the_recipes_is_a_warning(processes, batch, accumulated, texts, caplog, monkeypatch):
+    _, record = log(caplog, monkeypatch, processes, batch, 32, accumulated)
+    assert record.levelno == logging.WARNING and all(text in record.message for text in texts)
+
+
+# ------------------------------------------------------------------------------------------------- trainings
+
+
+def run(world_size, folder, *flags):
+    folder.mkdir()
+    (folder / 'mine.py').write_text(DIGITS)
+    arguments = [folder / 'mine.py', '--work-dir', folder / 'run', '--no-validate', *flags]
+    if world_size == 1:
+        code, output = train(arguments, folder / 'log')
+    else:
+        codes, outputs = train_ranks(world_size, arguments, folder / 'log', seconds=280)
+        code, output = max(codes), outputs[0]
+    return code, output, folder / 'run'
+
+
+def steps(folder):
+    return [record for record in scalars(folder) if 'loss' in record]
+
+
+@pytest.fixture(scope='module')
+def alone(tmp_path_factory):
+    code, output, folder = run(1, tmp_path_factory.mktemp('alone') / 'one')
+    assert code == 0, output
+    return steps(folder)
+
+
+@pytest.mark.parametrize('world_size', [
+    2, pytest.param(4, marks=pytest.mark.slow), pytest.param(8, marks=pytest.mark.slow)])
+def test_same_rates_and_losses_on_any_number_of_processes(world_size, alone, tmp_path):
+    """190 images: MMEngine's own sampler gives 8 processes a sixth iteration an epoch."""
+    code, output, folder = run(world_size, tmp_path / 'several')
+    assert code == 0, output
+    found = steps(folder)
+    assert len(found) == len(alone) == 20
+    for one, several in zip(alone, found, strict=True):
+        assert several['lr'] == one['lr'] and several['loss'] == pytest.approx(one['loss'], abs=1e-4)
+    assert f'{world_size} processes x {32 // world_size} images = 32; 5 iterations an epoch' in output
+    assert output.count('Global batch:') == 1 and 'The global batch is' not in output
+
+
+@pytest.mark.parametrize(('flags', 'times', 'texts'), [
+    (['--auto-scale-lr'], 2, ['2 processes x 32 images = 64;']),
+    (['--cfg-options', 'train_dataloader.batch_size=32'], 1, ['= 64;', 'The global batch is 64, 2 times the 32'])])
+def test_the_ways_round(flags, times, texts, alone, tmp_path):
+    code, output, folder = run(2, tmp_path / 'other', *flags)
+    assert code == 0 and all(text in output for text in texts), output
+    assert max(record['lr'] for record in steps(folder)) == pytest.approx(times * 0.05)

@@ -14,8 +14,13 @@
    writes beside and renames, takes its place.
 6. MMEngine logs a weight of another shape and goes on, so that a prompt pack on a head of other classes would leave a
    random head. For packs this is an error; all else is loaded as ever.
+7. MMEngine asks for mmcv's compiled operators by ``pkgutil.find_loader``, which Python 3.14 no longer has, so that no
+   ``Runner`` starts. It is given ``importlib.util.find_spec`` instead, and the standard library stays as it is.
 """
+import pkgutil
 import warnings
+from importlib.util import find_spec
+from types import SimpleNamespace
 
 import torch
 import torch.distributed
@@ -25,6 +30,7 @@ from mmengine.optim import AmpOptimWrapper as MMEngineAmpOptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 from mmengine.runner import checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
+from mmengine.utils.dl_utils import misc
 
 from mmspt.checkpoint_files import (
     load_from_ceph,
@@ -54,7 +60,7 @@ def init_cpu_distributed(cfg: Config) -> None:
 
 
 def apply() -> None:
-    """Install repairs 1 and 3 to 6; called by ``import mmspt``. Repair 2 is called by the tools, before the Runner."""
+    """Install repairs 1 and 3 to 7; called by ``import mmspt``. Repair 2 is called by the tools, before the Runner."""
     warnings.filterwarnings('ignore', message='Fail to import ``MultiScaleDeformableAttention``', category=UserWarning)
     # the default runtime leaves it out on purpose, by save_dir=None
     warnings.filterwarnings('ignore', message=r'Failed to add <class .*TensorboardVisBackend', category=UserWarning)
@@ -67,3 +73,5 @@ def apply() -> None:
     register_backend('local', LocalBackend, force=True, prefixes='')
     if OPTIM_WRAPPERS.get('AmpOptimWrapper') is MMEngineAmpOptimWrapper:  # and not another plug-in's
         OPTIM_WRAPPERS.register_module(name='AmpOptimWrapper', module=AmpOptimWrapper, force=True)
+    if not hasattr(pkgutil, 'find_loader') and getattr(misc, 'pkgutil', None) is pkgutil:
+        misc.pkgutil = SimpleNamespace(find_loader=find_spec)

@@ -1,8 +1,10 @@
 """Each repair: the fault of the stock stack, and that it is gone."""
 import pickle
+import pkgutil
 import subprocess
 import sys
 from importlib.metadata import distributions
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from mmengine.logging import HistoryBuffer
 from mmengine.optim import AmpOptimWrapper as StockAmpOptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 from mmengine.runner import checkpoint as stock
+from mmengine.utils.dl_utils import misc
 
 from helpers import command, environment
 from mmspt import repairs
@@ -68,6 +71,36 @@ def test_mixed_precision_is_ours_by_its_name(name):
     assert OPTIM_WRAPPERS.get(name) is AmpOptimWrapper
     wrapper = OPTIM_WRAPPERS.build(dict(type=name, optimizer=torch.optim.SGD([torch.zeros(1)], lr=1.)))
     assert type(wrapper) is AmpOptimWrapper
+
+
+@pytest.fixture
+def without_find_loader(monkeypatch):
+    """The standard library of Python 3.14, and MMEngine as it is before the repair."""
+    monkeypatch.delattr(pkgutil, 'find_loader', raising=False)
+    if hasattr(misc, 'pkgutil'):
+        monkeypatch.setattr(misc, 'pkgutil', pkgutil)
+
+
+@pytest.mark.skipif(not STOCK, reason='the fault is that of stock MMEngine')
+@pytest.mark.usefixtures('without_find_loader')
+def test_fault_stock_runner_asks_for_what_python_3_14_lacks():
+    with pytest.raises(AttributeError, match='find_loader'):
+        misc.mmcv_full_available()
+
+
+@pytest.mark.usefixtures('without_find_loader')
+def test_compiled_operators_are_looked_for_on_python_3_14():
+    repairs.apply()
+    assert misc.mmcv_full_available() == (find_spec('mmcv._ext') is not None)
+    assert not hasattr(pkgutil, 'find_loader')
+
+
+def test_where_python_has_find_loader_it_is_asked(monkeypatch):
+    monkeypatch.setattr(pkgutil, 'find_loader', lambda name: name, raising=False)
+    if hasattr(misc, 'pkgutil'):
+        monkeypatch.setattr(misc, 'pkgutil', pkgutil)
+    repairs.apply()
+    assert getattr(misc, 'pkgutil', pkgutil) is pkgutil
 
 
 def test_another_plug_ins_mixed_precision_stays(monkeypatch):

@@ -21,7 +21,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 setup: $(READY)
 
 $(READY): setup.py mmspt/version.py requirements/runtime.txt requirements/mminstall.txt requirements/optional.txt requirements/search.txt requirements/onnx.txt requirements/tests.txt requirements/constraints.txt
-	@$(PYTHON) -c "import sys; sys.exit(0 if (3, 10) <= sys.version_info < (3, 13) else 'mmspt needs Python 3.10 to 3.12, $(PYTHON) is %d.%d: make PYTHON=python3.11 ...' % sys.version_info[:2])"
+	@$(PYTHON) -c "import sys; exec(open('mmspt/version.py').read()); this = sys.version_info[:2]; sys.exit(0 if OLDEST_PYTHON <= this <= NEWEST_PYTHON else 'mmspt needs Python %d.%d to %d.%d, $(PYTHON) is %d.%d: make PYTHON=python%d.%d ...' % (OLDEST_PYTHON + NEWEST_PYTHON + this + NEWEST_PYTHON))"
 	@echo 'Setting up $(VENV) (about 5 GB, mostly PyTorch; one to two minutes) ...'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet pip==$(PIP_VERSION)

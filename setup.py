@@ -1,6 +1,7 @@
 """The build's only definition; pyproject.toml holds tool settings."""
 import shutil
 from pathlib import Path
+from typing import Any
 
 from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
@@ -15,10 +16,11 @@ def requirements(name: str) -> list[str]:
     return [line.strip() for line in lines if line.strip() and not line.startswith('#')]
 
 
-def version() -> str:
-    content: dict[str, str] = {}
+def facts() -> dict[str, Any]:
+    """What ``mmspt/version.py`` says, read without an import of mmspt, which needs what is to be installed."""
+    content: dict[str, Any] = {}
     exec((ROOT / 'mmspt' / 'version.py').read_text(encoding='utf-8'), content)
-    return content['__version__']
+    return content
 
 
 def copy_zoo(folder: Path) -> None:
@@ -65,10 +67,12 @@ mim = requirements('mminstall')
 # mmcv-lite is the same module as mmcv, without compiled operators: one or the other, never both. Neither is in
 # install_requires, where pip would lay one over the other. MMEngine 0.10 needs pkg_resources (setuptools < 82).
 lite = [line.replace('mmcv>', 'mmcv-lite>') for line in mim] + ['setuptools<82']
+known = facts()
+oldest, newest = known['OLDEST_PYTHON'], known['NEWEST_PYTHON']
 
 setup(
     name='mmspt',
-    version=version(),
+    version=known['__version__'],
     description='Self-Prompt Tuning of frozen self-supervised Vision Transformers, for MMPretrain',
     long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
@@ -76,7 +80,7 @@ setup(
     packages=find_packages(include=['mmspt', 'mmspt.*']),
     package_data={'mmspt.visualization': ['*.mplstyle']},
     cmdclass={'build_py': BuildPy, 'develop': Develop},
-    python_requires='>=3.10,<3.13',
+    python_requires=f'>={oldest[0]}.{oldest[1]},<{newest[0]}.{newest[1] + 1}',
     install_requires=requirements('runtime'),
     extras_require={
         'mim': mim,

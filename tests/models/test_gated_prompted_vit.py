@@ -1,5 +1,9 @@
 """GatedPromptedViT against the authors' recorded numbers, and against the method written out step by step."""
 import copy
+import os
+import shutil
+import sysconfig
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +21,9 @@ from helpers import DATA, SMALL, TINY
 
 GOLDEN = DATA / 'gatevpt_mae_pretrain.pth'
 GRADIENTS = dict(grad_prompt='prompts', grad_gate_logit='gate_logits', grad_temp='temperatures')
+needs_compiler = pytest.mark.skipif(
+    not (shutil.which(os.environ.get('CXX', 'g++')) and Path(sysconfig.get_path('include'), 'Python.h').is_file()),
+    reason='inductor needs a C++ compiler and the headers of Python')
 CASES = [
     dict(out_type='cls_token'),
     dict(out_type='cls_token', out_indices=[0, 2]),
@@ -321,7 +328,7 @@ def test_temperatures_stay_in_their_range(value, kept):
     assert gradients['temperatures'].abs().min() > 0  # at the ends, too
 
 
-@pytest.mark.parametrize('backend', [None, 'aot_eager', 'inductor'])
+@pytest.mark.parametrize('backend', [None, 'aot_eager', pytest.param('inductor', marks=needs_compiler)])
 def test_two_forward_passes_before_a_backward_pass(backend):
     """And, where nothing is compiled, a part of the loss that reads the temperatures before them."""
     net, images = build().train(), torch.randn(4, 3, 32, 32)

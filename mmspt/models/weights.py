@@ -102,7 +102,8 @@ def fit_position(encoder: StateDict, grid: tuple[int, int], with_cls_token: bool
                  mode: str) -> tuple[StateDict, torch.Tensor | None]:
     """Give ``pos_embed`` (1, [1 +] h*w, D) the model's grid, and a row for CLS exactly if the model has CLS.
 
-    A grid of as many patches as the model's is taken to be the model's; another one must be square to be resized.
+    A grid of as many patches as the model's is taken to be the model's; another one must be square to be resized,
+    in fp32 at least: rounded to half precision once more, it would be another position embedding.
     timm's ``no_embed_class`` models add no position to CLS, which a row of zeros says equally.
 
     Args:
@@ -135,6 +136,8 @@ def fit_position(encoder: StateDict, grid: tuple[int, int], with_cls_token: bool
             MMLogger.get_current_instance().info(f'Position embedding resized from {side} x {side} to {grid[0]} x '
                                                  f'{grid[1]} patches.')
             resized = torch.cat((cls, pos_embed), dim=1) if with_cls_token else pos_embed
+            if pos_embed.is_floating_point() and pos_embed.element_size() < 4:
+                pos_embed = pos_embed.float()
             pos_embed = resize_pos_embed(pos_embed, (side, side), grid, mode, num_extra_tokens=0)
         elif _is_square(patches) and grid[0] != grid[1]:
             MMLogger.get_current_instance().warning(

@@ -177,6 +177,21 @@ def test_position_embeddings_are_resized(img_size, with_cls_token):
     assert torch.equal(backbone.pos_embed, expected)
 
 
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16], ids=str)
+def test_half_precision_position_embeddings_are_resized_in_single_precision(dtype):
+    """Resized in half precision they would be rounded a second time."""
+    half = {key: value.to(dtype) for key, value in TIMM.items()}
+    backbone = MODELS.build(tiny_backbone(init_cfg=None, img_size=48))
+    backbone.load_state_dict(half, strict=False)
+    grid = half['pos_embed'][:, 1:].float().transpose(1, 2).unflatten(2, (4, 4))  # (1, D, h, w)
+    grid = torch.nn.functional.interpolate(grid, size=(6, 6), mode='bicubic', align_corners=False)
+    torch.testing.assert_close(backbone.pos_embed[:, 1:], grid.flatten(2).transpose(1, 2), rtol=0, atol=0)
+    single = MODELS.build(tiny_backbone(init_cfg=None, img_size=48))
+    single.load_state_dict({key: value.float() for key, value in half.items()}, strict=False)
+    assert torch.equal(backbone.pos_embed, single.pos_embed)
+    assert torch.equal(backbone.fingerprint(), single.fingerprint())
+
+
 @pytest.mark.parametrize('img_size', [(32, 16), (40, 24), (16, 48), 32, 24], ids=str)
 @pytest.mark.parametrize('with_cls_token', [True, False])
 def test_a_models_own_grid_is_read_back_as_it_is(img_size, with_cls_token):

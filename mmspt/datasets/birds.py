@@ -1,4 +1,6 @@
 """CUB-200-2011 and NABirds, whose lists are of one kind."""
+import re
+
 from mmpretrain.datasets.categories import CUB_CATEGORIES
 
 from mmspt.registry import DATASETS
@@ -39,10 +41,21 @@ class _Birds(FineGrained):
 class CUB(_Birds):
     """CUB-200-2011: 200 species (Wah et al. 2011), the official archive; see :class:`FineGrained` for the arguments.
 
-    MMPretrain's class of the same name knows 'train' (all 5,994 images) and 'test' alone.
+    The species are called as the folder's own classes.txt says, for a part of the data set numbers them anew; without
+    that list they are the official 200. MMPretrain's class of the same name has these alone, and knows 'train' (all
+    5,994 images) and 'test' alone.
     """
     KEY = 'cub'
     METAINFO = dict(classes=CUB_CATEGORIES)
+
+    def number_classes(self, classes: dict[str, str]) -> dict[str, int]:
+        """Class ids -> labels; the names go into ``metainfo``, without the number before them."""
+        labels = super().number_classes(classes)
+        if self._metainfo['classes'] == CUB_CATEGORIES and self.exists(self.join('classes.txt')):
+            names = read_pairs(self.join('classes.txt'), self.remedy)
+            ids = [str(label + 1) for label in range(min(max(labels.values()) + 1, self.task.num_classes))]
+            self._metainfo['classes'] = tuple(re.sub(r'^\d+\.', '', names.get(i, i)) for i in ids)
+        return labels
 
 
 @DATASETS.register_module()

@@ -96,6 +96,17 @@ def test_names_of_classes(benchmarks, tasks):
     assert len(tasks.build('cars', benchmarks['cars']).metainfo['classes']) == 196
 
 
+@pytest.mark.parametrize('split', ['trainval', 'test'])
+def test_names_of_a_part_of_cub_are_those_of_its_own_list(split, tmp_path, tasks):
+    """Three species, numbered anew: label 1 is not the second of the official 200."""
+    make_cub(tmp_path)
+    (tmp_path / 'classes.txt').write_text('1 001.Black_footed_Albatross\n2 002.Groove_billed_Ani\n3 003.Cardinal\n')
+    names = ('Black_footed_Albatross', 'Groove_billed_Ani', 'Cardinal')
+    assert tasks.build('cub', tmp_path, split).metainfo['classes'] == names
+    mine = ('albatross', 'ani', 'cardinal')
+    assert tasks.build('cub', tmp_path, split, classes=mine).metainfo['classes'] == mine
+
+
 def test_names_given_by_the_user_stay(benchmarks, tasks):
     mine = ('eider', 'titmouse', 'junco')
     assert tasks.build('nabirds', benchmarks['nabirds'], classes=mine).metainfo['classes'] == mine

@@ -253,6 +253,28 @@ test_dataloader = dict(dataset=dict(type='mmspt.CUB', data_root={str(root)!r}, s
     assert texts(report, 'train') == ['1 of 12 listed images are missing']
 
 
+def test_half_of_the_classes_is_meant_if_the_config_says_so(check, tmp_path):
+    """The toy has 3 of 200 species: a fault of the folder, until a config's head has 3 classes, too."""
+    root = make_task('cub', tmp_path)
+    (tmp_path / 'config.py').write_text(f"""
+model = dict(head=dict(num_classes=3))
+train_dataloader = dict(dataset=dict(type='mmspt.CUB', data_root={str(root)!r}, split='trainval', pipeline=[]))
+test_dataloader = dict(dataset=dict(type='mmspt.CUB', data_root={str(root)!r}, split='test', pipeline=[]))
+""")
+    output, (report, ) = check('cub', root)
+    assert '197 of 200 classes have no image: 3, 4, 5, 6, 7, ...' in texts(report, 'train')
+    assert 'these 3 classes are meant, say so in a config (model.head.num_classes=3)' in output
+    output, (report, ) = check(tmp_path / 'config.py', status=0)
+    assert [(row['images'], row['expected'], row['classes'], row['expected_classes']) for row in report['splits']] == [
+        (12, None, 3, 3), (6, None, 3, 3)]
+    assert 'a part of CUB-200-2011 is meant, since the head has 3 classes' in output
+    whole = tmp_path / 'config.py', '--cfg-options', 'model.head.num_classes=200'
+    assert texts(check(*whole)[1][0], 'test') == ['6 images are listed, the published split has 5,794',
+                                                  '197 of 200 classes have no image: 3, 4, 5, 6, 7, ...']
+    fewer = tmp_path / 'config.py', '--cfg-options', 'model.head.num_classes=2'
+    assert texts(check(*fewer)[1][0], 'test') == ['labels run 0..2, but must lie in 0..1: 2 of 6 do not']
+
+
 @pytest.mark.parametrize(('content', 'text'), [
     ('a = 1', "a config must name a data set, but '{path}' does not"),
     ("train_dataloader = dict(dataset=dict(type='CustomDataset', data_root='{folder}', with_label=False))",

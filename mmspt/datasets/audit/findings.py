@@ -44,9 +44,12 @@ def check_labels(split: Split) -> Iterator[Finding]:
     absent = sorted(set(range(split.num_classes)) - set(labels))
     if absent and not wrong:
         first = ', '.join(map(str, absent[:5])) + (', ...' if len(absent) > 5 else '')
+        remedy = 'complete the list, or correct the number of classes'
+        if absent[0] == high + 1:  # the first classes are all there
+            remedy = f'complete the list; if these {absent[0]:,} classes are meant, say so in a config ' \
+                     f'(model.head.num_classes={absent[0]}) and check that'
         yield Finding(split.name, f'{len(absent):,} of {split.num_classes:,} classes have no image: {first}',
-                      'complete the list, or correct the number of classes' if split.every_class else '',
-                      note=not split.every_class)
+                      remedy if split.every_class else '', note=not split.every_class)
 
 
 def check_size(split: Split) -> Iterator[Finding]:

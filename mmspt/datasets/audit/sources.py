@@ -83,10 +83,13 @@ def _open(key: str, folder: str, split: str, remedy: str, **options: Any) -> Ben
 
 
 def as_split(dataset: BenchmarkTask, name: str, num_classes: int | None = None) -> Split:
-    """Read the lists alone. VTAB-1k's 1,000 images need not have all classes, nor need a held-out tenth."""
+    """Read the lists alone. VTAB-1k's 1,000 images need not have all classes, nor need a held-out tenth. The published
+    number of images is expected unless fewer classes are."""
     items = [(dataset.join(path), label) for path, label in dataset.read_split()]
     whole = dataset.split == 'test' or (isinstance(dataset, FineGrained) and dataset.split != 'val')
-    return Split(name, items, num_classes or dataset.task.num_classes, dataset.task.sizes[dataset.split], whole)
+    num_classes = num_classes or dataset.task.num_classes
+    size = None if num_classes < dataset.task.num_classes else dataset.task.sizes[dataset.split]
+    return Split(name, items, num_classes, size, whole)
 
 
 def _has_official(dataset: FineGrained) -> bool:

@@ -433,6 +433,28 @@ def test_augmentation():
             read, dict(type='ResizeEdge', scale=224, edge='short', **bicubic), crop, pack]
 
 
+def test_another_size_and_vit_in_the_lines_of_the_docs(tmp_path):
+    """The ten lines give 8 x 8 patches of 14 pixels to a ViT-S with 100 classes, and change nothing but the sizes."""
+    lines = (ROOT / 'docs/data.md').read_text().split('## Another size of image, another ViT')[1].split('```')[1]
+    lines = lines.removeprefix('python\n').replace("'./", f"'{ROOT}/configs/spt/")
+    (tmp_path / 'config.py').write_text(lines)
+    cfg = Config.fromfile(tmp_path / 'config.py')
+    Image.fromarray(np.zeros((227, 250, 3), np.uint8)).save(tmp_path / 'image.png')
+    for loader, base in ((cfg[name], load('configs/spt/vit-b_mae_cub.py')[name])
+                         for name in ('train_dataloader', 'test_dataloader')):
+        item = dict(img_path=str(tmp_path / 'image.png'))
+        for step in loader.dataset.pipeline:
+            item = TRANSFORMS.build(step)(item)
+        assert item['inputs'].shape == (3, 112, 112)
+        sizes = dict(scale=0, crop_size=0)
+        assert [{**step, **sizes} for step in loader.dataset.pipeline] == [
+            {**step, **sizes} for step in base.dataset.pipeline]
+        assert loader.dataset.data_root == 'data/cub100'
+    model = MODELS.build(cfg.model).eval()
+    assert model.backbone.pos_embed.shape == (1, 1 + 8 * 8, 384)
+    assert model(torch.zeros(1, 3, 112, 112))[0].shape == (100, )
+
+
 @pytest.mark.parametrize('ssl', ['mae', 'mocov3'])
 def test_pictures_of_pretraining(ssl, tmp_path):
     """Every random view can be made, colours turned either way among them, and fits the network."""

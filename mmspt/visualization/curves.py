@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from statistics import mean
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from mmspt.evaluation import METRIC, read_records, read_scalars
 
@@ -71,6 +72,7 @@ def draw_curves(runs: Sequence[RunFolder], lenient: bool = False) -> Picture:
                 rows += [(name, QUANTITIES[quantity], x, *point, len(lines)) for x, point in points.items()]
                 cut += name_cut(lines, name, unit) if quantity == 'loss' else ''
             axes.set(xlabel=unit, ylabel=QUANTITIES[quantity], xlim=(0, None))
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         add_legend(figure, axes)
     silent = [name for name, lines in curves['accuracy'].items() if len(lines) < len(groups[name])]
     means = 'mean of what was logged in the epoch' if unit == 'epoch' else 'as logged'

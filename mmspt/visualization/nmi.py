@@ -20,7 +20,8 @@ from .picture import Picture, styled
 from .run_folder import RunFolder
 
 WIDE = 30.
-"""Highest over lowest mean NMI from which on the axes are logarithmic."""
+"""Highest over lowest mean NMI from which on the axes are logarithmic; the colours also from this ratio of the highest
+NMI of a block to the median, where half of the map would be of one colour."""
 TINY = 1e-6
 """Below this, NMI is rounding; of the highest, what a logarithmic scale still shows."""
 
@@ -101,18 +102,20 @@ def draw_nmi(runs: Sequence[RunFolder], lenient: bool = False) -> Picture:
         wide = bool(values) and max(values) > WIDE * max(min(values), TINY)
         top.set(xlabel='epoch', ylabel='NMI, mean over blocks', xlim=(0, None), **(
             dict(yscale='log') if wide else dict(ylim=(0, None))))
+        top.xaxis.set_major_locator(MaxNLocator(integer=True))
         if wide:
             _label(top.yaxis)
         add_legend(figure, top)
         highest = float(finite.max())
-        norm = LogNorm(max(float(finite.min()), highest * TINY), highest) if wide else Normalize(0, highest)
+        steep = wide or highest > WIDE * max(float(np.median(finite)), TINY)
+        norm = LogNorm(max(float(finite.min()), highest * TINY), highest) if steep else Normalize(0, highest)
         below = []
         for place, (name, table) in enumerate(layers.items()):
             below.append(figure.add_subplot(grid[1 + place // columns, place % columns]))
             mesh = _heat_map(below[-1], list(points[name]), table, norm)
             below[-1].set_title(textwrap.fill(name, 30), fontsize='medium')
         bar = figure.colorbar(mesh, ax=below, label='NMI')
-        if wide:
+        if steep:
             _label(bar.ax.yaxis)
     rows = [(name, run.folder, epoch, m.iteration, layer, value) for name, members in groups.items() for run in members
             for epoch, m in logs[run.folder].items()

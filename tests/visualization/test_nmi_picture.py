@@ -1,8 +1,8 @@
 """NMI over training: what was logged is what is drawn."""
 import pytest
 
-from made_runs import make_run, nmi
-from mmspt.visualization import draw_nmi
+from made_runs import make_run, nmi, train
+from mmspt.visualization import draw_curves, draw_nmi
 
 
 def test_means_and_maps(tmp_path):
@@ -27,6 +27,24 @@ def test_means_and_maps(tmp_path):
 def test_a_wide_range_is_drawn_on_a_logarithmic_axis(tmp_path, low, scale):
     picture = draw_nmi([make_run(tmp_path / 'a', [nmi(0, 0., low, low), nmi(5, 1., .2, .2)])])
     assert picture.figure.axes[0].get_yscale() == scale
+
+
+@pytest.mark.parametrize('others, kind', [(.1, 'Normalize'), (1e-4, 'LogNorm')])
+def test_one_high_block_does_not_hide_the_others(tmp_path, others, kind):
+    """Means of 0.07 and 0.05 keep the axis linear, but on a linear scale all blocks but one would be of one colour."""
+    picture = draw_nmi([make_run(tmp_path / 'a', [nmi(0, 0., others, others, .2), nmi(5, 1., others, others, .16)])])
+    assert picture.figure.axes[0].get_yscale() == 'linear'
+    mesh, = picture.figure.axes[1].collections
+    assert type(mesh.norm).__name__ == kind
+
+
+def test_epochs_are_counted_in_whole_numbers(tmp_path):
+    """Two epochs would otherwise have ticks at 0.25, 0.5, ..."""
+    run = make_run(tmp_path / 'a', [train(5, 1, 2.), train(10, 2, 1.), nmi(0, 0., .1, .3), nmi(5, 1., .2, .4),
+                                    nmi(10, 2., .2, .4)])
+    for picture in (draw_nmi([run]), draw_curves([run])):
+        axes = picture.figure.axes[0]
+        assert [tick for tick in axes.get_xticks() if 0 <= tick <= 2] == [0, 1, 2]
 
 
 def test_zero_is_drawn(tmp_path):

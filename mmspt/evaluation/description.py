@@ -9,9 +9,11 @@ from mmspt.datasets.wrappers import leaves, without_skipping
 
 ARCHS = {'s': 'ViT-S', 'small': 'ViT-S', 'b': 'ViT-B', 'base': 'ViT-B', 'l': 'ViT-L', 'large': 'ViT-L',
          'h': 'ViT-H', 'huge': 'ViT-H', 'deit-t': 'DeiT-T', 'deit-tiny': 'DeiT-T', 'deit-s': 'DeiT-S',
-         'deit-small': 'DeiT-S', 'deit-b': 'DeiT-B', 'deit-base': 'DeiT-B'}
+         'deit-small': 'DeiT-S', 'deit-b': 'DeiT-B', 'deit-base': 'DeiT-B', 'dinov2-s': 'DINOv2-S',
+         'dinov2-small': 'DINOv2-S', 'dinov2-g': 'DINOv2-G', 'dinov2-giant': 'DINOv2-G', 'eva-g': 'EVA-G',
+         'eva-giant': 'EVA-G', 'mocov3-s': 'MoCo-v3-S', 'mocov3-small': 'MoCo-v3-S'}
 DEPTHS = {'ViT-S': 8, 'ViT-B': 12, 'ViT-L': 24, 'ViT-H': 32,  # MMPretrain's; its 'small' has 8 blocks
-          'DeiT-T': 12, 'DeiT-S': 12, 'DeiT-B': 12}
+          'DeiT-T': 12, 'DeiT-S': 12, 'DeiT-B': 12, 'DINOv2-S': 12, 'DINOv2-G': 40, 'EVA-G': 40, 'MoCo-v3-S': 12}
 USUAL_START = dict(SPT='RandomSampleInit', VPT='UniformInit', GateVPT='UniformInit', VIPAMIN='VIPAMINInit')
 USUAL_PROMPTS = dict(Deep=20, Shallow=100, GateVPT=100)
 DEFAULT_PROMPTS = dict(PromptedViT=20, GatedPromptedViT=100)

@@ -4,7 +4,8 @@ from mmengine.config import Config
 
 from helpers import ROOT
 from mmspt.evaluation import describe
-from mmspt.evaluation.description import config_name, unusual
+from mmspt.evaluation.description import arch_of, config_name, method_of, unusual
+from mmspt.models import PromptedViT
 from mmspt.registry import MODELS
 
 
@@ -65,6 +66,18 @@ def test_other_backbones(backbone, method, arch):
     """Prompts without the hook start as VPT's."""
     found = describe(dict(model=dict(type='ImageClassifier', backbone=backbone)))
     assert (found['method'], found['arch']) == (method, arch)
+
+
+@pytest.mark.parametrize('arch', PromptedViT.arch_zoo)
+def test_every_named_architecture_of_the_host_is_known(arch):
+    """Both of its names give one row of a table, and all blocks frozen are a linear probe."""
+    sizes = PromptedViT.arch_zoo[arch]
+    same = [name for name, other in PromptedViT.arch_zoo.items()
+            if other == sizes and name.split('-')[:-1] == arch.split('-')[:-1]]
+    frozen = dict(type='VisionTransformer', frozen_stages=sizes['num_layers'], patch_size=14)
+    assert {arch_of(dict(frozen, arch=name)) for name in same} == {arch_of(dict(frozen, arch=arch))} != {f'{arch}/14'}
+    assert len(same) == 2 and method_of(dict(frozen, arch=arch), None) == 'Linear'
+    assert method_of(dict(frozen, arch=arch, frozen_stages=sizes['num_layers'] - 1), None).endswith('blocks frozen')
 
 
 @pytest.mark.parametrize(('kind', 'num_prompts'), [('PromptedViT', 20), ('GatedPromptedViT', 100)])

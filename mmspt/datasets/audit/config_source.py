@@ -48,11 +48,11 @@ def read_config(cfg: Config) -> Source:
     if not configs:
         source.findings.append(Finding('all', f"a config must name a data set, but '{cfg.filename}' does not",
                                        'set train_dataloader.dataset'))
-    tasks = {task_of(leaf) for config in configs.values() for leaf in leaves(config)} - {None}
+    tasks = {key for config in configs.values() for leaf in leaves(config) if (key := task_of(leaf))}
     for task in (TASKS[key] for key in sorted(tasks)):
         if num_classes and num_classes < task.num_classes:
             source.findings.append(Finding('all', f'a part of {task.name} is meant, since the head has {num_classes:,} '
-                                           f'classes (model.head.num_classes) and the published data set '
+                                           'classes (model.head.num_classes) and the published data set '
                                            f'{task.num_classes:,}: results do not compare with published ones',
                                            note=True))
     return source._replace(repeats=not tasks.isdisjoint(REPEATING))

@@ -1,7 +1,9 @@
 """Every recipe of the paper's tasks trains two steps and is tested once, by our tool, on toy data in real layouts."""
 import sys
+from pathlib import Path
 
 import pytest
+from modelindex.load_model_index import load as load_index
 
 import train
 from helpers import ROOT, scalars
@@ -26,8 +28,7 @@ def task_of_file(path):
     return task if task in TASKS else None
 
 
-RECIPES = {str(path.relative_to(ROOT)): task_of_file(path)
-           for path in sorted(ROOT.glob('configs/*/vit-*.py')) if 'pretrain' not in path.parts}
+RECIPES = {model.config: task_of_file(Path(model.config)) for model in load_index(str(ROOT / 'model-index.yml')).models}
 RECIPES = {path: task for path, task in RECIPES.items() if task}
 
 

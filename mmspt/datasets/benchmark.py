@@ -50,6 +50,9 @@ class BenchmarkTask(BaseDataset):
             if not 0 <= label < self.task.num_classes:
                 raise ValueError(f'a label must lie in [0, {self.task.num_classes}), counted from 0, but that of '
                                  f"'{path}' is {label}: {self.remedy}")
+        official, highest = self.METAINFO.get('classes'), max(label for _, label in items)
+        if official and self._metainfo['classes'] == official and highest + 1 < len(official):
+            del self._metainfo['classes']  # a part numbers its classes anew: these are not their names
         paths = [self.join(path) for path, _ in items]
         check_images(paths, self.remedy)
         if len(items) != self.task.sizes[self.split]:

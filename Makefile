@@ -15,6 +15,8 @@ PIP_VERSION := 26.3
 export PIP_CONSTRAINT := $(CURDIR)/requirements/constraints.txt
 export PIP_BUILD_CONSTRAINT := $(PIP_CONSTRAINT)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# the tests start Python a hundred times: without cached bytecode each start compiles torch anew, for some 8 s
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup quickstart study test test-slow test-forks lint clean
 

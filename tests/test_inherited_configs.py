@@ -1,4 +1,5 @@
 """`_base_ = 'mmspt::...'` trains, tests and resumes, and gives what the same files give when they are named by path."""
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,55 @@ sampler = dict(_delete_=True, type='DefaultSampler', shuffle=False)
 test_dataloader = dict(dataset=dict(pipeline={{_base_.test_pipeline}}), sampler=sampler)
 visualizer = dict(vis_backends=[dict(type='LocalVisBackend')])
 """)
+PURE = """
+from mmengine.dataset import DefaultSampler
+from mmengine.optim import OptimWrapper
+from mmpretrain.datasets import PackInputs, RandomResizedCrop, Resize
+from mmpretrain.evaluation import Accuracy
+from mmpretrain.models import ImageClassifier, LinearClsHead
+from mmpretrain.visualization import UniversalVisualizer
+from torch.optim import AdamW
+
+from mmspt.datasets import Digits
+from mmspt.engine.hooks import CheckpointHook, PromptInitHook, PromptNMIHook, ResultHook
+from mmspt.engine.optimizers import TrainableOnlyOptimWrapperConstructor
+from mmspt.engine.schedulers import WarmupCosineLR
+from mmspt.models import PromptedViT
+from mmspt.prompts import RandomSampleInit
+
+default_scope = 'mmpretrain'
+model = dict(
+    type=ImageClassifier,
+    backbone=dict(
+        type=PromptedViT, arch=dict(embed_dims=128, num_layers=6, num_heads=4, feedforward_channels=512), img_size=16,
+        patch_size=2, out_type='avg_featmap', final_norm=False,
+        init_cfg=dict(type='Pretrained', checkpoint={checkpoint!r})),
+    head=dict(type=LinearClsHead, num_classes=10, in_channels=128,
+              init_cfg=dict(type='TruncNormal', layer='Linear', std=0.02, bias=0.)))
+data_preprocessor = dict(num_classes=10, mean=[127.5] * 3, std=[127.5] * 3, to_rgb=True)
+test_pipeline = [dict(type=Resize, scale=16, interpolation='bicubic'), dict(type=PackInputs)]
+crop = dict(type=RandomResizedCrop, scale=16, crop_ratio_range=(0.8, 1.0), interpolation='bicubic')
+loader = dict(num_workers=0, persistent_workers=False)
+train_dataloader = dict(
+    **loader, batch_size=100, sampler=dict(type=DefaultSampler, shuffle=True),
+    dataset=dict(type=Digits, split='train', images_per_class=20, pipeline=[crop, dict(type=PackInputs)]))
+test_dataloader = dict(
+    **loader, batch_size=100, sampler=dict(type=DefaultSampler, shuffle=False),
+    dataset=dict(type=Digits, split='test', pipeline=test_pipeline))
+test_evaluator = dict(type=Accuracy, topk=(1, ))
+test_cfg = dict()
+train_cfg = dict(by_epoch=True, max_epochs=1)
+optim_wrapper = dict(
+    type=OptimWrapper, constructor=TrainableOnlyOptimWrapperConstructor,
+    optimizer=dict(type=AdamW, lr=5e-2, weight_decay=0.01),
+    paramwise_cfg=dict(bias_decay_mult=0., flat_decay_mult=0., head_decay=0.5))
+param_scheduler = dict(type=WarmupCosineLR, warmup=0, end=2, convert_to_iter_based=True)
+custom_hooks = [dict(type=PromptInitHook, initializer=dict(type=RandomSampleInit))]
+default_hooks = dict(logger=dict(type='LoggerHook', interval=1), checkpoint=dict(type=CheckpointHook, interval=1),
+                     result=dict(type=ResultHook), nmi=dict(type=PromptNMIHook))
+visualizer = dict(type=UniversalVisualizer, vis_backends=[dict(type='LocalVisBackend')])
+randomness = dict(seed=0)
+"""
 NAMES = dict(  # one name a kind that MMPretrain registers, or MMEngine where MMPretrain has none of that kind
     RUNNERS='Runner', RUNNER_CONSTRUCTORS=None, LOOPS='RetrievalTestLoop', HOOKS='VisualizationHook',
     LOG_PROCESSORS='LogProcessor', OPTIMIZERS='Lamb', OPTIM_WRAPPERS='OptimWrapper',
@@ -128,6 +178,22 @@ def test_trains_tests_and_resumes_as_by_path(case, tmp_path):
         found[name] = (losses(folder / 'run'), mmengine.load(folder / 'test.json'))
     assert found['package'] == found['path']
     assert len(found['path'][0]) == 2 and found['path'][1]['accuracy/top1'] > 15
+
+
+@pytest.mark.slow
+def test_a_pure_python_config(tmp_path):
+    """Classes in place of names, without a base: trained and tested as the recipe that says the same, and resumed."""
+    found = {}
+    checkpoint = str(ROOT / 'configs/pretrain/vit-xs_mae_digits.safetensors')
+    for name, text in (('pure', PURE.replace('{checkpoint!r}', repr(checkpoint))), ('text', CASES['one'] + SHORT)):
+        (tmp_path / f'{name}.py').write_text(text)
+        tool('train.py', f'{name}.py', '--work-dir', name, '--no-validate', cwd=tmp_path)
+        found[name] = losses(tmp_path / name), json.loads((tmp_path / name / 'result.json').read_text())['metrics']
+    assert found['pure'] == found['text'] and len(found['pure'][0]) == 2
+    tool('train.py', 'pure.py', '--work-dir', 'pure', '--resume', '--cfg-options', 'train_cfg.max_epochs=2',
+         cwd=tmp_path)
+    command(sys.executable, STOCK / 'train.py', 'pure.py', '--work-dir', 'stock', cwd=tmp_path)
+    assert losses(tmp_path / 'stock') == found['pure'][0] and len(losses(tmp_path / 'pure')) == 2
 
 
 def test_mmpretrains_own_tools(tmp_path):

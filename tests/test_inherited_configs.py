@@ -171,13 +171,14 @@ def test_trains_tests_and_resumes_as_by_path(case, tmp_path):
     for name, prefix in (('package', 'mmspt::'), ('path', f'{ROOT}/configs/')):
         folder = write(tmp_path / name, CASES[case].replace('mmspt::', prefix))
         tool('train.py', 'mine.py', '--work-dir', 'run', cwd=folder)
+        first = losses(folder / 'run')
         tool('train.py', 'mine.py', '--work-dir', 'run', '--resume', '--cfg-options', 'train_cfg.max_epochs=2',
              cwd=folder)
         tool('test.py', 'mine.py', 'run/epoch_2.pth', '--work-dir', 'test', '--out', 'test.json', '--out-item',
              'metrics', cwd=folder)
-        found[name] = (losses(folder / 'run'), mmengine.load(folder / 'test.json'))
+        found[name] = (first + losses(folder / 'run'), mmengine.load(folder / 'test.json'))
     assert found['package'] == found['path']
-    assert len(found['path'][0]) == 2 and found['path'][1]['accuracy/top1'] > 15
+    assert len(found['path'][0]) == 4 and found['path'][1]['accuracy/top1'] > 15
 
 
 @pytest.mark.slow

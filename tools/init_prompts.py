@@ -10,10 +10,12 @@ from mmengine.config import Config, DictAction
 from mmspt.engine.global_batch import keep_global_batch
 from train import (
     add_amp,
+    add_auto_scale_lr,
     build_runner,
     dump_as,
     name_amp,
     names_batch,
+    scale_rate,
     set_loader_defaults,
     set_work_dir,
     shut_down,
@@ -28,6 +30,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='path of the config')
     parser.add_argument('--work-dir', help='where initial_prompts.safetensors goes')
     add_amp(parser)
+    add_auto_scale_lr(parser)
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='override the config: key=value ...')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
@@ -60,6 +63,7 @@ def main() -> None:
     set_work_dir(cfg, args)
     if args.amp:
         use_amp(cfg, args.amp)
+    scale_rate(cfg, args)
     if args.cfg_options is not None:
         cfg.merge_from_dict(args.cfg_options)
     keep_global_batch(cfg, batch_given=names_batch(args))

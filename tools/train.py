@@ -42,8 +42,7 @@ def parse_args() -> argparse.Namespace:
                         help='go on from a checkpoint: the one named, or the latest in the work directory')
     add_amp(parser)
     parser.add_argument('--no-validate', action='store_true', help='no validation while training')
-    parser.add_argument('--auto-scale-lr', action='store_true',
-                        help='do not divide the batch among processes, scale the rate by the global batch')
+    add_auto_scale_lr(parser)
     parser.add_argument('--no-pin-memory', action='store_true', help='pin_memory=False in the data loaders')
     parser.add_argument('--no-persistent-workers', action='store_true',
                         help='persistent_workers=False in the data loaders')
@@ -65,6 +64,8 @@ def set_loader_defaults(cfg: Config, pin_memory: bool, persistent_workers: bool)
         loader.setdefault('pin_memory', pin_memory and torch.cuda.is_available())
         loader.setdefault('persistent_workers', persistent_workers and loader.get('num_workers', 0) > 0)
         loader.setdefault('collate_fn', ConfigDict(type='default_collate'))
+        if isinstance(loader.collate_fn, dict):
+            loader.collate_fn.pop('_scope_', None)  # of an inherited loader; MMEngine would pass it to the function
         loader.pin_memory &= pin_memory
         loader.persistent_workers &= persistent_workers and loader.get('num_workers', 0) > 0
 
@@ -84,6 +85,25 @@ def set_work_dir(cfg: Config, args: argparse.Namespace) -> None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = default_work_dir(args.config)
+
+
+def add_auto_scale_lr(parser: argparse.ArgumentParser) -> None:
+    """Add ``--auto-scale-lr``."""
+    parser.add_argument('--auto-scale-lr', action='store_true',
+                        help='do not divide the batch among processes, scale the rate by the global batch')
+
+
+def scale_rate(cfg: Config, args: argparse.Namespace) -> None:
+    """Let MMEngine scale the rate if ``--auto-scale-lr`` says so.
+
+    Raises:
+        ValueError: The config does not say which batch its rate was chosen for.
+    """
+    if args.auto_scale_lr:
+        if not (cfg.get('auto_scale_lr') or {}).get('base_batch_size'):
+            raise ValueError('--auto-scale-lr needs the batch that the rate was chosen for, but the config has no '
+                             'auto_scale_lr.base_batch_size: add auto_scale_lr = dict(base_batch_size=N)')
+        cfg.auto_scale_lr.enable = True
 
 
 def names_batch(args: argparse.Namespace) -> bool:
@@ -118,11 +138,12 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
     if args.resume is not None:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
-    if args.auto_scale_lr:
-        cfg.auto_scale_lr.enable = True
+    scale_rate(cfg, args)
     if args.cfg_options is not None:
         cfg.merge_from_dict(args.cfg_options)
     keep_global_batch(cfg, batch_given=names_batch(args))
+    hooks = cfg.setdefault('default_hooks', ConfigDict())
+    hooks.setdefault('global_batch', ConfigDict(type='mmspt.GlobalBatchHook'))  # with MMPretrain's default runtime, too
     set_loader_defaults(cfg, not args.no_pin_memory, not args.no_persistent_workers)
     return cfg
 

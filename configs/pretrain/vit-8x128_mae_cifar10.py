@@ -33,7 +33,7 @@ train_dataloader = dict(
     num_workers=0,
     persistent_workers=False,
     drop_last=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
+    sampler=dict(type='mmspt.RoundDownSampler', shuffle=True),
     collate_fn=dict(type='default_collate'),
     dataset=dict(
         type='CustomDataset',
@@ -55,3 +55,5 @@ param_scheduler = dict(
 train_cfg = dict(by_epoch=True, max_epochs=50)
 
 default_hooks = dict(checkpoint=dict(interval=1, save_best=None), logger=dict(interval=65))
+
+auto_scale_lr = dict(base_batch_size=256)

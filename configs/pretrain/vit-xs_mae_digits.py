@@ -49,3 +49,5 @@ param_scheduler = dict(
 train_cfg = dict(by_epoch=True, max_epochs=400)
 
 default_hooks = dict(checkpoint=dict(interval=100, save_best=None), logger=dict(interval=8))
+
+auto_scale_lr = dict(base_batch_size=128)

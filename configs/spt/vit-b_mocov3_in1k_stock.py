@@ -6,3 +6,4 @@ _base_ = 'mmpretrain::mocov3/benchmarks/vit-base-p16_8xb128-linear-coslr-90e_in1
 model = dict(backbone=dict(type='mmspt.PromptedViT'))
 custom_hooks = [dict(type='mmspt.PromptInitHook')]
 optim_wrapper = dict(optimizer=dict(lr=1.))
+auto_scale_lr = dict(base_batch_size=1024)

@@ -27,6 +27,9 @@ def keep_global_batch(cfg: Config, batch_given: bool = False) -> None:
     ``auto_scale_lr.enable=True``, where MMEngine scales the rate instead. :class:`mmspt.engine.hooks.GlobalBatchHook`
     logs what came out.
 
+    The config in the work directory has the part, and ``auto_scale_lr.divided_among=W``: trained again, it is the
+    recipe's again, on any number of processes.
+
     Args:
         cfg (Config): The run's config, ``launcher`` set.
         batch_given (bool): Whether the command line names the batch size, which is then obeyed. Defaults to False.
@@ -35,8 +38,12 @@ def keep_global_batch(cfg: Config, batch_given: bool = False) -> None:
         ValueError: The number of processes does not divide the global batch.
     """
     loader, scale = cfg.get('train_dataloader') or {}, cfg.get('auto_scale_lr') or {}
-    processes, batch = world_size_of(cfg.get('launcher', 'none')), loader.get('batch_size')
-    if batch_given or scale.get('enable') or batch is None or batch != scale.get('base_batch_size'):
+    divided_among, batch = scale.pop('divided_among', 1), loader.get('batch_size')
+    if batch is None or batch_given:
+        return
+    batch = cfg.train_dataloader.batch_size = batch * divided_among
+    processes = world_size_of(cfg.get('launcher', 'none'))
+    if processes == 1 or scale.get('enable') or batch != scale.get('base_batch_size'):
         return
     if batch % processes:
         fitting = ', '.join(str(count) for count in range(1, batch + 1) if batch % count == 0)
@@ -45,3 +52,4 @@ def keep_global_batch(cfg: Config, batch_given: bool = False) -> None:
             f'there are {processes}: start {fitting} of them; or keep {batch} images a process and scale the rate, '
             'with --auto-scale-lr; or choose the images a process, with --cfg-options train_dataloader.batch_size=N')
     cfg.train_dataloader.batch_size = batch // processes
+    cfg.auto_scale_lr.divided_among = processes

@@ -133,14 +133,14 @@ def recipe_of(cfg: Mapping[str, Any], world_size: int = 1) -> dict[str, Any]:
     without it a run on bad images ends with an error.
     """
     loader, plan = cfg.get('train_dataloader') or {}, cfg.get('train_cfg') or {}
-    optim_wrapper = cfg.get('optim_wrapper') or {}
+    optim_wrapper, batch = cfg.get('optim_wrapper') or {}, loader.get('batch_size')
     recipe = flatten(dict(
         optim_wrapper=optim_wrapper,
         param_scheduler=cfg.get('param_scheduler') or {},
         auto_scale_lr=(cfg.get('auto_scale_lr') or {}).get('enable', False),
         max_epochs=plan.get('max_epochs'),
         max_iters=plan.get('max_iters'),
-        global_batch=(loader.get('batch_size') or 0) * world_size * optim_wrapper.get('accumulative_counts', 1),
+        global_batch=batch and batch * world_size * optim_wrapper.get('accumulative_counts', 1),
         train=without_skipping(loader.get('dataset') or {}),
         sampler=loader.get('sampler') or {},
         batch_sampler=loader.get('batch_sampler') or {},

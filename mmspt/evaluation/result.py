@@ -129,6 +129,9 @@ def read_result(path: str) -> Result:
         if key in content and not isinstance(content[key], kind):
             raise ValueError(f"'{key}' of a result must be {getattr(kind, '__name__', kind)}, but '{path}' has "
                              f'{content[key]!r}: {remedy}')
+    recipe = content['recipe'] or {}
+    if 'batch_size' in recipe:  # its name before November 2026
+        recipe['global_batch'] = recipe.pop('batch_size')
     return Result(**{field.name: content[field.name] for field in fields(Result) if field.name in content})
 
 

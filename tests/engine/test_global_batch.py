@@ -1,17 +1,20 @@
 """A recipe's global batch is the same on any number of processes, and the log says what it is."""
 import logging
+import shutil
 from itertools import chain
 from types import SimpleNamespace
 
 import pytest
 from mmengine.config import Config
 from mmengine.dataset import DefaultSampler
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 
 from forked import train, train_ranks
 from helpers import ROOT, scalars
 from mmspt.datasets import RoundDownSampler
 from mmspt.engine.global_batch import keep_global_batch
 from mmspt.engine.hooks import GlobalBatchHook, global_batch_hook
+from train import merge_args
 
 DIGITS = f"""
 _base_ = '{ROOT}/configs/spt/vit-xs_mae_digits.py'
@@ -40,6 +43,20 @@ def test_the_recipes_batch_is_divided(launcher, variable, batch, processes, shar
     cfg = config(batch, batch, launcher)
     keep_global_batch(cfg)
     assert cfg.train_dataloader.batch_size == share
+
+
+@pytest.mark.parametrize(('processes', 'given', 'batch'), [(1, False, 32), (2, False, 16), (2, True, 4)])
+def test_a_divided_config_is_the_recipe_again(processes, given, batch, monkeypatch):
+    """What MMEngine writes into the work directory of eight processes, trained again on another number."""
+    monkeypatch.setenv('WORLD_SIZE', '8')
+    cfg = config()
+    keep_global_batch(cfg)
+    again = Config.fromstring(cfg.pretty_text, '.py')
+    assert again.train_dataloader.batch_size == 4
+    monkeypatch.setenv('WORLD_SIZE', str(processes))
+    keep_global_batch(again, batch_given=given)
+    assert again.train_dataloader.batch_size == batch
+    assert ('divided_among' in again.auto_scale_lr) == (processes > 1 and not given)
 
 
 @pytest.mark.parametrize(('cfg', 'given'), [
@@ -85,11 +102,11 @@ def test_round_down_sampler(size, processes, monkeypatch):
 # -------------------------------------------------------------------------------------------------- the log
 
 
-def log(caplog, monkeypatch, processes, batch, base, accumulated=1, enable=False):
+def log(caplog, monkeypatch, processes, batch, base, accumulated=1, enable=False, loop=EpochBasedTrainLoop):
     monkeypatch.setattr(global_batch_hook.dist, 'get_world_size', lambda: processes)
-    loader = SimpleNamespace(batch_size=batch, __len__=None)
+    loader = type('Loader', (), dict(batch_size=batch, batch_sampler=None, __len__=lambda self: 187))()
     runner = SimpleNamespace(
-        train_dataloader=type('Loader', (), dict(batch_size=batch, __len__=lambda self: 187))(), train_loop=loader,
+        train_dataloader=loader, train_loop=object.__new__(loop), max_iters=900,
         optim_wrapper=SimpleNamespace(param_groups=[dict(lr=0., initial_lr=0.05), dict(lr=0., initial_lr=0.01)],
                                       _accumulative_counts=accumulated),
         auto_scale_lr=dict(base_batch_size=base, enable=enable), logger=logging.getLogger('global batch'))
@@ -107,6 +124,13 @@ def log(caplog, monkeypatch, processes, batch, base, accumulated=1, enable=False
 def test_the_log_states_the_batch_once(processes, batch, accumulated, enable, text, caplog, monkeypatch):
     record, = log(caplog, monkeypatch, processes, batch, 32, accumulated, enable)
     assert text in record.message and record.levelno == logging.INFO
+
+
+def test_iterations_without_epochs_and_a_loader_without_a_batch_size(caplog, monkeypatch):
+    record, = log(caplog, monkeypatch, 2, 16, 32, loop=IterBasedTrainLoop)
+    assert '= 32; 900 iterations in all; rate' in record.message
+    caplog.clear()
+    assert not log(caplog, monkeypatch, 2, None, 32)
 
 
 @pytest.mark.parametrize(('processes', 'batch', 'accumulated', 'texts'), [
@@ -155,6 +179,36 @@ def test_same_rates_and_losses_on_any_number_of_processes(world_size, alone, tmp
         assert several['lr'] == one['lr'] and several['loss'] == pytest.approx(one['loss'], abs=1e-4)
     assert f'{world_size} processes x {32 // world_size} images = 32; 5 iterations an epoch' in output
     assert output.count('Global batch:') == 1 and 'The global batch is' not in output
+
+
+@pytest.mark.slow
+def test_resumed_on_another_number_of_processes(alone, tmp_path):
+    """Two processes train two of the four epochs, one the others: by the recipe, and by what the first part left."""
+    code, output, folder = run(2, tmp_path / 'parts', '--cfg-options', 'train_cfg.max_epochs=2')
+    assert code == 0, output
+    left = tmp_path / 'parts' / 'left.py'
+    left.write_text("_base_ = './mine.py'\ntrain_dataloader = dict(batch_size=16)\n"
+                    "auto_scale_lr = dict(divided_among=2)\n")
+    for name, config_file in (('recipe', tmp_path / 'parts' / 'mine.py'), ('left', left)):
+        shutil.copytree(folder, tmp_path / name)
+        code, output = train([config_file, '--work-dir', tmp_path / name, '--no-validate', '--resume', '--cfg-options',
+                              'train_cfg.max_epochs=4'], tmp_path / 'log')
+        assert code == 0, output
+        assert '1 process x 32 images = 32; 5 iterations an epoch' in output
+        found = [record['loss'] for record in steps(tmp_path / name)]
+        assert found == pytest.approx([record['loss'] for record in alone[10:]], abs=1e-4)
+
+
+def test_the_hook_is_there_with_mmpretrains_default_runtime(tmp_path):
+    (tmp_path / 'mine.py').write_text("_base_ = 'mmpretrain::_base_/default_runtime.py'\n")
+    arguments = SimpleNamespace(
+        launcher='none', work_dir=None, config='mine.py', no_validate=False, amp=None, resume=None, cfg_options=None,
+        auto_scale_lr=False, no_pin_memory=False, no_persistent_workers=False)
+    cfg = merge_args(Config.fromfile(tmp_path / 'mine.py'), arguments)
+    assert cfg.default_hooks.global_batch.type == 'mmspt.GlobalBatchHook'
+    arguments.auto_scale_lr = True
+    with pytest.raises(ValueError, match=r'--auto-scale-lr needs .*dict\(base_batch_size=N\)'):
+        merge_args(Config.fromfile(tmp_path / 'mine.py'), arguments)
 
 
 @pytest.mark.parametrize(('flags', 'times', 'texts'), [

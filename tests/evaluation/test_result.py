@@ -83,3 +83,9 @@ def test_metrics_within_others_become_plain():
 def test_metrics_that_json_cannot_hold_are_refused(value, message):
     with pytest.raises(ValueError, match=message):
         plain_metrics({'m': value})
+
+
+def test_a_result_with_the_batch_under_its_former_name(tmp_path):
+    path = str(tmp_path / 'result.json')
+    write_result(make(recipe=dict(batch_size=64, lr=1)), path)
+    assert read_result(path).recipe == dict(global_batch=64, lr=1)

@@ -41,7 +41,8 @@ class GlobalBatchHook(Hook):
         if base and base != whole and not scale.get('enable'):
             runner.logger.warning(
                 f'The global batch is {whole}, {whole / base:.3g} times the {base} that the rate and the number of '
-                f'epochs were chosen for (auto_scale_lr.base_batch_size). {_remedy(base, processes * accumulated)}')
+                f'epochs were chosen for. {_remedy(base, processes * accumulated)}. If they were chosen for {whole}, '
+                f'set auto_scale_lr.base_batch_size={whole}')
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
                          outputs: dict | None = None) -> None:

@@ -4,10 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mmcv
 import mmengine
-import mmpretrain
+import mmpretrain.datasets
 import pytest
 from mmengine.config import Config
+from mmengine.hooks import CheckpointHook
 from mmengine.registry import Registry
 
 from helpers import ROOT, command, environment, scalars, tool
@@ -148,6 +150,20 @@ print(type(MODELS.build(dict(type='mmspt.PromptedViT', arch='deit-tiny', allow_r
     done = subprocess.run([sys.executable, '-c', code], env=environment(), cwd=tmp_path, capture_output=True, text=True,
                           check=False)
     assert done.stdout.splitlines()[-1:] == ['PromptedViT'], done.stderr
+
+
+def test_names_that_others_have_too_are_had_by_prefix():
+    """Without one they are ours below `mmspt::`; docs/packs.md lists the five."""
+    kinds = {kind: getattr(registry, kind) for kind in NAMES}
+    for kind in kinds.values():
+        kind.import_from_location()
+    shared = {(name, ours) for name, kind in kinds.items() for ours in kind.module_dict if kind.parent.get(ours)}
+    assert shared - {('OPTIM_WRAPPERS', 'AmpOptimWrapper')} == {  # which is ours in MMEngine's registry, too
+        ('DATASETS', 'CUB'), ('DATASETS', 'Flowers102'), ('DATASETS', 'StanfordCars'),
+        ('TRANSFORMS', 'LoadImageFromFile'), ('HOOKS', 'CheckpointHook')}
+    assert registry.DATASETS.get('mmpretrain.CUB') is mmpretrain.datasets.CUB
+    assert registry.HOOKS.get('mmengine.CheckpointHook') is CheckpointHook
+    assert registry.TRANSFORMS.get('mmcv.LoadImageFromFile') is mmcv.LoadImageFromFile
 
 
 @pytest.mark.parametrize('case', CASES)

@@ -238,7 +238,7 @@ def test_tools_write_the_whole_description(digits, run, tmp_path):
                     num_prompts=20, arch='custom', pretraining='MAE', tta=False, seed=5, epoch=1, max_epochs=1,
                     finished=True, checkpoint='epoch_1.pth')
     assert {key: trained[key] for key in expected} == expected
-    assert trained['recipe']['optim_wrapper.optimizer.lr'] == 5e-2 and trained['recipe']['batch_size'] == 32
+    assert trained['recipe']['optim_wrapper.optimizer.lr'] == 5e-2 and trained['recipe']['global_batch'] == 32
 
     checkpoint = run / 'epoch_1.pth'
     tool('test.py', digits, checkpoint, '--work-dir', tmp_path / 'ours')
@@ -267,7 +267,7 @@ def test_two_processes(digits, tmp_path):
     command('env', f'PORT={free_port()}', ROOT / 'tools/dist_train.sh', digits, 2, '--work-dir', tmp_path / 'two',
             '--cfg-options', 'train_dataloader.batch_size=16', 'test_dataloader.batch_size=33')
     result = read(tmp_path / 'two')
-    assert result['num_images'] == 500 and result['finished'] and result['recipe']['batch_size'] == 32
+    assert result['num_images'] == 500 and result['finished'] and result['recipe']['global_batch'] == 32
     right = result['metrics']['accuracy/top1'] / 100 * 500
     assert right == pytest.approx(round(right), abs=1e-3)
 

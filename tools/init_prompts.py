@@ -7,15 +7,13 @@ import sys
 
 from mmengine.config import Config, DictAction
 
-from mmspt.engine.global_batch import keep_global_batch
 from train import (
     add_amp,
     add_auto_scale_lr,
     build_runner,
     dump_as,
     name_amp,
-    names_batch,
-    scale_rate,
+    set_batch,
     set_loader_defaults,
     set_work_dir,
     shut_down,
@@ -63,10 +61,9 @@ def main() -> None:
     set_work_dir(cfg, args)
     if args.amp:
         use_amp(cfg, args.amp)
-    scale_rate(cfg, args)
     if args.cfg_options is not None:
         cfg.merge_from_dict(args.cfg_options)
-    keep_global_batch(cfg, batch_given=names_batch(args))
+    set_batch(cfg, args)
     cfg = only_initialize(cfg)
     set_loader_defaults(cfg, pin_memory=True, persistent_workers=False)
     build_runner(cfg).train()

@@ -93,22 +93,18 @@ def add_auto_scale_lr(parser: argparse.ArgumentParser) -> None:
                         help='do not divide the batch among processes, scale the rate by the global batch')
 
 
-def scale_rate(cfg: Config, args: argparse.Namespace) -> None:
-    """Let MMEngine scale the rate if ``--auto-scale-lr`` says so.
+def set_batch(cfg: Config, args: argparse.Namespace) -> None:
+    """Let MMEngine scale the rate if ``--auto-scale-lr`` says so, else divide the batch among the processes.
 
     Raises:
-        ValueError: The config does not say which batch its rate was chosen for.
+        ValueError: The config does not say which batch its rate was chosen for, or the processes do not divide it.
     """
     if args.auto_scale_lr:
         if not (cfg.get('auto_scale_lr') or {}).get('base_batch_size'):
             raise ValueError('--auto-scale-lr needs the batch that the rate was chosen for, but the config has no '
                              'auto_scale_lr.base_batch_size: add auto_scale_lr = dict(base_batch_size=N)')
         cfg.auto_scale_lr.enable = True
-
-
-def names_batch(args: argparse.Namespace) -> bool:
-    """Whether the command line says how many images a process takes."""
-    return 'train_dataloader.batch_size' in (args.cfg_options or {})
+    keep_global_batch(cfg, batch_given='train_dataloader.batch_size' in (args.cfg_options or {}))
 
 
 def use_amp(cfg: Config, dtype: str) -> None:
@@ -138,10 +134,9 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
     if args.resume is not None:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
-    scale_rate(cfg, args)
     if args.cfg_options is not None:
         cfg.merge_from_dict(args.cfg_options)
-    keep_global_batch(cfg, batch_given=names_batch(args))
+    set_batch(cfg, args)
     hooks = cfg.setdefault('default_hooks', ConfigDict())
     hooks.setdefault('global_batch', ConfigDict(type='mmspt.GlobalBatchHook'))  # with MMPretrain's default runtime, too
     set_loader_defaults(cfg, not args.no_pin_memory, not args.no_persistent_workers)

@@ -76,9 +76,11 @@ class RunFolder:
         """See :func:`mmspt.evaluation.describe`. The config has the batch of one process; how many there were is in the
         result or, before the run is tested, in its log."""
         description = describe(self.config, world_size=int(read_environment(self.folder).get('GPU number', 1)))
-        path = osp.join(self.folder, FILE_NAME)
-        recorded = read_result(path).recipe if osp.isfile(path) else None
-        if recorded is not None and 'global_batch' in recorded:
+        try:
+            recorded = read_result(osp.join(self.folder, FILE_NAME)).recipe or {}
+        except (OSError, ValueError):  # not tested, or a broken file, of which the tables tell
+            recorded = {}
+        if 'global_batch' in recorded:
             description['recipe']['global_batch'] = recorded['global_batch']
         return description
 

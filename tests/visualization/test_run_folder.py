@@ -58,9 +58,11 @@ def test_the_global_batch_is_of_all_processes(copy):
     result['recipe']['global_batch'] = 32
     (folder / 'result.json').write_text(json.dumps(result))
     assert RunFolder(str(folder)).description['recipe']['global_batch'] == 32
-    (folder / 'result.json').unlink()
+    (folder / 'result.json').write_text('{')
     log = max(folder.glob('*/*.log'))
     log.write_text(log.read_text().replace('GPU number: 1\n', 'GPU number: 3\n'))
+    assert RunFolder(str(folder)).description['recipe']['global_batch'] == 12
+    (folder / 'result.json').unlink()
     assert RunFolder(str(folder)).description['recipe']['global_batch'] == 12
 
 

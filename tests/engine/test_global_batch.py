@@ -199,8 +199,9 @@ def test_resumed_on_another_number_of_processes(alone, tmp_path):
         assert found == pytest.approx([record['loss'] for record in alone[10:]], abs=1e-4)
 
 
-def test_the_hook_is_there_with_mmpretrains_default_runtime(tmp_path):
-    (tmp_path / 'mine.py').write_text("_base_ = 'mmpretrain::_base_/default_runtime.py'\n")
+@pytest.mark.parametrize('text', ['', 'default_hooks = None', "_base_ = 'mmpretrain::_base_/default_runtime.py'"])
+def test_the_hook_is_there_without_our_default_runtime(text, tmp_path):
+    (tmp_path / 'mine.py').write_text(f'{text}\n')
     arguments = SimpleNamespace(
         launcher='none', work_dir=None, config='mine.py', no_validate=False, amp=None, resume=None, cfg_options=None,
         auto_scale_lr=False, no_pin_memory=False, no_persistent_workers=False)

@@ -11,10 +11,12 @@ import pytest
 from mmengine.config import Config
 from mmengine.hooks import CheckpointHook
 from mmengine.registry import Registry
+from mmengine.runner import Runner
 
 from helpers import ROOT, command, environment, scalars, tool
 from mmspt import registry
 from mmspt.evaluation.description import flatten
+from train import set_loader_defaults
 
 STOCK = Path(mmpretrain.__path__[0], '.mim', 'tools')  # MMPretrain's own tools
 SHORT = """
@@ -164,6 +166,17 @@ def test_names_that_others_have_too_are_had_by_prefix():
     assert registry.DATASETS.get('mmpretrain.CUB') is mmpretrain.datasets.CUB
     assert registry.HOOKS.get('mmengine.CheckpointHook') is CheckpointHook
     assert registry.TRANSFORMS.get('mmcv.LoadImageFromFile') is mmcv.LoadImageFromFile
+
+
+def test_an_inherited_collate_function_is_not_given_the_mark():
+    """MMEngine hands what a `collate_fn` has beside its type to the function, and marks inherited dicts."""
+    collate = dict(type='default_collate', _scope_='mmspt')
+    cfg = Config(dict(train_dataloader=dict(batch_size=2, dataset=list(range(4)), collate_fn=collate,
+                                            sampler=dict(type='DefaultSampler', shuffle=False))))
+    with pytest.raises(TypeError, match='_scope_'):
+        next(iter(Runner.build_dataloader(cfg.train_dataloader)))
+    set_loader_defaults(cfg, False, False)
+    assert [batch.tolist() for batch in Runner.build_dataloader(cfg.train_dataloader)] == [[0, 1], [2, 3]]
 
 
 @pytest.mark.parametrize('case', CASES)

@@ -93,6 +93,8 @@ def test_byte_order_mark(tmp_path, tasks):
 def test_names_of_classes(benchmarks, tasks):
     assert tasks.build('nabirds', benchmarks['nabirds']).metainfo['classes'] == (
         'Common Eider (Male)', 'Oak Titmouse', 'Dark-eyed Junco')
+    assert tasks.build('dogs', benchmarks['dogs']).metainfo['classes'] == (
+        'Chihuahua', 'Japanese_spaniel', 'Maltese_dog')  # three of 120, from their folders
 
 
 @pytest.mark.parametrize(('key', 'size'), [('cub', 200), ('cars', 196)])

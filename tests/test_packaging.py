@@ -1,4 +1,5 @@
 """What an installation holds: the zoo once, copied; links in editable mode; nothing left in the source tree."""
+import os
 import shutil
 import subprocess
 import sys
@@ -94,3 +95,20 @@ def test_develop_links(source):
     subprocess.run([sys.executable, '-W', 'ignore', '-c', f'__file__ = "setup.py"; {code}'], cwd=source,
                    env=environment(), check=True, capture_output=True)
     assert (source / 'mmspt' / '.mim' / 'tools' / 'train.py').is_file()
+
+
+@pytest.mark.slow
+def test_what_inherits_from_a_wheel_trains_and_is_tested(source, tmp_path):
+    """Its own tools, from a folder without the repository; the backbone is the wheel's copy."""
+    site, job = tmp_path / 'site', tmp_path / 'job'
+    zipfile.ZipFile(build(source, 'build_wheel', tmp_path / 'wheel')).extractall(site)
+    job.mkdir()
+    (job / 'mine.py').write_text("_base_ = 'mmspt::spt/vit-xs_mae_digits.py'\ntrain_cfg = dict(max_epochs=1)\n")
+    others = environment()['PYTHONPATH'].partition(os.pathsep)[2]  # the forks, if they are tested
+    done = subprocess.run([sys.executable, site / 'mmspt/.mim/tools/train.py', 'mine.py', '--no-validate'], cwd=job,
+                          env=environment() | dict(PYTHONPATH=os.pathsep.join(filter(None, [str(site), others]))),
+                          capture_output=True, text=True, check=False)
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output[-3000:]
+    assert f'from path: {site}/mmspt/.mim/' in output and 'accuracy/top1' in output
+    assert (job / 'work_dirs/mine/result.json').is_file()

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 USES = ('images', 'augmentation', 'positions', 'initializer', 'nmi', 'inserted')
+"""Append only: a use's place is part of its seed."""
 
 
 def derive_seed(seed: int, use: str, index: int = 0) -> int:

@@ -14,7 +14,7 @@ import mmengine
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from mmspt.engine.last_checkpoint import find_latest
+from mmspt.engine.reliability.last_checkpoint import find_latest
 from mmspt.files import write_text
 from mmspt.search.processes import TrainProcess, can_resume, end_with_us, worker_environments
 from mmspt.search.space import as_options

@@ -17,7 +17,7 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from measure import machine
-from mmspt.engine.last_checkpoint import find_latest
+from mmspt.engine.reliability.last_checkpoint import find_latest
 from mmspt.evaluation import METRIC, read_records, read_scalars
 from mmspt.files import write_text
 from mmspt.packs.pack import Pack

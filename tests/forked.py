@@ -1,4 +1,4 @@
-"""The tools in processes forked from one that has imported everything: they start in no time."""
+"""Run the tools in processes forked from one that has imported everything, so that they start at once."""
 import gc
 import multiprocessing
 import os
@@ -7,10 +7,9 @@ import signal
 import socket
 import sys
 import time
-from functools import partial
 from pathlib import Path
 
-from mmengine.config import Config
+from mmengine.config import config
 from mmengine.runner import runner
 
 ROOT = Path(__file__).parents[1]
@@ -21,34 +20,21 @@ CONTEXT.set_forkserver_preload(['mmspt.models', 'mmspt.datasets', 'mmspt.engine.
                                 'matplotlib.pyplot', 'torch.utils.tensorboard'])
 
 
-def start(name, arguments, log, environment=None, cwd=None, before=None):
-    """Start ``tools/<name>`` in a process group of its own, its output in ``log``; ``before()`` runs first.
+def start(name, arguments, log, before=None, *given, environment=None, cwd=None):
+    """Start ``tools/<name>`` in a process group of its own, its output in ``log``; ``before(*given)`` runs first.
 
-    The exit code is the command's: 0, 1 after an error, -9 after a kill.
+    The exit code is the command's: 0, 1 after an error, -9 after a kill. An absolute path may stand for ``name``.
     """
-    arguments = [str(argument) for argument in arguments]
-    process = CONTEXT.Process(target=_run, args=(name, arguments, str(log), dict(os.environ, **(environment or {})),
-                                                 cwd, before))
+    process = CONTEXT.Process(target=_run, args=(
+        str(name), [str(argument) for argument in arguments], str(log), dict(os.environ, **(environment or {})), cwd,
+        before, given))
     process.start()
     return process
 
 
-def run(name, arguments, log, seconds=300, **kwargs):
+def run(name, arguments, log, before=None, *given, seconds=300, **kwargs):
     """:func:`start`, and wait; return exit code and output."""
-    return _wait(start(name, arguments, log, **kwargs), log, seconds)
-
-
-def start_training(arguments, log, before=None, *given, environment=None):
-    """Start ``tools/train.py`` without what takes long and matters to nobody; ``before(*given)`` runs first."""
-    return start('train.py', arguments, log, environment, before=partial(_hasten, before, given))
-
-
-def train(arguments, log, before=None, *given, seconds=120):
-    """:func:`start_training`, and wait; return exit code and output."""
-    return _wait(start_training(arguments, log, before, *given), log, seconds)
-
-
-def _wait(process, log, seconds):
+    process = start(name, arguments, log, before, *given, **kwargs)
     process.join(seconds)
     output = Path(log).read_text(errors='replace') if Path(log).exists() else ''
     if process.is_alive():
@@ -57,20 +43,24 @@ def _wait(process, log, seconds):
     return process.exitcode, output
 
 
+def train(arguments, log, before=None, *given):
+    """:func:`run` of ``tools/train.py``."""
+    return run('train.py', arguments, log, before, *given)
+
+
 def train_ranks(world_size, arguments, log, before=None, *given, seconds=120):
     """:func:`train` on several processes, as torchrun starts them; return their exit codes and outputs."""
-    processes = start_ranks(world_size, arguments, log, before, *given)
-    return wait_for_ranks(processes, log, seconds)
+    return wait_for_ranks(start_ranks(world_size, arguments, log, before, *given), log, seconds)
 
 
 def start_ranks(world_size, arguments, log, before=None, *given):
-    """Start the processes; ``before`` is given RANK in the environment."""
+    """Start the processes; ``before`` finds RANK in the environment."""
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
     common = dict(WORLD_SIZE=str(world_size), MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
-    return [start_training([*arguments, '--launcher', 'pytorch'], f'{log}.{rank}', before, *given,
-                           environment=dict(common, RANK=str(rank), LOCAL_RANK=str(rank)))
+    return [start('train.py', [*arguments, '--launcher', 'pytorch'], f'{log}.{rank}', before, *given,
+                  environment=dict(common, RANK=str(rank), LOCAL_RANK=str(rank)))
             for rank in range(world_size)]
 
 
@@ -81,9 +71,8 @@ def wait_for_ranks(processes, log, seconds=120):
         process.join(max(end - time.monotonic(), 0))
     outputs = [Path(f'{log}.{rank}').read_text() for rank in range(len(processes))]
     hanging = [rank for rank, process in enumerate(processes) if process.is_alive()]
-    for process in processes:
-        if process.is_alive():
-            kill_group(process)
+    for rank in hanging:
+        kill_group(processes[rank])
     assert not hanging, f'ranks {hanging} did not end within {seconds} s:\n{outputs[hanging[0]][-3000:]}'
     return [process.exitcode for process in processes], outputs
 
@@ -98,7 +87,7 @@ def kill_group(process, number=signal.SIGKILL):
         process.join()
 
 
-def _run(name, arguments, log, environment, cwd, before):
+def _run(name, arguments, log, environment, cwd, before, given):
     os.setpgid(0, 0)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(descriptor, 1)
@@ -108,17 +97,11 @@ def _run(name, arguments, log, environment, cwd, before):
     os.chdir(cwd or os.getcwd())
     multiprocessing.set_start_method(None, force=True)  # the tool's own processes are started as ever
     gc.freeze()  # what was imported need not be searched for garbage each time a data set is built
+    config.FormatCode = lambda text, **kwargs: (text, True)  # YAPF takes longer than a tiny run,
+    runner.collect_env = dict  # and so do the versions of compilers
     path = ROOT / 'tools' / name
     sys.argv = [str(path), *arguments]
     sys.path.insert(0, str(path.parent))
     if before is not None:
-        before()
-    runpy.run_path(str(path), run_name='__main__')
-
-
-def _hasten(before, given):
-    """YAPF and the compilers' versions take more time than a tiny run."""
-    Config.pretty_text = property(lambda config: str(config))
-    runner.collect_env = dict
-    if before is not None:
         before(*given)
+    runpy.run_path(str(path), run_name='__main__')

@@ -14,8 +14,8 @@ from mmengine.runner import Runner
 
 from mmspt.datasets.wrappers import skip_bad_images
 from mmspt.engine.checks import check_config
-from mmspt.engine.disk import explained
 from mmspt.engine.global_batch import keep_global_batch
+from mmspt.engine.reliability.disk import explain_disk_errors
 from mmspt.repairs import init_cpu_distributed
 
 DTYPES = ('bfloat16', 'float16')
@@ -167,7 +167,7 @@ def shut_down() -> None:
 def main() -> None:
     args = parse_args()
     cfg = merge_args(Config.fromfile(args.config), args)
-    with explained(cfg.work_dir):
+    with explain_disk_errors(cfg.work_dir):
         build_runner(cfg).train()
     shut_down()
 

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mmspt.prompts.tokens import derive_seed
 
-from .patient_workers import PatientWorkers
+from .reliability.worker_signals import IgnoreJobSignals
 
 
 @contextmanager
@@ -82,7 +82,7 @@ def iterate_images(images: SeededImages, data_preprocessor: Any, batch_size: int
     """Yield (indices, normalized images (B, 3, H, W) on the model's device), batch by batch."""
     with seeded():  # the loader draws a base seed for its workers
         loader = iter(DataLoader(images, batch_size, num_workers=num_workers, collate_fn=pseudo_collate,
-                                 worker_init_fn=PatientWorkers()))
+                                 worker_init_fn=IgnoreJobSignals()))
     for batch in loader:
         indices = [int(i) for i in batch.pop('prompt_index')]
         yield indices, data_preprocessor(batch, training=False)['inputs']

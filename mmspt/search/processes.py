@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import IO
 
-from mmspt.engine.last_checkpoint import find_latest
+from mmspt.engine.reliability.last_checkpoint import find_latest
 
 LIBC = ctypes.CDLL(None) if sys.platform == 'linux' else None
 

@@ -6,7 +6,6 @@ import pytest
 from mmengine.config import Config
 from mmpretrain.datasets import MultiLabelDataset
 
-from mmspt.datasets import Digits
 from mmspt.engine.checks import check_config, check_data_folder, check_labels, check_work_dir
 
 
@@ -16,17 +15,13 @@ def write(path, text='x'):
     return path
 
 
-# ---------------------------------------------------------------------------------------------- work directory
-
-
 def test_work_dir_is_made_and_left_empty(tmp_path):
     check_work_dir(str(tmp_path / 'a' / 'b'))
     assert list((tmp_path / 'a' / 'b').iterdir()) == []
 
 
-@pytest.mark.parametrize('below', ['', 'run'])
-def test_work_dir_on_a_file(tmp_path, below):
-    path = write(tmp_path / 'file') / below
+def test_work_dir_on_a_file(tmp_path):
+    path = write(tmp_path / 'file') / 'run'
     with pytest.raises(OSError, match=rf"folder that can be written, got '{path}' .*choose another with --work-dir"):
         check_work_dir(str(path))
 
@@ -35,9 +30,6 @@ def test_remote_work_dir_is_left_to_its_backend(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     check_work_dir('s3://bucket/run')
     assert list(tmp_path.iterdir()) == []
-
-
-# ---------------------------------------------------------------------------------------------- data folders
 
 
 @pytest.mark.parametrize('prefix', ['images', dict(img_path='images')], ids=['str', 'dict'])
@@ -56,7 +48,6 @@ def test_nothing_to_look_at(dataset):
 @pytest.mark.parametrize('changes, missing', [
     (dict(data_root='absent'), 'absent'),
     (dict(ann_file='absent.txt'), 'there/absent.txt'),
-    (dict(data_prefix='absent'), 'there/absent'),
     (dict(data_prefix=dict(img_path='absent')), 'there/absent'),
 ])
 def test_missing_folder(tmp_path, monkeypatch, changes, missing):
@@ -68,13 +59,11 @@ def test_missing_folder(tmp_path, monkeypatch, changes, missing):
         check_data_folder(dataset, 'val_dataloader')
 
 
-@pytest.mark.parametrize('dataset, empty', [(dict(data_root='there/images'), 'there/images'),
-                                            (dict(data_root='there', data_prefix='images'), 'there/images')])
-def test_empty_folder(tmp_path, monkeypatch, dataset, empty):
+def test_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'there' / 'images').mkdir(parents=True)
-    with pytest.raises(ValueError, match=rf"'{empty}' is empty: set test_dataloader\.dataset\.data_root"):
-        check_data_folder(dataset, 'test_dataloader')
+    with pytest.raises(ValueError, match=r"'there/images' is empty: set test_dataloader\.dataset\.data_root"):
+        check_data_folder(dict(data_root='there', data_prefix='images'), 'test_dataloader')
 
 
 def test_folders_within_wrappers(tmp_path):
@@ -87,9 +76,6 @@ def test_home_folder(tmp_path, monkeypatch):
     write(tmp_path / 'data' / 'train.txt')
     monkeypatch.setenv('HOME', str(tmp_path))
     check_data_folder(dict(data_root='~/data', ann_file='train.txt'), 'train_dataloader')
-
-
-# ---------------------------------------------------------------------------------------------- labels
 
 
 def labelled(labels):
@@ -116,34 +102,22 @@ def test_labels_that_fit_or_cannot_be_checked(dataset, net):
     check_labels(dataset, net)
 
 
-@pytest.mark.parametrize('labels, num_classes, lowest, highest', [([0, 5], 5, 0, 5), ([1, 2, 10], 10, 1, 10),
-                                                                  ([-1, 3], 5, -1, 3)])
+@pytest.mark.parametrize('labels, num_classes, lowest, highest', [([0, 5], 5, 0, 5), ([-1, 3], 5, -1, 3)])
 def test_labels_outside_the_head(labels, num_classes, lowest, highest):
     with pytest.raises(ValueError, match=rf'lie in \[0, {num_classes}\).*from {lowest} to {highest}: '
                        rf'set model\.head\.num_classes={highest + 1}, or start the labels at 0'):
         check_labels(labelled(labels), model(num_classes))
 
 
-def test_labels_of_a_data_set():
-    dataset = Digits(pipeline=[])
-    with pytest.raises(ValueError, match=r'Digits has labels from 0 to 9: .*num_classes=10'):
-        check_labels(dataset, model(9))
-    check_labels(dataset, model(10))
-
-
-@pytest.mark.parametrize('labels', [[[0], [1, 4]], [[0, 1], [2, 3], [4]], [[], [0], [4]]])
-def test_several_labels_an_image(tmp_path, labels):
+def test_several_labels_an_image(tmp_path):
     """MMPretrain's MultiLabelLinearClsHead has num_classes as well."""
     (tmp_path / 'train.json').write_text(json.dumps(dict(
         metainfo=dict(classes=list('abcde')),
-        data_list=[dict(img_path=f'{i}.png', gt_label=label) for i, label in enumerate(labels)])))
+        data_list=[dict(img_path=f'{i}.png', gt_label=label) for i, label in enumerate(([], [0, 1], [4]))])))
     dataset = MultiLabelDataset(data_root=str(tmp_path), ann_file='train.json', pipeline=[], serialize_data=False)
     check_labels(dataset, model(5))
     with pytest.raises(ValueError, match=r'lie in \[0, 4\).*from 0 to 4: set model\.head\.num_classes=5,'):
         check_labels(dataset, model(4))
-
-
-# ---------------------------------------------------------------------------------------------- whole config
 
 
 def config(tmp_path, **changes):
@@ -157,7 +131,6 @@ def backbone(**kwargs):
 
 @pytest.mark.parametrize('changes', [
     {},
-    dict(model=backbone()),
     dict(model=backbone(init_cfg=None)),
     dict(model=backbone(init_cfg=[dict(type='Constant', val=0.)])),
     dict(model=dict(type='Other')),
@@ -180,17 +153,3 @@ def test_testing_needs_no_pretrained_weights_and_no_training_data(tmp_path):
 def test_config_with_an_empty_checkpoint(tmp_path):
     with pytest.raises(ValueError, match=r"init_cfg\.checkpoint must name the pre-trained weights, got '': .*=PATH"):
         check_config(config(tmp_path, model=backbone(init_cfg=dict(type='Pretrained', checkpoint=''))))
-
-
-@pytest.mark.parametrize('field', ['train_dataloader', 'val_dataloader', 'test_dataloader'])
-def test_config_with_a_missing_folder(tmp_path, field):
-    missing = str(tmp_path / 'absent')
-    with pytest.raises(FileNotFoundError, match=rf"{field} must read .*'{missing}'"):
-        check_config(config(tmp_path, **{field: dict(dataset=dict(type='CustomDataset', data_root=missing))}),
-                     field.replace('val', 'train').split('_')[0])
-
-
-def test_config_with_a_bad_work_dir(tmp_path):
-    write(tmp_path / 'file')
-    with pytest.raises(OSError, match='work directory'):
-        check_config(config(tmp_path, work_dir=str(tmp_path / 'file')))

@@ -1,98 +1,32 @@
 """result.json of real runs: after training, after a test, on two processes, and when something is broken."""
 import json
-import socket
-import sys
 from pathlib import Path
-from uuid import uuid4
 
 import mmpretrain
 import pytest
 import torch
-from mmengine.config import Config
-from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
-from mmengine.runner import Runner
-from torch.utils.data import DataLoader, Dataset
 
-from helpers import ROOT, command, tool
+from forked import train_ranks
+from helpers import ROOT, tool
 from mmspt.engine.hooks import ResultHook
-
-PLAN = dict(by_epoch=True, max_epochs=2)
-
-
-class Images(Dataset):
-    """Stands for images: two numbers each, and labels of one's choice."""
-
-    def __init__(self, labels=(0, 1, 0)):
-        self.labels = labels
-
-    def __len__(self):
-        return len(self.labels)
-
-    def __getitem__(self, index):
-        return torch.full((2, ), float(index))
-
-    def get_cat_ids(self, index):
-        return [self.labels[index]]
-
-
-class Toy(torch.nn.Module):
-    """One weight; knows MMEngine's three steps."""
-
-    def __init__(self):
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.ones(2))
-        self.head = torch.nn.Module()
-        self.head.num_classes = 2
-
-    def train_step(self, data, optim_wrapper):
-        loss = (self.weight * data).sum()
-        optim_wrapper.update_params(loss)
-        return dict(loss=loss)
-
-    def test_step(self, data):
-        return [dict(weight=self.weight.detach().sum().item())] * len(data)
-
-
-class Told(BaseMetric):
-    """Gives what it was told, and how many images it saw."""
-
-    def __init__(self, value=50.):
-        super().__init__()
-        self.value = value
-
-    def process(self, data_batch, data_samples):
-        self.results += data_samples
-
-    def compute_metrics(self, results):
-        return {'accuracy/top1': self.value, 'images': len(results)} if self.value != 'none' else {}
-
-
-def toy_runner(work_dir, value=50., labels=(0, 1, 0), test=True, hook=None, hooks=(), plan=PLAN, **kwargs):
-    tested = dict(test_dataloader=DataLoader(Images(labels), batch_size=2), test_cfg=dict(),
-                  test_evaluator=[Told(value)]) if test else {}
-    return Runner(
-        Toy(), str(work_dir), train_dataloader=DataLoader(Images(), batch_size=2), **tested, train_cfg=plan,
-        optim_wrapper=dict(optimizer=dict(type='SGD', lr=.1)), custom_hooks=[hook or ResultHook(), *hooks],
-        cfg=Config(dict(train_cfg=plan)), experiment_name=uuid4().hex, default_scope='mmpretrain', **kwargs)
+from toy import Given, toy_runner
 
 
 def read(folder):
     return json.loads((folder / 'result.json').read_text())
 
 
+def train(folder, value=50., hook=None, hooks=(), **kwargs):
+    toy_runner(folder, [hook or ResultHook(), *hooks], Given(value), **kwargs).train()
+
+
 def logs_of(folder):
     return ''.join(path.read_text() for path in folder.glob('*/*.log'))
 
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        return str(s.getsockname()[1])
-
-
 def test_after_training(tmp_path):
-    toy_runner(tmp_path / 'run', randomness=dict(seed=7)).train()
+    train(tmp_path / 'run', randomness=dict(seed=7))
     result = read(tmp_path / 'run')
     assert (result['epoch'], result['max_epochs'], result['finished'], result['seed']) == (2, 2, True, 7)
     assert result['metrics'] == {'accuracy/top1': 50., 'images': 3} and result['num_images'] == 3
@@ -101,20 +35,20 @@ def test_after_training(tmp_path):
 
 
 def test_no_test_loader_and_no_test_wanted(tmp_path):
-    toy_runner(tmp_path / 'none', test=False).train()
-    toy_runner(tmp_path / 'off', hook=ResultHook(after_train=False), labels=(0, 9)).train()
+    train(tmp_path / 'none', test=False)
+    train(tmp_path / 'off', hook=ResultHook(after_train=False), labels=(0, 9))
     assert not (tmp_path / 'none/result.json').exists() and not (tmp_path / 'off/result.json').exists()
 
 
 def test_labels_are_checked_before_the_first_step(tmp_path):
     with pytest.raises(ValueError, match=r'labels from 0 to 9.*to train without one, set default_hooks\.result'):
-        toy_runner(tmp_path / 'run', labels=(0, 9)).train()
+        train(tmp_path / 'run', labels=(0, 9))
     assert not list((tmp_path / 'run').glob('*.pth'))
 
 
-@pytest.mark.parametrize('value', ['none', float('nan'), None, torch.tensor([float('nan')]), {'a': object()}])
+@pytest.mark.parametrize('value', ['none', float('nan'), {'a': object()}])
 def test_nothing_is_written_without_a_metric(tmp_path, value):
-    toy_runner(tmp_path / 'run', value).train()
+    train(tmp_path / 'run', value)
     assert (tmp_path / 'run/epoch_2.pth').exists() and not (tmp_path / 'run/result.json').exists()
 
 
@@ -126,7 +60,7 @@ class StopAfterOne(Hook):
 
 
 def test_a_training_that_was_stopped_early_is_finished(tmp_path):
-    toy_runner(tmp_path / 'run', hooks=[StopAfterOne()]).train()
+    train(tmp_path / 'run', hooks=[StopAfterOne()])
     result = read(tmp_path / 'run')
     assert (result['epoch'], result['finished'], result['checkpoint']) == (1, True, 'epoch_1.pth')
 
@@ -140,16 +74,16 @@ class MidwayTest(Hook):
 
 
 def test_an_unfinished_test_never_replaces_a_finished_one(tmp_path):
-    toy_runner(tmp_path / 'run', 60.).train()
+    train(tmp_path / 'run', 60.)
     before = read(tmp_path / 'run')
-    toy_runner(tmp_path / 'run', 10., hook=ResultHook(after_train=False), hooks=[MidwayTest()]).train()
+    train(tmp_path / 'run', 10., hook=ResultHook(after_train=False), hooks=[MidwayTest()])
     assert read(tmp_path / 'run') == before
     assert 'keeps its finished result (epoch 2 of 2' in logs_of(tmp_path / 'run')
 
 
 def test_a_finished_result_of_another_run_is_kept_beside(tmp_path):
     for rate, seed in ((.1, 1), (.1, 1), (.2, 1), (.2, 2)):
-        runner = toy_runner(tmp_path, 100 * rate, randomness=dict(seed=seed))
+        runner = toy_runner(tmp_path, [ResultHook()], Given(100 * rate), randomness=dict(seed=seed))
         runner.cfg.optim_wrapper = dict(optimizer=dict(lr=rate))
         runner.train()
     found = [json.loads((tmp_path / f'result{i}.json').read_text()) for i in ('', '.1', '.2')]
@@ -159,33 +93,34 @@ def test_a_finished_result_of_another_run_is_kept_beside(tmp_path):
 
 
 def test_iterations(tmp_path):
-    toy_runner(tmp_path / 'run', plan=dict(by_epoch=False, max_iters=3)).train()
+    train(tmp_path / 'run', plan=dict(by_epoch=False, max_iters=3))
     result = read(tmp_path / 'run')
     assert (result['epoch'], result['max_epochs'], result['iteration'], result['max_iters']) == (None, None, 3, 3)
     assert result['finished'] and 'Result of iteration 3 of 3 written' in logs_of(tmp_path / 'run')
 
 
-def test_a_test_says_which_checkpoint_and_keeps_a_finished_result(tmp_path):
+def test_a_test_names_its_checkpoint_and_keeps_a_finished_result(tmp_path):
     """The checkpoint's epoch and seed count, not the test's; a finished training's result stays."""
     run, alone = tmp_path / 'run', tmp_path / 'alone'
-    toy_runner(run, 60., randomness=dict(seed=7)).train()
-    toy_runner(run, 10., load_from=str(run / 'epoch_1.pth')).test()
-    toy_runner(run, 20., load_from=str(run / 'epoch_2.pth')).test()
-    assert read(run)['metrics']['accuracy/top1'] == 60. and read(run)['trained_on'] is not None
 
-    seen = []
-    for epoch in (1, 2, 1):
-        toy_runner(alone, 10. * epoch, load_from=str(run / f'epoch_{epoch}.pth'), randomness=dict(seed=3)).test()
-        result = read(alone)
-        seen.append((result['epoch'], result['finished'], result['seed'], result['metrics']['accuracy/top1']))
-    assert seen == [(1, False, 7, 10.), (2, True, 7, 20.), (2, True, 7, 20.)]
-    assert result['trained_on'] is None and result['checkpoint'] == str(run / 'epoch_2.pth')
+    def test(folder, value, epoch):
+        toy_runner(folder, [ResultHook()], Given(value), load_from=str(run / f'epoch_{epoch}.pth'),
+                   randomness=dict(seed=3)).test()
+        result = read(folder)
+        return result['epoch'], result['finished'], result['seed'], result['metrics']['accuracy/top1']
+
+    train(run, 60., randomness=dict(seed=7))
+    assert [test(run, 10. * epoch, epoch) for epoch in (1, 2)] == [(2, True, 7, 60.)] * 2
+    assert read(run)['trained_on'] is not None
+    assert [test(alone, 10. * epoch, epoch) for epoch in (1, 2, 1)] == [
+        (1, False, 7, 10.), (2, True, 7, 20.), (2, True, 7, 20.)]
+    assert read(alone)['trained_on'] is None and read(alone)['checkpoint'] == str(run / 'epoch_2.pth')
 
 
 def test_a_finished_training_that_is_resumed_only_tests(tmp_path):
-    toy_runner(tmp_path / 'run', test=False).train()
+    train(tmp_path / 'run', test=False)
     saved = (tmp_path / 'run/epoch_2.pth').stat().st_mtime_ns
-    toy_runner(tmp_path / 'run', resume=True).train()
+    train(tmp_path / 'run', resume=True)
     assert (tmp_path / 'run/epoch_2.pth').stat().st_mtime_ns == saved
     assert read(tmp_path / 'run')['finished'] and read(tmp_path / 'run')['checkpoint'] == 'epoch_2.pth'
 
@@ -194,13 +129,12 @@ def test_the_weights_of_an_average_are_tested(tmp_path):
     """With EMAHook the checkpoint holds the average, and so does what is tested."""
     sums = []
 
-    class Watch(Told):
+    class Watch(Given):
         def compute_metrics(self, results):
             sums.append(results[0]['weight'])
             return super().compute_metrics(results)
 
-    runner = toy_runner(tmp_path / 'run', hooks=[dict(type='EMAHook', momentum=.5)])
-    runner._test_evaluator = [Watch()]
+    runner = toy_runner(tmp_path / 'run', [ResultHook(), dict(type='EMAHook', momentum=.5)], Watch())
     runner.train()
     saved = torch.load(tmp_path / 'run/epoch_2.pth', weights_only=False)['state_dict']['weight']
     assert sums == [pytest.approx(saved.sum().item())] and sums[0] != runner.model.weight.sum().item()
@@ -231,7 +165,7 @@ def run(digits):
 
 
 def test_tools_write_the_whole_description(digits, run, tmp_path):
-    """tools/train.py, tools/test.py and MMPretrain's own test.py tell the same story."""
+    """tools/train.py, tools/test.py and MMPretrain's own test.py write the same."""
     trained = read(run)
     expected = dict(config='short_digits', task='Digits', group='Other', split='test', num_images=500,
                     trained_on=dict(dataset='Digits', split='train'), method='SPT-Deep', initializer='RandomSampleInit',
@@ -241,10 +175,9 @@ def test_tools_write_the_whole_description(digits, run, tmp_path):
     assert trained['recipe']['optim_wrapper.optimizer.lr'] == 5e-2 and trained['recipe']['global_batch'] == 32
 
     checkpoint = run / 'epoch_1.pth'
-    tool('test.py', digits, checkpoint, '--work-dir', tmp_path / 'ours')
     stock = Path(mmpretrain.__file__).parent / '.mim/tools/test.py'
-    command(sys.executable, stock, digits, checkpoint, '--work-dir', tmp_path / 'stock', '--cfg-options',
-            'test_dataloader.num_workers=1')
+    for name, script in (('ours', 'test.py'), ('stock', stock)):
+        tool(script, digits, checkpoint, '--work-dir', tmp_path / name)
     ours, theirs = read(tmp_path / 'ours'), read(tmp_path / 'stock')
     assert ours == theirs
     assert ours['metrics'] == trained['metrics']
@@ -264,8 +197,10 @@ def test_the_test_leaves_the_training_as_it_was(digits, run, tmp_path):
 
 def test_two_processes(digits, tmp_path):
     """Every image counts once, one process writes, and the recipe has the global batch."""
-    command('env', f'PORT={free_port()}', ROOT / 'tools/dist_train.sh', digits, 2, '--work-dir', tmp_path / 'two',
-            '--cfg-options', 'train_dataloader.batch_size=16', 'test_dataloader.batch_size=33')
+    arguments = [digits, '--work-dir', tmp_path / 'two', '--cfg-options', 'train_dataloader.batch_size=16',
+                 'test_dataloader.batch_size=33']
+    codes, outputs = train_ranks(2, arguments, tmp_path / 'log')
+    assert codes == [0, 0], outputs
     result = read(tmp_path / 'two')
     assert result['num_images'] == 500 and result['finished'] and result['recipe']['global_batch'] == 32
     right = result['metrics']['accuracy/top1'] / 100 * 500

@@ -1,4 +1,4 @@
-"""Ways to die: run in the process before the training begins."""
+"""Moments of a training at which a process is disturbed: run in the process before the training begins."""
 import importlib
 import os
 import signal
@@ -10,34 +10,32 @@ HOOKS = 'mmspt.engine.hooks'
 
 STAGES = {  # name: (module, attribute, the call at which the process dies, before it or after)
     'data': ('mmengine.dataset', 'BaseDataset.full_init', 2, 'before'),
-    'tokens': (f'{HOOKS}.prompt_init_hook', 'collect_tokens', 1, 'after'),
-    'initial prompts': (f'{HOOKS}.prompt_init_hook', 'save_prompts', 1, 'after'),
+    'tokens': ('mmpretrain.models', 'ClsDataPreprocessor.forward', 1, 'after'),
+    'initial prompts': (HOOKS, 'PromptInitHook.before_train', 1, 'after'),
     'first step': (LOOPS, 'EpochBasedTrainLoop.run_iter', 1, 'before'),
     'mid-epoch': (LOOPS, 'EpochBasedTrainLoop.run_iter', 5, 'after'),
     'next but one iteration': (LOOPS, 'EpochBasedTrainLoop.run_iter', 5, 'before'),
     'iteration': (LOOPS, 'IterBasedTrainLoop.run_iter', 5, 'before'),
     'next iteration': (LOOPS, 'EpochBasedTrainLoop.run_iter', 1, 'before'),
-    'end of an epoch': (LOOPS, 'EpochBasedTrainLoop.run_iter', 6, 'before'),
     'next epoch': (LOOPS, 'EpochBasedTrainLoop.run_epoch', 2, 'before'),
     'in epoch 3': (LOOPS, 'EpochBasedTrainLoop.run_iter', 8, 'before'),
-    **{f'file {call} half written': ('mmspt.files', 'write_bytes', call, 'half') for call in range(1, 13)},
-    'initial prompts half written': (f'{HOOKS}.prompt_init_hook', 'write_bytes', 1, 'half'),
-    'checkpoint not renamed': ('os', 'replace', 6, 'before'),
+    **{f'file {call} not renamed': ('os', 'replace', call, 'before') for call in range(1, 9)},
     'last_checkpoint not written': ('mmengine.runner', 'Runner.save_checkpoint', 4, 'after'),
-    **{f'outdated {call} not removed': (f'{HOOKS}.checkpoint_hook', '_RemoveLater.remove_outdated', call, 'before')
+    **{f'outdated {call} not removed': (HOOKS, 'CheckpointHook._remove_outdated', call, 'before')
        for call in range(2, 9)},
     'validation': (LOOPS, 'ValLoop.run_iter', 3, 'before'),
     'last validation': (LOOPS, 'ValLoop.run_iter', 8, 'before'),
-    'best checkpoint': (f'{HOOKS}.checkpoint_hook', 'CheckpointHook._save_best_checkpoint', 2, 'before'),
+    'best checkpoint': (HOOKS, 'CheckpointHook._save_best_checkpoint', 2, 'before'),
     'after the last epoch': (LOOPS, 'EpochBasedTrainLoop.run_epoch', 4, 'after'),
     'test': (LOOPS, 'TestLoop.run_iter', 1, 'after'),
-    'result': (f'{HOOKS}.result_hook', 'write_result', 1, 'before'),
-    'end': (f'{HOOKS}.result_hook', 'ResultHook.after_train', 1, 'after'),
+    'end': (HOOKS, 'ResultHook.after_train', 1, 'after'),
 }
 
 
-def die_at(stage: str, number: int = signal.SIGKILL) -> None:
-    """Let this process get a signal at a stage of its training; 0 is an error instead."""
+def die_at(stage: str, number: int = signal.SIGKILL, rank: int | None = None) -> None:
+    """Send this process a signal at a stage of its training, if it has this rank; 0 is an error instead."""
+    if rank is not None and os.environ['RANK'] != str(rank):
+        return
     module, attribute, call, when = STAGES[stage]
     owner: type | ModuleType = importlib.import_module(module)
     *parents, name = attribute.split('.')
@@ -48,11 +46,7 @@ def die_at(stage: str, number: int = signal.SIGKILL) -> None:
     def dying(*args, **kwargs):
         nonlocal calls
         calls += 1
-        if calls == call and when == 'half':
-            path, content = args
-            with open(f'{path}.0a1b2c3d.tmp', 'wb') as file:
-                file.write(content[:len(content) // 2])
-        if calls == call and when != 'after':
+        if calls == call and when == 'before':
             die(number)
         result = function(*args, **kwargs)
         if calls == call and when == 'after':
@@ -60,6 +54,12 @@ def die_at(stage: str, number: int = signal.SIGKILL) -> None:
         return result
 
     setattr(owner, name, dying)
+
+
+def die(number: int) -> None:
+    if not number:
+        raise ZeroDivisionError('an error in the middle of a training')
+    os.kill(os.getpid(), number)
 
 
 def take_time() -> None:
@@ -73,15 +73,3 @@ def take_time() -> None:
         after(*args, **kwargs)
 
     IterTimerHook.after_train_iter = slow
-
-
-def die_as(rank: int, stage: str, number: int = signal.SIGKILL) -> None:
-    """:func:`die_at` for one of several processes."""
-    if os.environ['RANK'] == str(rank):
-        die_at(stage, number)
-
-
-def die(number: int) -> None:
-    if not number:
-        raise RuntimeError('an error in the middle of a training')
-    os.kill(os.getpid(), number)

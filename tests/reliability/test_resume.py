@@ -1,13 +1,17 @@
 """--resume where something changed: the number of processes, the place, the number of epochs."""
 import shutil
 import signal
+from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.runner import EpochBasedTrainLoop
 from mmengine.runner.checkpoint import CheckpointLoader
+from torch.utils.data import DataLoader
 
 from forked import train, train_ranks
-from mmspt.engine.last_checkpoint import find_latest
+from mmspt.engine.hooks import ResumeHook
+from mmspt.engine.reliability.last_checkpoint import find_latest
 from mmspt.engine.schedulers.warmup_cosine_lr import warmup_cosine
 from mmspt.evaluation.scalars import read_scalars
 from outcomes import check_same, outcome
@@ -24,15 +28,6 @@ def halfway(job, tmp_path_factory):
     return folder
 
 
-def test_moved_work_directory(halfway, job, undisturbed, tmp_path):
-    """`last_checkpoint` names a place that is no more."""
-    shutil.copytree(halfway, tmp_path / 'moved')
-    (tmp_path / 'moved' / 'last_checkpoint').write_text('/nowhere/run/epoch_2.pth')
-    code, output = train([job.config, '--work-dir', tmp_path / 'moved', '--resume'], tmp_path / 'log')
-    assert code == 0, output
-    check_same(tmp_path / 'moved', undisturbed)
-
-
 def test_copied_work_directory_leaves_the_original_alone(halfway, job, undisturbed, tmp_path):
     """The copy's own checkpoint is taken, and the original's best is not removed for a better one."""
     before = sorted((path.name, path.stat().st_mtime) for path in halfway.iterdir())
@@ -44,8 +39,11 @@ def test_copied_work_directory_leaves_the_original_alone(halfway, job, undisturb
     check_same(tmp_path / 'copy', undisturbed)
 
 
-def test_moved_checkpoint_and_another_work_directory(halfway, job, undisturbed, tmp_path):
-    shutil.copy(halfway / 'epoch_2.pth', tmp_path / 'renamed.pth')
+def test_checkpoint_of_mmengines_own_hook_elsewhere(halfway, job, undisturbed, tmp_path):
+    """It does not have the length of an epoch; the work directory is another."""
+    checkpoint = CheckpointLoader.load_checkpoint(str(halfway / 'epoch_2.pth'))
+    del checkpoint['meta']['mmspt_epoch_length']
+    torch.save(checkpoint, tmp_path / 'renamed.pth')
     code, output = train([job.config, '--work-dir', tmp_path / 'run', '--resume', tmp_path / 'renamed.pth'],
                          tmp_path / 'log')
     assert code == 0, output
@@ -55,11 +53,14 @@ def test_moved_checkpoint_and_another_work_directory(halfway, job, undisturbed, 
     assert found.losses == {step: loss for step, loss in undisturbed.losses.items() if step > 6}
 
 
-def test_nothing_to_resume_from(job, undisturbed, tmp_path):
+def test_nothing_to_resume_from_and_the_same_seed(job, undisturbed, tmp_path):
     code, output = train([job.config, '--work-dir', tmp_path / 'run', '--resume'], tmp_path / 'log')
     assert code == 0, output
     assert 'the run begins anew' in output
     check_same(tmp_path / 'run', undisturbed)
+    first, second = ((folder / 'initial_prompts.safetensors').read_bytes()
+                     for folder in (job.root / 'undisturbed', tmp_path / 'run'))
+    assert first == second
 
 
 @pytest.mark.slow
@@ -67,10 +68,8 @@ def test_checkpoint_that_is_gone(halfway, job, tmp_path):
     shutil.copytree(halfway, tmp_path / 'run')
     for path in (tmp_path / 'run').glob('*.pth'):
         path.unlink()
-    (tmp_path / 'run' / 'last_checkpoint').write_text('/nowhere/run/epoch_2.pth')
     code, output = train([job.config, '--work-dir', tmp_path / 'run', '--resume'], tmp_path / 'log')
-    assert code == 1
-    assert 'epoch_2.pth' in output.splitlines()[-1] and 'is not a file' in output.splitlines()[-1]
+    assert code == 1 and 'epoch_2.pth' in output.splitlines()[-1]
 
 
 @pytest.mark.slow
@@ -85,42 +84,40 @@ def test_another_number_of_epochs(epochs, halfway, job, tmp_path):
     assert list(rates) == list(range(1, 3 * epochs + 1))
     for step in range(7, 3 * epochs + 1):  # logged with the rate of the step before it was counted
         assert rates[step] == pytest.approx(warmup_cosine(step - 1, 3, 3 * epochs, peak, 1e-8), rel=1e-9)
-    assert (tmp_path / 'run' / f'epoch_{epochs}.pth').exists()
+
+
+def start(processes, batch, job, tmp_path, *given):
+    """Train or resume on some processes with a batch each; exit codes and the first process's output."""
+    arguments = [job.config, '--work-dir', tmp_path / 'run', '--resume', '--cfg-options',
+                 f'train_dataloader.batch_size={batch}', 'train_cfg.val_interval=5']
+    codes, outputs = train_ranks(processes, arguments, tmp_path / 'log', *given)
+    return codes, outputs[0]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(('before', 'after'), [(2, 1), (1, 2)])
-@pytest.mark.parametrize('same_batch', [True, False], ids=['the same global batch', 'the same batch a process'])
-def test_another_number_of_processes(before, after, same_batch, job, undisturbed, tmp_path):
-    """With the same global batch the weights are the same to rounding; with another, epochs and rates go on."""
-    folder = tmp_path / 'run'
-
-    def start(processes, *given):
-        batch = 4 // processes if same_batch else 2
-        arguments = [job.config, '--work-dir', folder, '--resume', '--cfg-options',
-                     f'train_dataloader.batch_size={batch}', 'train_cfg.val_interval=5']
-        if processes == 1:
-            code, output = train(arguments, tmp_path / 'log', *given)
-            return [code], output
-        codes, outputs = train_ranks(processes, arguments, tmp_path / 'log', *given)
-        return codes, outputs[0]
-
-    codes, output = start(before, die_at, 'in epoch 3', signal.SIGTERM)
+def test_another_number_of_processes(before, after, job, undisturbed, tmp_path):
+    """With the same global batch the weights are the same to rounding."""
+    codes, output = start(before, 4 // before, job, tmp_path, die_at, 'in epoch 3', signal.SIGTERM)
     assert codes == [75] * before, output
-    codes, output = start(after)
+    codes, output = start(after, 4 // after, job, tmp_path)
     assert codes == [0] * after, output
-    assert (folder / 'epoch_4.pth').exists()
-    state = CheckpointLoader.load_checkpoint(str(folder / 'epoch_4.pth'))
-    length = 12 // (4 if same_batch else 2 * after)
-    assert (state['meta']['epoch'], state['meta']['iter']) == (4, 4 * length)
-    if same_batch:
-        for name, weight in undisturbed.weights.items():
-            torch.testing.assert_close(state['state_dict'][name], weight, atol=1e-4, rtol=0)
-    else:
-        assert f'Resumed with {length} iterations an epoch instead of {12 // (2 * before)}' in output
-        last = 4 * length - 1
-        rates = read_scalars(str(folder), 'lr')
-        assert list(rates.values())[-1] == pytest.approx(warmup_cosine(last, length, 4 * length, 0.05, 1e-8), rel=1e-9)
+    found = outcome(tmp_path / 'run').weights
+    for name, weight in undisturbed.weights.items():
+        torch.testing.assert_close(found[name], weight, atol=1e-4, rtol=0)
+
+
+@pytest.mark.slow
+def test_another_global_batch(job, tmp_path):
+    """Epochs and rates go on from the same share of the training."""
+    codes, output = start(2, 2, job, tmp_path, die_at, 'in epoch 3', signal.SIGTERM)
+    assert codes == [75, 75], output
+    codes, output = start(1, 2, job, tmp_path)
+    assert codes == [0] and 'Resumed with 6 iterations an epoch instead of 3' in output, output
+    meta = CheckpointLoader.load_checkpoint(str(tmp_path / 'run' / 'epoch_4.pth'))['meta']
+    assert (meta['epoch'], meta['iter']) == (4, 24)
+    rates = read_scalars(str(tmp_path / 'run'), 'lr')
+    assert list(rates.values())[-1] == pytest.approx(warmup_cosine(23, 6, 24, 0.05, 1e-8), rel=1e-9)
 
 
 @pytest.mark.slow
@@ -129,7 +126,7 @@ def test_checkpoints_elsewhere(job, undisturbed, tmp_path):
     arguments = [job.config, '--work-dir', tmp_path / 'run', '--resume', '--cfg-options',
                  f'default_hooks.checkpoint.out_dir={tmp_path / "elsewhere"}',
                  'default_hooks.checkpoint.filename_tmpl=after_{}.pth']
-    for stage in ('file 7 half written', 'next epoch'):
+    for stage in ('file 8 not renamed', 'next epoch'):
         code, output = train(arguments, tmp_path / 'log', die_at, stage)
         assert code == -signal.SIGKILL, output
     assert f"Resuming from {tmp_path / 'elsewhere' / 'run' / 'after_1.pth'}" in output
@@ -140,29 +137,13 @@ def test_checkpoints_elsewhere(job, undisturbed, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(('key', 'value'), [
-    ('iter', '6'), ('iter', -5), ('iter', 6.5), ('epoch', None), ('epoch', -1), ('epoch', 1 << 50),
-    ('mmspt_epoch_length', -3), ('mmspt_epoch_length', 1e-300), ('mmspt_epoch_length', '3')])
-def test_numbers_that_cannot_be(key, value, halfway, job, tmp_path):
+def test_checkpoint_without_a_position(halfway, job, tmp_path):
     checkpoint = CheckpointLoader.load_checkpoint(str(halfway / 'epoch_2.pth'))
-    checkpoint['meta'][key] = value
+    del checkpoint['meta']['epoch']
     torch.save(checkpoint, tmp_path / 'odd.pth')
     code, output = train([job.config, '--work-dir', tmp_path / 'run', '--resume', tmp_path / 'odd.pth'],
                          tmp_path / 'log')
-    error = output.strip().splitlines()[-1]
-    assert code == 1 and 'must have counted its epochs and iterations' in error and 'odd.pth' in error, output
-
-
-def test_checkpoint_of_mmengines_own_hook(halfway, job, undisturbed, tmp_path):
-    """It does not say how long an epoch was."""
-    checkpoint = CheckpointLoader.load_checkpoint(str(halfway / 'epoch_2.pth'))
-    del checkpoint['meta']['mmspt_epoch_length']
-    torch.save(checkpoint, tmp_path / 'epoch_2.pth')
-    code, output = train([job.config, '--work-dir', tmp_path / 'run', '--resume', tmp_path / 'epoch_2.pth'],
-                         tmp_path / 'log')
-    assert code == 0, output
-    found = outcome(tmp_path / 'run').weights
-    assert all(weight.equal(found[name]) for name, weight in undisturbed.weights.items())
+    assert code == 1 and "odd.pth' has no position to resume from (epoch=None, iter=6)" in output.splitlines()[-1]
 
 
 @pytest.mark.slow
@@ -178,16 +159,27 @@ def test_dicts_of_the_config_in_a_checkpoint(job, tmp_path):
     assert 'Resuming from' in output and (tmp_path / 'run' / 'epoch_4.pth').exists()
 
 
-def test_cut_off_checkpoint_is_passed_over(halfway, tmp_path):
+def test_an_epoch_after_one_that_raised_has_all_batches():
+    """MMEngine skips after_train_epoch if the epoch raises."""
+    loader = DataLoader([0, 1, 2, 3, 4, 5], batch_size=2)
+    runner = SimpleNamespace(train_loop=object.__new__(EpochBasedTrainLoop), train_dataloader=loader, epoch=1, iter=4)
+    ResumeHook().before_train_epoch(runner)
+    assert [batch.tolist() for batch in loader] == [[2, 3], [4, 5]]
+    runner.epoch, runner.iter = 2, 6
+    ResumeHook().before_train_epoch(runner)
+    assert [batch.tolist() for batch in loader] == [[0, 1], [2, 3], [4, 5]]
+
+
+def test_the_latest_checkpoint(halfway, tmp_path):
+    """In a folder that was moved; one that is cut off is skipped."""
     folder = tmp_path / 'run'
     shutil.copytree(halfway, folder)
+    (folder / 'last_checkpoint').write_text('/nowhere/run/epoch_2.pth')
     assert find_latest(str(folder)) == str(folder / 'epoch_2.pth')
     content = (folder / 'epoch_2.pth').read_bytes()
     (folder / 'epoch_11.pth').write_bytes(content)
     (folder / 'epoch_100.pth').write_bytes(content[:-100])
     (folder / 'last_checkpoint').write_text(str(folder / 'epoch_100.pth'))
-    assert find_latest(str(folder)) == str(folder / 'epoch_11.pth')
-    (folder / 'last_checkpoint').write_text('')  # killed while this was written
     assert find_latest(str(folder)) == str(folder / 'epoch_11.pth')
     (folder / 'last_checkpoint').write_text('s3://bucket/epoch_3.pth')
     assert find_latest(str(folder)) == 's3://bucket/epoch_3.pth'

@@ -21,11 +21,11 @@ from mmspt.prompts import PromptInitializer, VIPAMINInit
 from mmspt.prompts.tokens import collect_tokens, derive_seed, plan_sample
 from mmspt.registry import HOOKS, TASK_UTILS
 
-from ..agree import agree
 from ..autocast import autocast_as_trained
 from ..block_means import BlockSums
 from ..checks import check_labels
 from ..global_batch import batch_of
+from ..processes import raise_in_all_processes
 from ..token_loader import SeededImages, choose_images, iterate_images, share
 from ..unwrap import find_prompted_vit, unwrap
 
@@ -156,7 +156,7 @@ class PromptInitHook(Hook):
             read, num_images = self._read_share(runner, model, backbone, int(seed))
         except Exception as e:  # told to the other ranks, which would wait for ever, and raised on this one
             error = e
-        agree(error, 'prompt initialization')
+        raise_in_all_processes(error, 'prompt initialization')
         layers: list = [torch.empty(0, backbone.embed_dims)] * len(backbone.prompts)
         if read is not None:
             layers = read.means(num_images) if self.initializer.reads == 'blocks' else _gather(read, num_images)
@@ -171,7 +171,7 @@ class PromptInitHook(Hook):
                 save_prompts(prompts, path, initializer=name, seed=int(seed), images=num_images)
             except Exception as e:
                 error = e
-        agree(error, 'prompt initialization')
+        raise_in_all_processes(error, 'prompt initialization')
         dist.broadcast(prompts)
         with torch.no_grad():
             backbone.prompts.copy_(prompts)

@@ -14,9 +14,9 @@ from mmspt.prompts.nmi import check_normalizer, normalized_mutual_information
 from mmspt.prompts.tokens import derive_seed
 from mmspt.registry import HOOKS
 
-from ..agree import agree
 from ..autocast import autocast_as_trained
 from ..global_batch import batch_of
+from ..processes import raise_in_all_processes
 from ..token_loader import SeededImages, choose_images, iterate_images, share
 from ..unwrap import find_prompted_vit, unwrap
 
@@ -73,7 +73,7 @@ class PromptNMIHook(Hook):
             self._images = self._load(runner, model.data_preprocessor)
         except Exception as e:
             error = e
-        agree(error, 'loading the images of PromptNMIHook')
+        raise_in_all_processes(error, 'loading the images of PromptNMIHook')
         self._measured = runner.iter
         if runner.iter == 0:
             self._log(runner)
@@ -129,7 +129,7 @@ class PromptNMIHook(Hook):
             error = e
         finally:
             backbone.train(training)
-        agree(error, 'measuring NMI')
+        raise_in_all_processes(error, 'measuring NMI')
         dist.all_reduce(sums)
         return (sums[:-1] / sums[-1]).cpu()
 

@@ -1,4 +1,4 @@
-"""Say at the end of a run which images it was without."""
+"""List the images that a run left out."""
 import os
 import os.path as osp
 
@@ -10,29 +10,28 @@ from mmspt.datasets.skip_bad_images import find_bad_images
 from mmspt.files import write_text
 from mmspt.registry import HOOKS
 
-FILE_NAME = 'bad_images.txt'
-MOST = 20
-"""So many are named in the log."""
+BAD_IMAGES = 'bad_images.txt'
+MAX_LOGGED = 20
 
 
 @HOOKS.register_module()
 class BadImagesHook(Hook):
-    """List what :class:`mmspt.datasets.SkipBadImages` left out of a run's data sets, when the run ends.
+    """List the images that :class:`mmspt.datasets.SkipBadImages` left out of a run's data sets, when the run ends.
 
-    One warning in the log names them; all stand in ``bad_images.txt`` in the work directory, a line
-    '<split> <path> (<reason>)' each. There the lines of splits that this run did not build stay as they were, so that
-    a test keeps those of its training. Without bad images nothing is said, and no file is left.
+    One warning names the first 20. The file ``bad_images.txt`` in the work directory has all, a line
+    '<split> <path> (<reason>)' each. Lines of splits that this run did not build stay in it, so a test keeps the lines
+    of its training. Without bad images there is neither warning nor file.
     """
     priority = 'VERY_LOW'
 
     @master_only
     def after_run(self, runner: Runner) -> None:
-        """Warn and write."""
+        """Log the warning and write the file."""
         loops = {split: getattr(runner, f'_{split}_loop') for split in ('train', 'val', 'test')}
         built = {split: loop.dataloader.dataset for split, loop in loops.items() if isinstance(loop, BaseLoop)}
         lines = [f'{split} {path} ({reason})' for split, dataset in built.items()
                  for path, reason in dict.fromkeys(find_bad_images(dataset))]
-        file = osp.join(runner.work_dir, FILE_NAME)
+        file = osp.join(runner.work_dir, BAD_IMAGES)
         kept = []
         if osp.exists(file):
             with open(file, encoding='utf-8') as before:
@@ -42,7 +41,7 @@ class BadImagesHook(Hook):
         elif osp.exists(file):
             os.remove(file)
         if lines:
-            more = [f'... and {len(lines) - MOST:,} more'] if len(lines) > MOST else []
+            more = [f'... and {len(lines) - MAX_LOGGED:,} more'] if len(lines) > MAX_LOGGED else []
             runner.logger.warning('\n    '.join([
                 f"Images left out because they could not be loaded: {len(lines):,} (all are in '{file}')",
-                *lines[:MOST], *more]))
+                *lines[:MAX_LOGGED], *more]))

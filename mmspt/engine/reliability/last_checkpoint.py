@@ -1,4 +1,4 @@
-"""Which checkpoint a work directory can go on from."""
+"""The checkpoint of a work directory to resume from."""
 import os.path as osp
 import re
 import zipfile
@@ -6,7 +6,7 @@ from glob import escape, glob
 
 
 def named_checkpoint(work_dir: str) -> str:
-    """Read the path in MMEngine's ``last_checkpoint``; '' if there is none."""
+    """Return the path in MMEngine's file ``last_checkpoint``; '' without that file."""
     try:
         with open(osp.join(work_dir, 'last_checkpoint'), encoding='utf-8') as file:
             return file.read().strip()
@@ -14,16 +14,17 @@ def named_checkpoint(work_dir: str) -> str:
         return ''
 
 
-def last_good(work_dir: str) -> str:
-    """Half a sentence for error messages: the last checkpoint, or that there is none."""
+def resume_hint(work_dir: str) -> str:
+    """Return half a sentence for error messages: which checkpoint to resume from."""
     named = named_checkpoint(work_dir)
     return f"the last good checkpoint is '{named}' (go on from it with --resume)" if named else 'no checkpoint yet'
 
 
 def find_latest(work_dir: str) -> str | None:
-    """Find the checkpoint to resume from: the one that ``last_checkpoint`` names, in ``work_dir`` before elsewhere.
+    """Find the checkpoint to resume from.
 
-    Where that is not there or cut off, the newest whole ``epoch_<n>.pth`` or ``iter_<n>.pth`` of the folder is taken.
+    It is the one that ``last_checkpoint`` names, in ``work_dir`` before elsewhere, since the folder may have been
+    moved. If it is missing or cut off, it is the newest whole ``epoch_<n>.pth`` or ``iter_<n>.pth`` of ``work_dir``.
 
     Args:
         work_dir (str): Work directory of a run.

@@ -1,4 +1,4 @@
-"""Go on from a checkpoint as if nothing had happened."""
+"""Resume from a checkpoint as if nothing had happened."""
 import os.path as osp
 from collections.abc import Iterator
 from itertools import islice
@@ -11,21 +11,19 @@ from torch.utils.data import Sampler
 from mmspt.engine.schedulers import WarmupCosineLR
 from mmspt.registry import HOOKS
 
-from ..last_checkpoint import find_latest, named_checkpoint
+from .last_checkpoint import find_latest, named_checkpoint
 
 EPOCH_LENGTH = 'mmspt_epoch_length'
 VALIDATED = 'mmspt_validated'
-MOST = 1 << 40
-"""No training counts so far."""
 
 
 @HOOKS.register_module()
 class ResumeHook(Hook):
-    """Make up for what MMEngine's ``--resume`` leaves out; a run that is not resumed is left alone.
+    """Add what MMEngine's ``--resume`` lacks; a run that is not resumed is left alone.
 
-    * The latest checkpoint is looked for in the work directory, so that a moved one is found, and a file that is cut
-      off is passed over.
-    * A checkpoint from the middle of an epoch (:class:`PreemptionHook` saves such) goes on with the next batch.
+    * The latest checkpoint is searched in the work directory, so a moved one is found, and a file that is cut off is
+      skipped.
+    * A checkpoint from the middle of an epoch (:class:`PreemptionHook` saves them) goes on with the next batch.
     * The validation that was due after the checkpoint, and may have been cut short, is done (again) first.
     * With another number of iterations an epoch (other processes or batch size) the run goes on from the same share of
       its epochs, and :class:`mmspt.engine.schedulers.WarmupCosineLR` with it.
@@ -45,51 +43,40 @@ class ResumeHook(Hook):
             runner.logger.info(f"No checkpoint in '{runner.work_dir}' yet: the run begins anew")
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Note what :meth:`after_load_checkpoint` asks for."""
+        """Save the number of iterations an epoch."""
         if isinstance(runner.train_loop, EpochBasedTrainLoop):
             checkpoint['meta'][EPOCH_LENGTH] = len(runner.train_dataloader)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Translate the position in a training of other epochs, before MMEngine takes it up."""
+        """Convert the position to epochs of another length, before MMEngine reads it.
+
+        Raises:
+            ValueError: The checkpoint has no position in a training.
+        """
         if not runner._resume:
             return
         meta = checkpoint.get('meta', {})
         epoch, done = meta.get('epoch'), meta.get('iter')
-        if not all(type(number) is int and 0 <= number < MOST for number in (epoch, done, meta.get(EPOCH_LENGTH, 1))):
-            raise ValueError(f"a checkpoint to resume from must have counted its epochs and iterations, but "
-                             f"'{runner._load_from}' has epoch={epoch!r:.99}, iter={done!r:.99} and "
-                             f'{EPOCH_LENGTH}={meta.get(EPOCH_LENGTH)!r:.99}: it is damaged or no checkpoint of a '
-                             'training; to begin with its weights, name it in load_from without --resume')
+        if epoch is None or done is None:
+            raise ValueError(f"'{runner._load_from}' has no position to resume from (epoch={epoch!r}, iter={done!r}): "
+                             'to begin with its weights, name it in load_from without --resume')
         if not isinstance(runner._train_loop, EpochBasedTrainLoop):
             return
         length = len(runner.train_dataloader)
-        # MMEngine's own says nothing of the length; one of epochs has whole ones, one of iterations may have any number
+        # MMEngine's own checkpoints lack the length: those of epochs have whole epochs, those of iterations may not
         whole = epoch and done % epoch == 0 and not osp.basename(runner._load_from).startswith('iter_')
         saved = meta.get(EPOCH_LENGTH) or (done // epoch if whole else 0) or length
-        if saved == length:
-            begun = done - epoch * length  # iterations of the epoch that was cut short
-        else:
-            begun = int((done - epoch * saved) * length / saved)
+        begun = done - epoch * saved  # iterations of the epoch that was cut short
+        if saved != length:
+            begun = int(begun * length / saved)
             runner.logger.warning(f'Resumed with {length} iterations an epoch instead of {saved:g}: the run goes on '
                                   f'from epoch {epoch}, iteration {begun} of the next')
         if begun and not _can_skip(runner.train_dataloader):
             runner.logger.warning(f'{type(runner.train_dataloader.batch_sampler).__name__} cannot begin in the middle '
                                   'of an epoch: the epoch that was cut short begins anew')
             begun = 0
-        now = epoch * length + begun
-        meta['iter'] = now
-        others = []
-        for scheduler, state in _pairs(runner.param_schedulers, checkpoint.get('param_schedulers')):
-            if now == done or state['by_epoch']:
-                continue
-            if isinstance(scheduler, WarmupCosineLR):
-                state['_global_step'] += now - done
-                state['last_step'] = max(state['_global_step'] - scheduler.begin, -1)
-            else:
-                others.append(type(scheduler).__name__)
-        if others:
-            runner.logger.warning(f'{", ".join(others)} go on as they were saved, with the iterations of the earlier '
-                                  "epochs; type='mmspt.WarmupCosineLR' follows the new ones")
+        meta['iter'] = epoch * length + begun
+        _shift_schedules(runner, checkpoint, meta['iter'] - done)
 
     def before_train(self, runner: Runner) -> None:
         """Validate if the checkpoint was saved before its validation was over."""
@@ -104,37 +91,25 @@ class ResumeHook(Hook):
             runner.val_loop.run()
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Note that this validation is over."""
+        """Record that this validation is over."""
         if runner._train_loop is not None and not isinstance(runner._train_loop, dict):
             runner.message_hub.update_info(VALIDATED, _moment(runner))
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Leave out the batches that were trained on before the run was cut short."""
+        """Skip the batches that were trained on before the run was cut short, in that epoch alone."""
         if not isinstance(runner.train_loop, EpochBasedTrainLoop):
-            return  # MMEngine's other loop does it itself
+            return  # MMEngine's other loop skips them itself
         loader = runner.train_dataloader
         begun = runner.iter - runner.epoch * len(loader)
-        if begun:
-            loader.batch_sampler.sampler = _Rest(loader.sampler, begun * loader.batch_sampler.batch_size)
-
-    def after_train_epoch(self, runner: Runner) -> None:
-        """Give the next epoch all batches again."""
-        batch_sampler = runner.train_dataloader.batch_sampler
-        if isinstance(getattr(batch_sampler, 'sampler', None), _Rest):
-            batch_sampler.sampler = batch_sampler.sampler.sampler
-
-
-def _pairs(schedulers: Any, states: Any) -> Iterator[tuple[Any, dict]]:
-    """Schedulers with their states: lists, or lists by the optimizers' names."""
-    if isinstance(schedulers, dict) and isinstance(states, dict):
-        for name in schedulers:
-            yield from _pairs(schedulers[name], states.get(name))
-    else:
-        yield from zip(schedulers or [], states or [], strict=False)
+        batches = loader.batch_sampler
+        if isinstance(getattr(batches, 'sampler', None), _Rest):  # MMEngine skips after_train_epoch after an error
+            batches.sampler = loader.sampler
+        if begun and _can_skip(loader):
+            batches.sampler = _Rest(loader.sampler, begun * batches.batch_size)
 
 
 class _Rest(Sampler):
-    """The indices of another sampler without the first ``start``; MMEngine goes on counting the whole epoch's."""
+    """The indices of another sampler without the first ``start``; its length is the whole epoch's, for MMEngine."""
 
     def __init__(self, sampler: Any, start: int) -> None:
         self.sampler, self.start = sampler, start
@@ -144,6 +119,21 @@ class _Rest(Sampler):
 
     def __len__(self) -> int:
         return len(self.sampler)
+
+
+def _shift_schedules(runner: Runner, checkpoint: dict, shift: int) -> None:
+    """Move the saved state of schedules that count iterations by ``shift`` iterations."""
+    schedulers = runner.param_schedulers if shift and isinstance(runner.param_schedulers, list) else []
+    others = []
+    for scheduler, state in zip(schedulers, checkpoint.get('param_schedulers') or [], strict=False):
+        if isinstance(scheduler, WarmupCosineLR) and not state['by_epoch']:
+            state['_global_step'] += shift
+            state['last_step'] = max(state['_global_step'] - scheduler.begin, -1)
+        elif not state['by_epoch']:
+            others.append(type(scheduler).__name__)
+    if others:
+        runner.logger.warning(f'{", ".join(others)} go on as they were saved, with the iterations of the earlier '
+                              "epochs; type='mmspt.WarmupCosineLR' follows the new ones")
 
 
 def _can_skip(loader: Any) -> bool:

@@ -1,4 +1,4 @@
-"""What an installation holds: the zoo once, copied; links in editable mode; nothing left in the source tree."""
+"""The files of an installation: the zoo once, copied; links in editable mode; nothing left in the source tree."""
 import os
 import shutil
 import subprocess
@@ -51,38 +51,29 @@ def in_mim(names):
 
 
 def test_a_wheel_holds_the_zoo_once(source, tmp_path):
-    (source / 'build' / 'lib' / 'mmspt' / '.mim').mkdir(parents=True)
-    (source / 'build' / 'lib' / 'mmspt' / '.mim' / 'stale.py').write_text('')
-    names = zipfile.ZipFile(build(source, 'build_wheel', tmp_path / 'wheel')).namelist()
-    zoo = in_mim(names)
-    assert set(zoo) == expected() and len(zoo) == len(set(zoo))
-    assert 'configs/pretrain/vit-xs_mae_digits.safetensors' in zoo
-    assert {name.split('/')[0] for name in names} == {'mmspt', names[-1].split('/')[0]}
-    assert not (source / 'mmspt' / '.mim').exists()
-
-
-def test_a_source_distribution_builds_the_same(source, tmp_path):
+    """Built from a source distribution; leftovers of earlier builds stay out."""
     with tarfile.open(build(source, 'build_sdist', tmp_path / 'sdist')) as archive:
         archive.extractall(tmp_path / 'unpacked')
     unpacked, = (tmp_path / 'unpacked').iterdir()
     assert not list(unpacked.rglob('*.pyc')) and not list(unpacked.rglob('.mim'))
+    (unpacked / 'build' / 'lib' / 'mmspt' / '.mim').mkdir(parents=True)
+    (unpacked / 'build' / 'lib' / 'mmspt' / '.mim' / 'stale.py').write_text('')
     names = zipfile.ZipFile(build(unpacked, 'build_wheel', tmp_path / 'wheel')).namelist()
-    assert set(in_mim(names)) == expected()
+    zoo = in_mim(names)
+    assert set(zoo) == expected() and len(zoo) == len(set(zoo))
+    assert 'configs/pretrain/vit-xs_mae_digits.safetensors' in zoo
+    assert {name.split('/')[0] for name in names} == {'mmspt', names[-1].split('/')[0]}
+    assert not (unpacked / 'mmspt' / '.mim').exists()
 
 
-@pytest.mark.parametrize('again', [False, True])
-def test_editable_links(source, tmp_path, again):
-    if again:
-        build(source, 'build_editable', tmp_path / 'first')
-    names = zipfile.ZipFile(build(source, 'build_editable', tmp_path / 'editable')).namelist()
-    assert in_mim(names) == []
-    links = {path.name: str(path.readlink()) for path in (source / 'mmspt' / '.mim').iterdir()}
-    assert links == {name: f'../../{name}' for name in ('configs', 'tools', 'model-index.yml')}
-    assert (source / 'mmspt' / '.mim' / 'configs' / 'spt' / 'metafile.yml').is_file()
-
-
-def test_a_wheel_of_an_editable_tree_has_files_not_links(source, tmp_path):
-    build(source, 'build_editable', tmp_path / 'editable')
+@pytest.mark.slow
+def test_editable_links_and_a_wheel_of_that_tree_has_files(source, tmp_path):
+    """Twice, as pip install -e after a change."""
+    for name in ('first', 'second'):
+        names = zipfile.ZipFile(build(source, 'build_editable', tmp_path / name)).namelist()
+        assert in_mim(names) == []
+        links = {path.name: str(path.readlink()) for path in (source / 'mmspt' / '.mim').iterdir()}
+        assert links == {name: f'../../{name}' for name in ('configs', 'tools', 'model-index.yml')}
     archive = zipfile.ZipFile(build(source, 'build_wheel', tmp_path / 'wheel'))
     assert set(in_mim(archive.namelist())) == expected()
     assert archive.read('mmspt/.mim/model-index.yml') == (ROOT / 'model-index.yml').read_bytes()
@@ -98,8 +89,8 @@ def test_develop_links(source):
 
 
 @pytest.mark.slow
-def test_what_inherits_from_a_wheel_trains_and_is_tested(source, tmp_path):
-    """Its own tools, from a folder without the repository; the backbone is the wheel's copy."""
+def test_a_wheel_trains_a_config_that_inherits_from_it(source, tmp_path):
+    """By the wheel's tools, from a folder without the repository; the backbone is the wheel's copy."""
     site, job = tmp_path / 'site', tmp_path / 'job'
     zipfile.ZipFile(build(source, 'build_wheel', tmp_path / 'wheel')).extractall(site)
     job.mkdir()

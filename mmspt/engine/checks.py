@@ -1,4 +1,4 @@
-"""What can be known to be wrong before the first step."""
+"""Checks of a run's files, data and labels before the first step."""
 import os
 import os.path as osp
 import tempfile
@@ -13,11 +13,11 @@ from mmspt.public_checkpoints import PUBLIC_CHECKPOINTS
 
 
 def check_config(cfg: Config, phase: str = 'train') -> None:
-    """Look at a run's files before anything is built; fetch a public checkpoint that is not there.
+    """Check a run's files before anything is built; download a public checkpoint that is missing.
 
     Args:
         cfg (Config): The run's config, ``work_dir`` set.
-        phase (str): 'train' (training and validation data count) or 'test'. Defaults to 'train'.
+        phase (str): 'train' (checks training and validation data) or 'test'. Defaults to 'train'.
 
     Raises:
         OSError: The work directory cannot be written.
@@ -35,18 +35,17 @@ def check_config(cfg: Config, phase: str = 'train') -> None:
                          '--cfg-options model.backbone.init_cfg.checkpoint=PATH')
     if phase == 'train':
         for part in init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg]:
-            check_public_checkpoint((part or {}).get('checkpoint'))
-    check_public_checkpoint(cfg.get('load_from'))
+            _check_public_checkpoint((part or {}).get('checkpoint'))
+    _check_public_checkpoint(cfg.get('load_from'))
 
 
-def check_public_checkpoint(path: str | None) -> None:
-    """Raise FileNotFoundError if a public checkpoint is neither there nor can be fetched; see :func:`find_local`."""
+def _check_public_checkpoint(path: str | None) -> None:
     if path and osp.basename(path) in PUBLIC_CHECKPOINTS and '://' not in path:
-        find_local(path)
+        find_local(path)  # raises FileNotFoundError
 
 
 def check_work_dir(work_dir: str) -> None:
-    """Raise OSError if ``work_dir`` cannot be made or written; remote directories are left to their backend."""
+    """Raise OSError if ``work_dir`` cannot be created or written; remote folders are left to their backend."""
     if '://' in work_dir:
         return
     try:
@@ -60,18 +59,8 @@ def check_work_dir(work_dir: str) -> None:
 
 def check_data_folder(dataset: dict, field: str) -> None:
     """Raise if a folder or list file that a data set config names is missing or empty; remote ones are left alone."""
-    for leaf in leaves(dataset):
-        _check_folder(leaf, field)
-
-
-def _check_folder(dataset: dict, field: str) -> None:
-    root, ann_file, prefix = (dataset.get(key) or '' for key in ('data_root', 'ann_file', 'data_prefix'))
-    if isinstance(prefix, dict):
-        prefix = prefix.get('img_path', '')
-    paths = [root] if root else []
-    paths += [osp.join(root, part) for part in (ann_file, prefix) if part]
     remedy = f'set {field}.dataset.data_root (or the `data_root` of the config), see README'
-    for path in map(osp.expanduser, paths):  # as MMPretrain does
+    for path in (path for leaf in leaves(dataset) for path in _paths(leaf)):
         if '://' in path:
             continue
         if not osp.exists(path):
@@ -80,12 +69,21 @@ def _check_folder(dataset: dict, field: str) -> None:
             raise ValueError(f"{field} must read images, but '{path}' is empty: {remedy}")
 
 
+def _paths(dataset: dict) -> list[str]:
+    """The folders and the list file that a data set config names."""
+    root, ann_file, prefix = (dataset.get(key) or '' for key in ('data_root', 'ann_file', 'data_prefix'))
+    if isinstance(prefix, dict):
+        prefix = prefix.get('img_path', '')
+    parts = [osp.join(root, part) for part in (ann_file, prefix) if part]
+    return [osp.expanduser(path) for path in (root, *parts) if path]  # as MMPretrain does
+
+
 def check_labels(dataset: Any, model: Any) -> None:
-    """Make sure that every class index has a place in the head.
+    """Check that every class index has an output of the head.
 
     Args:
-        dataset (BaseDataset): Has ``get_cat_ids(index)``, as MMPretrain's have; others are passed by.
-        model (ImageClassifier): Its ``head.num_classes`` counts; models without are passed by.
+        dataset (BaseDataset): MMPretrain's data set; one without ``get_cat_ids(index)`` is not checked.
+        model (ImageClassifier): The model; one without ``head.num_classes`` is not checked.
 
     Raises:
         ValueError: A label below 0, or not below ``num_classes``.

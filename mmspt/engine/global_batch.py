@@ -1,20 +1,20 @@
-"""The batch that a recipe's rate and epochs were chosen for, on any number of processes."""
+"""Keep a recipe's global batch, which its rate and epochs were chosen for, on any number of processes."""
 import os
 from typing import Any
 
 from mmengine.config import Config
 
 WORLD_SIZE = dict(pytorch='WORLD_SIZE', slurm='SLURM_NTASKS', mpi='OMPI_COMM_WORLD_SIZE')
-"""Launcher -> the variable in which it tells each process how many there are."""
+"""Launcher -> the environment variable with the number of processes."""
 
 
 def world_size_of(launcher: str) -> int:
-    """Number of processes that a launcher started; known before MMEngine connects them."""
+    """Return the number of processes that a launcher started; known before MMEngine connects them."""
     return int(os.environ.get(WORLD_SIZE.get(launcher, ''), 1))
 
 
 def batch_of(loader: Any) -> int | None:
-    """Images a batch of one process; None for a loader that does not say."""
+    """Return the images a batch of one process; None for a loader without a batch size."""
     return loader.batch_size or getattr(loader.batch_sampler, 'batch_size', None)
 
 
@@ -25,14 +25,14 @@ def keep_global_batch(cfg: Config, batch_given: bool = False) -> None:
     ``train_dataloader.batch_size`` is the same number was written for one process, so each of W processes gets the W-th
     part. Any other batch size is the user's own, counts per process as in MMPretrain, and stays, as it does with
     ``auto_scale_lr.enable=True``, where MMEngine scales the rate instead. :class:`mmspt.engine.hooks.GlobalBatchHook`
-    logs what came out.
+    logs the result.
 
-    The config in the work directory has the part, and ``auto_scale_lr.divided_among=W``: trained again, it is the
-    recipe's again, on any number of processes.
+    The config in the work directory has the part and ``auto_scale_lr.divided_among=W``, so training it again, on any
+    number of processes, has the recipe's batch again.
 
     Args:
         cfg (Config): The run's config, ``launcher`` set.
-        batch_given (bool): Whether the command line names the batch size, which is then obeyed. Defaults to False.
+        batch_given (bool): Whether the command line sets the batch size, which then stays. Defaults to False.
 
     Raises:
         ValueError: The number of processes does not divide the global batch.

@@ -8,7 +8,7 @@ from mmspt.models import PromptedViT
 
 
 def unwrap(model: Any) -> nn.Module:
-    """Take off what distributed training and test-time augmentation put around a model."""
+    """Return the model inside the wrappers of distributed training and test-time augmentation."""
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
     return model

@@ -1,4 +1,4 @@
-"""Log the global batch of a run, and losses that are of all of it."""
+"""Log the global batch of a run, and losses averaged over it."""
 from typing import Any
 
 import torch
@@ -15,14 +15,14 @@ from ..global_batch import batch_of
 class GlobalBatchHook(Hook):
     """Log once how many images an optimizer step takes, and average each iteration's losses over the processes.
 
-    It warns if the global batch is another than ``auto_scale_lr.base_batch_size``, for which the rate was chosen, and
-    the rate is not scaled. MMEngine logs the losses of the first process alone; here the log has the mean over all, so
-    it is the same on any number of processes.
+    It warns if the global batch differs from ``auto_scale_lr.base_batch_size``, for which the rate was chosen, and the
+    rate is not scaled. MMEngine logs the losses of the first process alone; here the log has the mean over all
+    processes, so it does not depend on their number.
     """
-    priority = 'HIGHEST'  # before RuntimeInfoHook, which puts the losses into the message hub
+    priority = 'HIGHEST'  # before RuntimeInfoHook, which writes the losses into the message hub
 
     def before_train(self, runner: Runner) -> None:
-        """Log processes, batch a process, global batch, iterations and rate; warn where batch and rate do not fit."""
+        """Log processes, batch a process, global batch, iterations and rate; warn if batch and rate do not fit."""
         processes, batch = dist.get_world_size(), batch_of(runner.train_dataloader)
         if batch is None:
             return

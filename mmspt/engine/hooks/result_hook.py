@@ -1,4 +1,4 @@
-"""Test a run when its training ends, and leave its result in the work directory."""
+"""Test a run when its training ends, and write its result to the work directory."""
 import os
 import os.path as osp
 from typing import Any
@@ -24,9 +24,9 @@ class ResultHook(Hook):
     """Write ``result.json`` to the work directory after every test, and test once when training ends.
 
     The last weights are tested, never the best on the test set. Before training the test set is built and its labels
-    are checked, so that a broken one is known before work is lost. A run without a test loader is left alone. Neither
-    a mere test (``tools/test.py``) nor an unfinished training replaces a finished training's result; that of another
-    recipe or seed is kept beside as ``result.1.json`` and so on.
+    are checked, so that an error in it is found before work is lost. A run without a test loader is left alone. Neither
+    a mere test (``tools/test.py``) nor an unfinished training replaces a finished training's result. A result of
+    another recipe or seed is renamed to ``result.1.json`` and so on.
 
     Args:
         after_train (bool): Whether training ends with a test; False leaves testing to ``tools/test.py``.
@@ -42,7 +42,7 @@ class ResultHook(Hook):
         self._loaded: dict[str, Any] | None = None  # meta of the checkpoint whose weights the model has
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Remember which epoch and seed the weights are of."""
+        """Remember the epoch and seed of the weights."""
         self._loaded = checkpoint.get('meta') or {}
 
     def before_train(self, runner: Runner) -> None:
@@ -94,7 +94,7 @@ class ResultHook(Hook):
 
 
 def make_result(runner: Runner, metrics: dict[str, Any], loaded: dict[str, Any] | None) -> Result:
-    """Put the record together.
+    """Build the record.
 
     Args:
         runner (Runner): Has just tested; its training loop is left alone if it was not built.
@@ -123,7 +123,7 @@ def make_result(runner: Runner, metrics: dict[str, Any], loaded: dict[str, Any] 
 
 
 def _saved(runner: Runner) -> str | None:
-    """Name of the checkpoint that holds the weights of this moment, if one was saved."""
+    """Return the name of the checkpoint that holds the current weights, if one was saved."""
     for hook in runner.hooks:
         if isinstance(hook, CheckpointHook):
             name = hook.filename_tmpl.format(runner.epoch if hook.by_epoch else runner.iter)

@@ -1,4 +1,4 @@
-"""Parameter groups of what trains, without a warning for each frozen weight."""
+"""Parameter groups of the trained parameters, without a warning for each frozen weight."""
 import math
 from numbers import Real
 from typing import Any
@@ -13,10 +13,10 @@ HEAD = 'head.'
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class TrainableOnlyOptimWrapperConstructor(DefaultOptimWrapperConstructor):
-    """MMEngine's default constructor, ``paramwise_cfg`` and all, that passes by modules with nothing to train.
+    """MMEngine's default constructor, with its ``paramwise_cfg``, that skips modules without trained parameters.
 
-    The default gives the same groups and logs a warning for each of a ViT-B's 150 frozen weights; here two remain, for
-    the CLS token and the position embedding, which stand beside the prompts.
+    The default builds the same groups and logs a warning for each of a ViT-B's 150 frozen weights. Here two warnings
+    remain, for the CLS token and the position embedding, which belong to the same module as the prompts.
 
     Args:
         optim_wrapper_cfg (dict): As in MMEngine.
@@ -40,7 +40,7 @@ class TrainableOnlyOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                              'optimizer.weight_decay')
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
-        """Build the wrapper; its groups are plain dicts, since torch.compile stumbles over MMEngine's ConfigDict."""
+        """Build the wrapper; its groups are plain dicts, since torch.compile cannot trace MMEngine's ConfigDict."""
         wrapper = super().__call__(model)
         wrapper.optimizer.param_groups[:] = [dict(group) for group in wrapper.optimizer.param_groups]
         if self.paramwise_cfg.get('head_decay') is not None:
@@ -62,7 +62,7 @@ class TrainableOnlyOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             key = min((key for key in custom_keys if key in name), key=lambda key: (-len(key), key), default=None)
             if key is not None and not {'decay_mult', 'weight_decay'}.isdisjoint(custom_keys[key]):
                 raise ValueError(f"the decay of {name} must be set once, got head_decay={decay!r} and "
-                                 f'custom_keys[{key!r}]={dict(custom_keys[key])}: leave out the one, or set '
+                                 f'custom_keys[{key!r}]={dict(custom_keys[key])}: remove one of them, or set '
                                  'head_decay=None')
             group['weight_decay'] = decay
 

@@ -27,7 +27,7 @@ class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
     early; the closed form has neither fault and does not accumulate rounding.
 
     Args:
-        optimizer (Optimizer or OptimWrapper): What is scheduled.
+        optimizer (Optimizer or OptimWrapper): Whose rate is scheduled.
         warmup (int): Epochs (iterations if not ``by_epoch``) of linear warm-up. Defaults to 10.
         eta_min (float): Learning rate at the end. Defaults to 1e-8.
         begin, end, last_step, by_epoch, verbose: As in MMEngine; ``end`` is the length of the training, and
@@ -74,7 +74,7 @@ class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
         return [warmup_cosine(self.last_step, self.warmup, self.total, peak, self.eta_min) for peak in self.base_values]
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """Go on from the saved step; how long the schedule is, and its floor, stay as they are configured now.
+        """Load the saved step; length and floor of the schedule stay as they are configured now.
 
         So a run that is resumed with another number of epochs follows the new schedule from there.
         """

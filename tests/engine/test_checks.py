@@ -26,22 +26,18 @@ def test_work_dir_on_a_file(tmp_path):
         check_work_dir(str(path))
 
 
-def test_remote_work_dir_is_left_to_its_backend(tmp_path, monkeypatch):
+@pytest.mark.parametrize('dataset', [
+    dict(data_root='there', ann_file='train.txt', data_prefix='images'),
+    dict(data_root='there', data_prefix=dict(img_path='images')),
+    dict(data_root='~', ann_file='there/train.txt'),
+    dict(data_root='s3://bucket', ann_file='train.txt'),
+    {},
+])
+def test_data_folder_in_order(dataset, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    check_work_dir('s3://bucket/run')
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize('prefix', ['images', dict(img_path='images')], ids=['str', 'dict'])
-def test_data_folder_in_order(tmp_path, prefix):
-    write(tmp_path / 'images' / '0.png')
-    write(tmp_path / 'train.txt')
-    check_data_folder(dict(data_root=str(tmp_path), ann_file='train.txt', data_prefix=prefix), 'train_dataloader')
-
-
-@pytest.mark.parametrize('dataset', [{}, dict(type='mmspt.Digits', split='train'), dict(data_root=None),
-                                     dict(data_root='s3://bucket', ann_file='train.txt')])
-def test_nothing_to_look_at(dataset):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    write(tmp_path / 'there' / 'images' / '0.png')
+    write(tmp_path / 'there' / 'train.txt')
     check_data_folder(dataset, 'train_dataloader')
 
 
@@ -70,12 +66,6 @@ def test_folders_within_wrappers(tmp_path):
     inner = dict(type='RepeatDataset', dataset=dict(data_root=str(tmp_path / 'absent')))
     with pytest.raises(FileNotFoundError, match='absent'):
         check_data_folder(dict(type='ConcatDataset', datasets=[dict(data_root=str(tmp_path.parent)), inner]), 'train')
-
-
-def test_home_folder(tmp_path, monkeypatch):
-    write(tmp_path / 'data' / 'train.txt')
-    monkeypatch.setenv('HOME', str(tmp_path))
-    check_data_folder(dict(data_root='~/data', ann_file='train.txt'), 'train_dataloader')
 
 
 def labelled(labels):

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import torch
 from mmengine.config import config
 from mmengine.runner import runner
 
@@ -97,8 +98,9 @@ def _run(name, arguments, log, environment, cwd, before, given):
     os.chdir(cwd or os.getcwd())
     multiprocessing.set_start_method(None, force=True)  # the tool's own processes are started as ever
     gc.freeze()  # what was imported need not be searched for garbage each time a data set is built
-    config.FormatCode = lambda text, **kwargs: (text, True)  # YAPF takes longer than a tiny run,
-    runner.collect_env = dict  # and so do the versions of compilers
+    # YAPF takes longer than a tiny run, and so do the versions of compilers
+    config.FormatCode = lambda text, **kwargs: (text, True)
+    runner.collect_env = lambda: dict(Python=sys.version.replace('\n', ''), PyTorch=torch.__version__)
     path = ROOT / 'tools' / name
     sys.argv = [str(path), *arguments]
     sys.path.insert(0, str(path.parent))

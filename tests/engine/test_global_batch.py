@@ -1,5 +1,6 @@
 """A recipe's global batch is the same on any number of processes, and the log says what it is."""
 import logging
+import re
 from itertools import chain
 from types import SimpleNamespace
 
@@ -106,28 +107,23 @@ def log(caplog, monkeypatch, processes, batch, base, accumulated=1, enable=False
     return caplog.records
 
 
-@pytest.mark.parametrize(('processes', 'batch', 'accumulated', 'enable', 'text'), [
-    (1, 32, 1, False, '1 process x 32 images = 32; 187 iterations an epoch; rate at its peak: 0.05'),
-    (8, 1, 4, False, '8 processes x 1 image x 4 accumulated = 32;'),
-    (8, 32, 1, True, '8 processes x 32 images = 256;'),
+@pytest.mark.parametrize(('processes', 'batch', 'options', 'text', 'warning'), [
+    (1, 32, {}, '1 process x 32 images = 32; 187 iterations an epoch; rate at its peak: 0.05', ''),
+    (8, 1, dict(accumulated=4), '8 processes x 1 image x 4 accumulated = 32;', ''),
+    (2, 16, dict(loop=IterBasedTrainLoop), '= 32; 900 iterations in all; rate', ''),
+    (8, 32, dict(enable=True), '8 processes x 32 images = 256;', ''),
+    (8, 32, {}, '= 256;', 'is 256, 8 times the 32 that .* set train_dataloader.batch_size=4, or'),
+    (3, 32, {}, '= 96;', 'is 96, 3 times the 32 that .* a number of processes that divides 32'),
 ])
-def test_the_log_states_the_batch_once(processes, batch, accumulated, enable, text, caplog, monkeypatch):
-    record, = log(caplog, monkeypatch, processes, batch, 32, accumulated, enable)
+def test_the_log_states_the_batch_once(processes, batch, options, text, warning, caplog, monkeypatch):
+    record, *warnings = log(caplog, monkeypatch, processes, batch, 32, **options)
     assert text in record.message and record.levelno == logging.INFO
+    assert [other.levelno for other in warnings] == [logging.WARNING] * bool(warning)
+    assert re.search(warning, ''.join(other.message for other in warnings))
 
 
-def test_iterations_without_epochs_and_a_loader_without_a_batch_size(caplog, monkeypatch):
-    record, = log(caplog, monkeypatch, 2, 16, 32, loop=IterBasedTrainLoop)
-    assert '= 32; 900 iterations in all; rate' in record.message
-    caplog.clear()
+def test_a_loader_without_a_batch_size(caplog, monkeypatch):
     assert not log(caplog, monkeypatch, 2, None, 32)
-
-
-@pytest.mark.parametrize(('processes', 'batch', 'accumulated', 'texts'), [
-    (8, 32, 1, ('is 256, 8 times the 32', 'batch_size=4,')), (3, 32, 1, ('is 96, 3 times the 32', 'divides 32'))])
-def test_another_batch_than_the_recipes_is_a_warning(processes, batch, accumulated, texts, caplog, monkeypatch):
-    _, record = log(caplog, monkeypatch, processes, batch, 32, accumulated)
-    assert record.levelno == logging.WARNING and all(text in record.message for text in texts)
 
 
 def run(world_size, folder, *flags):

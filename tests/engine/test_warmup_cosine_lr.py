@@ -61,13 +61,6 @@ def test_whole_curve_of_several_groups(warmup, end, epoch_length, floor):
                                    rtol=0, atol=1e-12)
 
 
-def test_by_epoch():
-    optimizer = make_optimizer(5e-2)
-    scheduler = WarmupCosineLR(optimizer, warmup=10, end=100)
-    assert scheduler.by_epoch
-    np.testing.assert_allclose(run(optimizer, scheduler, 100)[:, 0], expected_rates(100, 10, 100, 5e-2), atol=1e-12)
-
-
 def test_begin_and_end():
     """The curve moves with `begin`, and the rate stays at the end."""
     optimizer = make_optimizer(5e-2)
@@ -101,9 +94,8 @@ def test_lengths_that_do_not_fit(changes, values):
         build(make_optimizer(5e-2), **changes)
 
 
-@pytest.mark.parametrize('converted', [True, False])
-def test_end_is_needed(converted):
-    recipe = {key: value for key, value in RECIPE.items() if key != 'end'} | dict(convert_to_iter_based=converted)
+def test_end_is_needed():
+    recipe = {key: value for key, value in RECIPE.items() if key != 'end'}
     with pytest.raises(ValueError, match='set `end` to the number of epochs'):
         PARAM_SCHEDULERS.build(recipe, default_args=dict(optimizer=make_optimizer(5e-2), epoch_length=4))
 

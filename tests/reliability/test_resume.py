@@ -68,6 +68,7 @@ def test_checkpoint_that_is_gone(halfway, job, tmp_path):
     shutil.copytree(halfway, tmp_path / 'run')
     for path in (tmp_path / 'run').glob('*.pth'):
         path.unlink()
+    (tmp_path / 'run' / 'last_checkpoint').write_text('/nowhere/run/epoch_2.pth')
     code, output = train([job.config, '--work-dir', tmp_path / 'run', '--resume'], tmp_path / 'log')
     assert code == 1 and 'epoch_2.pth' in output.splitlines()[-1]
 

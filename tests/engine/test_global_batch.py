@@ -175,13 +175,13 @@ def test_the_hook_is_there_without_our_default_runtime(text, tmp_path):
 
 
 def test_the_rate_is_scaled_if_the_user_says_so(tmp_path):
-    output, found = run(2, tmp_path, '--auto-scale-lr')
+    output, found = run(2, tmp_path, '--auto-scale-lr', '--cfg-options', 'train_cfg.max_epochs=2')
     assert '2 processes x 32 images = 64;' in output
     assert max(record['lr'] for record in found) == pytest.approx(0.1)
 
 
 @pytest.mark.slow
 def test_another_batch_on_the_command_line(tmp_path):
-    output, found = run(2, tmp_path, '--cfg-options', 'train_dataloader.batch_size=32')
+    output, found = run(2, tmp_path, '--cfg-options', 'train_dataloader.batch_size=32', 'train_cfg.max_epochs=2')
     assert '= 64;' in output and 'The global batch is 64, 2 times the 32' in output
     assert max(record['lr'] for record in found) == pytest.approx(0.05)

@@ -6,9 +6,7 @@ import signal
 
 import pytest
 
-from forked import train
 from mmspt.files import clear_unfinished, write_bytes, write_text
-from outcomes import check_same
 
 
 def no_room_for(size: int) -> None:
@@ -53,7 +51,7 @@ FAULTS = {  # name: (the fault, the error's text, the checkpoint that stays)
     'disk full': ((refuse, 'fsync', '.pth', errno.ENOSPC, 5), 'No space left on device', 'epoch_2.pth'),
     'disk full at the best': ((refuse, 'fsync', 'best', errno.ENOSPC, 1), 'No space left on device', 'epoch_1.pth'),
     'no permission': ((refuse, 'replace', '.pth', errno.EACCES, 5), 'Permission denied', 'epoch_2.pth'),
-    'file too large': ((no_room_for, 30_000), 'File too large', None),
+    'file too large': ((no_room_for, 30_000), 'File too large', ''),
     'log': ((refuse_logs, 18), 'No space left on device', 'epoch_2.pth'),
     'result': ((refuse, 'fsync', 'result.json', errno.ENOSPC, 1), 'No space left on device', 'epoch_4.pth'),
 }
@@ -62,38 +60,24 @@ FAST = ('disk full', 'log')
 
 @pytest.mark.parametrize('fault', [
     pytest.param(fault, marks=[] if fault in FAST else [pytest.mark.slow]) for fault in FAULTS])
-def test_disk(fault, job, undisturbed, tmp_path):
-    """The last line is the error; the checkpoint that it names is whole, and the run goes on from it."""
+def test_disk(fault, survive, tmp_path):
+    """The error names the last good checkpoint, and the run goes on from it."""
     (before, *given), message, stays = FAULTS[fault]
-    folder = tmp_path / 'run'
-    arguments = [job.config, '--work-dir', folder, '--resume']
-    code, output = train(arguments, tmp_path / 'log', before, *given)
-    error = output.strip().splitlines()[-1]
-    assert code == 1, output
-    assert message in error and 'GiB are free there' in error, error
-    assert (f"the last good checkpoint is '{folder / stays}'" if stays else 'no checkpoint yet') in error
-    assert not list(folder.glob('*.tmp'))
-    code, output = train(arguments, tmp_path / 'log')
-    assert code == 0, output
-    check_same(folder, undisturbed)
+    error = survive((before, *given), code=1, last=stays)
+    assert message in error and 'GiB are free there' in error
+    assert (f"the last good checkpoint is '{tmp_path / 'run' / stays}'" if stays else 'no checkpoint yet') in error
 
 
 @pytest.mark.parametrize(('options', 'message'), [
     ([], 'the loss must be finite, but it is nan in iteration 8 of 12 (epoch 3), learning rate: base_lr 0.0'),
-    pytest.param(['default_hooks.finite_loss.type=IterTimerHook'],
+    pytest.param(['--cfg-options', 'default_hooks.finite_loss.type=IterTimerHook'],
                  'weights must be finite to be saved, but backbone.prompts, head.', marks=pytest.mark.slow),
 ], ids=['loss', 'weights'])
-def test_diverged(options, message, job, undisturbed, tmp_path):
+def test_diverged(options, message, survive, tmp_path):
     """NaN in a batch: the error says how to fix it, and no checkpoint holds NaN."""
-    folder = tmp_path / 'run'
-    arguments = [job.config, '--work-dir', folder, '--resume']
-    code, output = train([*arguments, '--cfg-options', 'log_level=INFO', *options], tmp_path / 'log', diverge, 8)
-    error = output.strip().splitlines()[-1]
-    assert code == 1 and 'FloatingPointError' in error and message in error, output
-    assert f"the last good checkpoint is '{folder / 'epoch_2.pth'}'" in error
-    code, output = train(arguments, tmp_path / 'log')
-    assert code == 0, output
-    check_same(folder, undisturbed)
+    error = survive((diverge, 8), code=1, last='epoch_2.pth', options=options)
+    assert 'FloatingPointError' in error and message in error
+    assert f"the last good checkpoint is '{tmp_path / 'run' / 'epoch_2.pth'}'" in error
 
 
 def diverge(iteration: int) -> None:

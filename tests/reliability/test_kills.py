@@ -23,13 +23,8 @@ SLOW = ('data', 'tokens', 'initial prompts', 'file 1 not renamed', 'file 2 not r
 
 
 @pytest.mark.parametrize('stage', [*FAST, *(pytest.param(stage, marks=pytest.mark.slow) for stage in SLOW)])
-def test_kill_at_stage(stage, job, undisturbed, tmp_path):
-    arguments = [job.config, '--work-dir', tmp_path / 'run', '--resume']
-    code, output = train(arguments, tmp_path / 'killed.log', die_at, stage)
-    assert code == -signal.SIGKILL, output
-    code, output = train(arguments, tmp_path / 'resumed.log')
-    assert code == 0, output
-    check_same(tmp_path / 'run', undisturbed)
+def test_kill_at_stage(stage, survive):
+    survive((die_at, stage), code=-signal.SIGKILL)
 
 
 @pytest.mark.slow

@@ -23,7 +23,8 @@ SHORT = """
 train_dataloader = dict(batch_size=100)
 param_scheduler = dict(warmup=0, end=2)
 train_cfg = dict(max_epochs=1)
-default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=1), result=dict(after_train=False))
+default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=1),
+                     result=dict(type='mmspt.ResultHook', after_train=False))
 """
 CASES = dict(
     one="""

@@ -1,7 +1,7 @@
 # make quickstart    set up .venv and tune on real data: VPT and SPT side by side
 # make test          set up .venv and run the linters and the test suite
 # make test-slow     the long tests: kills, faults, fuzzing, several processes
-# make study         the study of docs/results.md, what is not yet there; ARGS=--quick: another, small one, in minutes
+# make tables        the tables of docs/results.md from the records in benchmarks/results/study
 # make test-forks    part of the suite on the maintained forks of the OpenMMLab packages (FORKS_TESTS=tests: all of it)
 PYTHON ?= python3
 VENV := .venv
@@ -18,7 +18,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # the tests start Python a hundred times: without cached bytecode each start compiles torch anew, for some 8 s
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup quickstart study test test-slow test-forks lint clean
+.PHONY: setup quickstart tables test test-slow test-forks lint clean
 
 setup: $(READY)
 
@@ -33,8 +33,8 @@ $(READY): setup.py mmspt/version.py requirements/runtime.txt requirements/mminst
 quickstart: $(READY)
 	$(BIN)/python tools/quickstart.py
 
-study: $(READY)
-	$(BIN)/python benchmarks/study.py $(ARGS)
+tables: $(READY)
+	$(BIN)/python benchmarks/study_tables.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

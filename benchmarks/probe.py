@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
-from mmengine.registry import DefaultScope
 from mmpretrain.models import ImageClassifier
 from mmpretrain.registry import DATASETS, MODELS
 from rich.console import Console
@@ -28,7 +27,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch.utils.data import DataLoader
 
-from measure import machine, settings, write_json
+from measure import arguments, record
 from study_plan import BACKBONES, ROOT, Cell
 
 STRENGTHS = (0.001, 0.01, 0.1, 1.)
@@ -36,10 +35,8 @@ Split = tuple[np.ndarray, np.ndarray]
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Probe the study's checkpoints",
-                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = arguments("Probe the study's checkpoints", 'probe', network=False)
     parser.add_argument('--images', type=int, help='the most of each split, spread over it; all by default')
-    parser.add_argument('--out', default='work_dirs/benchmarks/probe.json', help='for the numbers')
     return parser.parse_args()
 
 
@@ -63,21 +60,14 @@ def networks() -> Iterator[tuple[str, ImageClassifier]]:
 
 
 @torch.no_grad()
-def features(model: ImageClassifier, loader: DataLoader, title: str) -> Split:
-    """What the head reads (N, D), and labels (N)."""
+def read(loader: DataLoader, title: str, model: ImageClassifier | None = None) -> Split:
+    """Return what the head reads (N, D), or the pixels (N, 3072) if there is no model, and labels (N)."""
     found, labels = [], []
-    for batch in track(loader, title):
-        data = model.data_preprocessor(batch)
-        found.append(model.extract_feat(data['inputs'])[-1].float().cpu())
-        labels += [int(sample.gt_label) for sample in data['data_samples']]
+    for batch in track(loader, title, transient=True):
+        found.append(torch.stack(batch['inputs']).flatten(1).float() if model is None else
+                     model.extract_feat(model.data_preprocessor(batch)['inputs'])[-1].float())
+        labels += [int(sample.gt_label) for sample in batch['data_samples']]
     return torch.cat(found).numpy(), np.array(labels)
-
-
-def pixels(loader: DataLoader) -> Split:
-    """The images as they are (N, 3072), and labels (N)."""
-    batches = list(loader)
-    return (np.concatenate([np.stack([image.numpy().ravel() for image in batch['inputs']]) for batch in batches])
-            .astype(np.float32), np.array([int(s.gt_label) for batch in batches for s in batch['data_samples']]))
 
 
 def classifier(strength: float) -> Pipeline:
@@ -95,24 +85,24 @@ def probe(train: Split, test: Split) -> dict[str, Any]:
     return dict(strength=best, validation=validated, test=float(score), width=train[0].shape[1], images=len(train[1]))
 
 
-def main() -> None:
-    args, console = parse_args(), Console()
-    cfg, results = read_config('mae'), {}
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        loaders = []
-        for split in ('train', 'test'):
-            dataset = DATASETS.build(dict(cfg.test_dataloader.dataset, data_prefix=split))
-            if args.images:
-                dataset = dataset.get_subset(np.linspace(0, len(dataset) - 1, args.images, dtype=int).tolist())
-            loaders.append(DataLoader(dataset, batch_size=100, collate_fn=pseudo_collate))
-        for name, model in networks():
-            results[name] = probe(*(features(model, loader, f'{name}, {split}')
-                                    for split, loader in zip(('train', 'test'), loaders, strict=True)))
-            console.print(f'{name}: {100 * results[name]["test"]:.2f} % of the test images')
-        results['pixels'] = probe(*map(pixels, loaders))
-        console.print(f'pixels: {100 * results["pixels"]["test"]:.2f} % of the test images')
-    write_json(dict(machine=machine(torch.device('cpu')), settings=settings(args), results=results), args.out)
+def measure(args: argparse.Namespace, folder: str) -> dict[str, Any]:
+    """Probe checkpoints, untrained networks and pixels."""
+    cfg, loaders = read_config('mae'), []
+    for split in ('train', 'test'):
+        dataset = DATASETS.build(dict(cfg.test_dataloader.dataset, data_prefix=split))
+        if args.images:
+            dataset = dataset.get_subset(np.linspace(0, len(dataset) - 1, args.images, dtype=int).tolist())
+        loaders.append(DataLoader(dataset, batch_size=100, collate_fn=pseudo_collate))
+    models = {**dict(networks()), 'pixels': None}
+    return dict(results={name: probe(*(read(loader, name, model) for loader in loaders))
+                         for name, model in models.items()})
+
+
+def show(content: dict[str, Any], console: Console) -> None:
+    """Print the accuracies."""
+    for name, found in content['results'].items():
+        console.print(f'{name}: {100 * found["test"]:.2f} % of the test images')
 
 
 if __name__ == '__main__':
-    main()
+    record(parse_args(), measure, show)

@@ -1,14 +1,11 @@
 #!/usr/bin/env python
 """Draw the pictures of docs/results.md from the study's records: python benchmarks/study_pictures.py"""
 import io
-import json
 import os.path as osp
-from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import reduce
-from glob import glob
 from itertools import product
 from operator import add
-from typing import Any
 
 import matplotlib
 from cycler import cycler
@@ -20,152 +17,118 @@ from rich.console import Console
 from mmspt.files import write_bytes
 from mmspt.visualization.groups import add_legend_below, count_seeds, plot_spread, spread
 from mmspt.visualization.picture import styled
-from study_numbers import RATE, Records, accuracies
-from study_plan import BACKBONES, COUNTS, FULL, ROOT, TASKS, Cell, cells
-from study_records import read_all
+from study_plan import BACKBONES, ROOT, TASKS, Cell
+from study_records import RATE, Record, Records, accuracies, read_records
 
-FOLDER = osp.join(ROOT, 'docs', 'pictures')
 SHOWN = ('Linear', 'Full', 'VPT-Deep', 'SPT-Deep, random sample', 'SPT-Deep, K-means')
-Place = tuple[str, str]  # backbone, task
-Panels = dict[Place, dict[str, Mapping[str, Any]]]
+Panel = Mapping[str, Record]  # method -> record of a backbone, a task and 20 prompts
 
 
-def panels(records: Records) -> Panels:
-    """Backbone and task with records -> method -> record, of those that are shown, with 20 prompts."""
-    found = {place: {method: records[cell] for method in SHOWN if (cell := Cell(*place, method)) in records}
-             for place in product(BACKBONES, TASKS)}
-    return {place: methods for place, methods in found.items() if methods}
-
-
-def title_of(place: Place) -> str:
-    return f'{BACKBONES[place[0]]}, {TASKS[place[1]]}'
-
-
-def numbers(values: Mapping[str, float]) -> dict[int, float]:
-    """A curve with its places as numbers, in order."""
-    return dict(sorted((int(x), y) for x, y in values.items()))
+def numbers(values: Mapping[str, float], scale: float = 1.) -> dict[int, float]:
+    """Return a curve of a record, scaled, with epochs or iterations as numbers in order."""
+    return dict(sorted((int(x), scale * y) for x, y in values.items()))
 
 
 def colour(axes: Axes, methods: Iterable[str]) -> None:
-    """Let the lines to come have their methods' colours, the same in every picture."""
+    """Give the next lines their methods' colours, the same in every picture."""
     styles = list(matplotlib.rcParams['axes.prop_cycle'])
     used = [styles[SHOWN.index(method)] for method in methods]
     axes.set_prop_cycle(reduce(add, (cycler(key, [style[key] for style in used]) for key in used[0])))
 
 
-def draw_curves(axes: Axes, methods: Mapping[str, Mapping[str, Any]]) -> None:
+def plot_seeds(axes: Axes, method: str, seeds: Sequence[Mapping[int, float]]) -> None:
+    """Plot mean, lowest and highest of a method's seeds."""
+    colour(axes, [method])
+    plot_spread(axes, spread(seeds, method), count_seeds(method, len(seeds)))
+
+
+def mark_numbers(axes: Axes, places: Sequence[float]) -> None:
+    """Name these places of a logarithmic x axis, and no others."""
+    axes.set_xscale('log')
+    axes.set_xticks(places, [f'{place:g}' for place in places], rotation=45)
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def draw_curves(axes: Axes, panel: Panel) -> None:
     """Validation accuracy over epochs, of the chosen rate."""
-    colour(axes, methods)
-    for method, record in methods.items():
-        curves = [numbers(curve) for curve in record['curves'].values()]
-        plot_spread(axes, spread(curves, method), count_seeds(method, len(curves)))
+    for method, record in panel.items():
+        plot_seeds(axes, method, [numbers(curve) for curve in record['curves'].values()])
     axes.set(xlabel='epoch', ylabel='validation accuracy (%)')
     axes.xaxis.set_major_locator(MultipleLocator(5))
 
 
-def draw_rates(axes: Axes, methods: Mapping[str, Mapping[str, Any]]) -> None:
+def draw_rates(axes: Axes, panel: Panel) -> None:
     """Last validation accuracy by rate."""
-    colour(axes, methods)
-    for method, record in methods.items():
-        points = sorted((trial['settings'][RATE], trial['value']) for trial in record['trials']
-                        if trial['value'] is not None)
+    colour(axes, panel)
+    for method, record in panel.items():
+        points = sorted((trial['settings'][RATE], trial['value']) for trial in record['trials'])
         axes.plot(*zip(*points, strict=True), label=method)
-    axes.set(xlabel='peak learning rate', ylabel='last validation accuracy (%)', xscale='log')
-    rates = sorted({trial['settings'][RATE] for record in methods.values() for trial in record['trials']})
-    axes.set_xticks(rates, [f'{rate:g}' for rate in rates], rotation=45)
-    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set(xlabel='peak learning rate', ylabel='last validation accuracy (%)')
+    mark_numbers(axes, sorted({trial['settings'][RATE] for record in panel.values() for trial in record['trials']}))
 
 
-def draw_nmi(axes: Axes, methods: Mapping[str, Mapping[str, Any]]) -> None:
+def draw_nmi(axes: Axes, panel: Panel) -> None:
     """NMI over iterations."""
-    measured = {method: record for method, record in methods.items() if record['nmi']}
-    colour(axes, measured)
-    for method, record in measured.items():
-        series = [{x: 1000 * y for x, y in numbers(values).items()} for values in record['nmi'].values()]
-        plot_spread(axes, spread(series, method), count_seeds(method, len(series)))
+    for method, record in panel.items():
+        if record['nmi']:
+            plot_seeds(axes, method, [numbers(values, 1000) for values in record['nmi'].values()])
     axes.set(xlabel='iteration', ylabel='1000 x NMI, mean of blocks', yscale='log')
     low, high = axes.get_ylim()
-    ticks = [digit * 10**power for power in range(-3, 4) for digit in (1, 2, 5) if low <= digit * 10**power <= high]
-    axes.set_yticks(ticks)
+    axes.set_yticks([tick for tick in (digit * 10**power for power in range(-3, 4) for digit in (1, 2, 5))
+                     if low <= tick <= high])
     axes.yaxis.set_major_formatter(ScalarFormatter())
     axes.yaxis.set_minor_locator(NullLocator())
 
 
-def draw_counts(axes: Axes, place: Place, records: Records) -> bool:
-    """Test accuracy by number of prompts; whether there are any."""
-    drawn = False
-    for method in SHOWN[2:]:
-        colour(axes, [method])
-        found = {cell.num_prompts: accuracies(record) for cell, record in records.items()
-                 if (cell.backbone, cell.task, cell.method) == (*place, method)}
-        if len(found) > 1:
-            places = sorted(found)
-            seeds = [{place: found[place][i] for place in places} for i in range(min(map(len, found.values())))]
-            plot_spread(axes, spread(seeds, method), count_seeds(method, len(seeds)))
-            drawn = True
-    axes.set(xlabel='prompts', ylabel='test accuracy (%)', xscale='log')
-    ticks = sorted((20, *COUNTS))
-    axes.set_xticks(ticks, [str(count) for count in ticks])
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlim(0.85 * ticks[0], ticks[-1] / 0.85)
-    return drawn
+def draw_counts(axes: Axes, counts: Mapping[str, Mapping[int, Record]]) -> None:
+    """Test accuracy by number of prompts."""
+    for method, found in counts.items():
+        by_seed = zip(*map(accuracies, found.values()), strict=True)
+        plot_seeds(axes, method, [dict(zip(found, seed, strict=True)) for seed in by_seed])
+    axes.set(xlabel='prompts', ylabel='test accuracy (%)')
+    mark_numbers(axes, sorted({count for found in counts.values() for count in found}))
 
 
-def figure_of(places: Collection[tuple[Hashable, Hashable]]) -> tuple[Figure, list[Axes]]:
-    """A figure with a panel for each place: a row for each first part, a column for each second, as they come."""
-    rows, columns = (list(dict.fromkeys(part)) for part in zip(*places, strict=True))
+def count_prompts(records: Records, place: tuple[str, str]) -> dict[str, dict[int, Record]]:
+    """Return method -> number of prompts -> record, of methods with several numbers."""
+    found = {method: {cell.num_prompts: records[cell] for cell in sorted(records, key=lambda cell: cell.num_prompts)
+                      if cell[:3] == (*place, method)} for method in SHOWN}
+    return {method: counts for method, counts in found.items() if len(counts) > 1}
+
+
+def draw_grid(panels: Mapping[tuple[str, str], Mapping], draw: Callable[[Axes, Mapping], None]) -> Figure:
+    """Draw a panel for each backbone (row) and task (column)."""
+    rows, columns = (list(dict.fromkeys(part)) for part in zip(*panels, strict=True))
     figure = Figure(figsize=(5.2 * len(columns), 4. * len(rows)))
     grid = figure.add_gridspec(len(rows), len(columns))
-    return figure, [figure.add_subplot(grid[rows.index(row), columns.index(column)]) for row, column in places]
+    axes = {place: figure.add_subplot(grid[rows.index(place[0]), columns.index(place[1])]) for place in panels}
+    for place, panel in panels.items():
+        draw(axes[place], panel)
+        axes[place].set_title(f'{BACKBONES[place[0]]}, {TASKS[place[1]]}')
+    add_legend_below(figure, max(axes.values(), key=lambda panel: len(panel.get_legend_handles_labels()[1])))
+    return figure
 
 
-def draw(records: Records) -> Iterator[tuple[str, Figure]]:
-    """Name and figure of every picture that the records have numbers for."""
-    found = panels(records)
-    for name, plot in dict(curves=draw_curves, rates=draw_rates, nmi=draw_nmi).items():
-        chosen = {place: methods for place, methods in found.items()
-                  if name != 'nmi' or any(record['nmi'] for record in methods.values())}
-        if chosen:
-            figure, axes = figure_of(chosen)
-            for panel, (place, methods) in zip(axes, chosen.items(), strict=True):
-                plot(panel, methods)
-                panel.set_title(title_of(place))
-            add_legend_below(figure, max(axes, key=lambda panel: len(panel.get_legend_handles_labels()[1])))
-            yield f'study_{name}', figure
-    places = [place for place in found if draw_counts(Figure().subplots(), place, records)]
-    if places:
-        figure, axes = figure_of(places)  # the trial above drew into another
-        for panel, place in zip(axes, places, strict=True):
-            draw_counts(panel, place, records)
-            panel.set_title(title_of(place))
-        add_legend_below(figure, axes[0])
-        yield 'study_prompts', figure
-
-
-def draw_pretraining() -> Iterator[tuple[str, Figure]]:
-    """Loss of our own checkpoints, from the logs beside them."""
-    paths = sorted(glob(osp.join(ROOT, 'configs', 'pretrain', '*_cifar10.log.json')))
-    if paths:
-        figure, axes = figure_of([('loss', path) for path in paths])
-        for panel, path in zip(axes, paths, strict=True):
-            with open(path, encoding='utf-8') as file:
-                points = [json.loads(line) for line in file if line.strip()]
-            panel.plot([point['step'] for point in points], [point['loss'] for point in points], marker='')
-            title = osp.basename(path).removesuffix('.log.json')
-            panel.set(xlabel='iteration', ylabel='loss', title=next(
-                (name for key, name in BACKBONES.items() if key in title), title))
-        yield 'study_pretraining', figure
+def draw_study(records: Records) -> Iterator[tuple[str, Figure]]:
+    """Yield name and figure of each picture of the records."""
+    places = list(product(BACKBONES, TASKS))
+    panels = {place: {method: records[cell] for method in SHOWN if (cell := Cell(*place, method)) in records}
+              for place in places}
+    panels = {place: panel for place, panel in panels.items() if panel}
+    for name, draw in dict(curves=draw_curves, rates=draw_rates, nmi=draw_nmi).items():
+        yield f'study_{name}', draw_grid(panels, draw)
+    counts = {place: found for place in places if (found := count_prompts(records, place))}
+    yield 'study_prompts', draw_grid(counts, draw_counts)
 
 
 def main() -> None:
-    console = Console()
     with styled():
-        for name, figure in (*draw_pretraining(), *draw(read_all(cells(), FULL))):
-            path = osp.join(FOLDER, f'{name}.png')
+        for name, figure in draw_study(read_records()):
+            path = osp.join(ROOT, 'docs', 'pictures', f'{name}.png')
             content = io.BytesIO()
             figure.savefig(content, format='png')
             write_bytes(path, content.getvalue())
-            console.print(path, soft_wrap=True)
+            Console().print(path, soft_wrap=True)
 
 
 if __name__ == '__main__':

@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 import pytest
+from mmengine.registry import DefaultScope
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -38,7 +39,7 @@ def test_end_to_end(pictures, monkeypatch, capfd):
     """Checkpoints, untrained networks and pixels tell bright from dark; --images spreads over the split."""
     out = pictures / 'probe.json'
     monkeypatch.setattr(sys, 'argv', ['probe.py', '--out', str(out), '--images', '16'])
-    probe.main()
+    probe.record(probe.parse_args(), probe.measure, probe.show)
     results = json.loads(out.read_text())['results']
     assert {name: (found['test'], found['width']) for name, found in results.items()} == {
         'MAE': (1., 128), 'untrained, read as MAE': (1., 128), 'MoCo-v3': (1., 128),
@@ -48,7 +49,7 @@ def test_end_to_end(pictures, monkeypatch, capfd):
 
 
 def test_each_checkpoint_has_its_network_untrained():
-    with probe.DefaultScope.overwrite_default_scope('mmpretrain'):
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
         models = dict(probe.networks())
     assert list(models) == ['MAE', 'untrained, read as MAE', 'MoCo-v3', 'untrained, read as MoCo-v3']
     mae, untrained, mocov3, untrained_too = (model.backbone.layers[0].attn.qkv.weight for model in models.values())

@@ -1,9 +1,10 @@
-"""What both benchmarks share: alternate variants in one process, say on what machine, keep the numbers."""
+"""Shared by the benchmarks: alternate variants in one process, describe the machine, write the numbers."""
 import argparse
 import ctypes
 import gc
 import json
 import os
+import os.path as osp
 import platform
 import statistics
 import tempfile
@@ -16,13 +17,28 @@ from typing import Any, TypeVar
 
 import torch
 from mmengine.device import get_device
-from mmengine.registry import init_default_scope
+from mmengine.registry import DefaultScope
 from rich.console import Console
+from rich.progress import track
+from rich.table import Table
 from torch.profiler import ProfilerActivity, profile
+
+from mmspt.files import write_text
 
 os.environ.setdefault('KINETO_LOG_LEVEL', '99')  # the profiler is chatty
 Key = TypeVar('Key', bound=Hashable)
+ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
 PACKAGES = ('mmspt', 'torch', 'mmengine', 'mmpretrain', 'numpy', 'scikit-learn')
+
+
+def arguments(description: str, name: str, network: bool = True) -> argparse.ArgumentParser:
+    """Return a parser with --out, for numbers in NAME.json by default, and with --arch and --img-size of a network."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    if network:
+        parser.add_argument('--arch', default='base', help="MMPretrain's name of the ViT")
+        parser.add_argument('--img-size', type=int, default=224, help='pixels')
+    parser.add_argument('--out', default=f'work_dirs/benchmarks/{name}.json', help='for the numbers')
+    return parser
 
 
 def machine(device: torch.device) -> dict[str, Any]:
@@ -56,7 +72,7 @@ def wait(device: torch.device) -> None:
 
 
 def alternate(variants: Mapping[Key, Callable[[], Any]], rounds: int, device: torch.device, calls: int = 1,
-              tick: Callable[[Key], Any] = lambda name: None) -> dict[Key, list[float]]:
+              title: str = 'variants') -> dict[Key, list[float]]:
     """Time variants by turns: once each to warm up, then in every round, each round starting with another.
 
     Args:
@@ -64,24 +80,22 @@ def alternate(variants: Mapping[Key, Callable[[], Any]], rounds: int, device: to
         rounds (int): Measurements of each.
         device (torch.device): Waited for before the clock is read.
         calls (int): Calls in one measurement.
-        tick (Callable[[Key], Any]): Called after each measurement.
+        title (str): Of the progress bar.
 
     Returns:
         dict[Key, list[float]]: Name -> seconds of one call, a number for each round.
     """
     names = list(variants)
+    turns = [(turn, names[(turn + i) % len(names)]) for turn in range(-1, rounds) for i in range(len(names))]
     seconds: dict[Key, list[float]] = {name: [] for name in variants}
-    for turn in range(-1, rounds):
-        shift = turn % len(names)
-        for name in names[shift:] + names[:shift]:
-            wait(device)
-            start = time.perf_counter()
-            for _ in range(calls):
-                variants[name]()
-            wait(device)
-            if turn >= 0:
-                seconds[name].append((time.perf_counter() - start) / calls)
-            tick(name)
+    for turn, name in track(turns, title, transient=True):
+        wait(device)
+        start = time.perf_counter()
+        for _ in range(calls):
+            variants[name]()
+        wait(device)
+        if turn >= 0:
+            seconds[name].append((time.perf_counter() - start) / calls)
     return seconds
 
 
@@ -90,7 +104,11 @@ def ratio(above: Sequence[float], below: Sequence[float]) -> float:
     return statistics.median(a / b for a, b in zip(above, below, strict=True))
 
 
-def _status(key: str) -> int:
+def resident(key: str = 'VmRSS') -> int:
+    """Return the bytes of main memory that the process holds (VmHWM: held at its peak), on Linux."""
+    if key == 'VmRSS':
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)  # the allocator gives back what it keeps for later
     with open('/proc/self/status', encoding='utf-8') as file:
         return next(int(line.split()[1]) for line in file if line.startswith(key)) * 1024
 
@@ -115,36 +133,33 @@ def peak_of_tensors(call: Callable[[], Any], device: torch.device) -> int:
 
 def peak_of_process(call: Callable[[], Any]) -> int | None:
     """Bytes of main memory that the process needs at its peak beyond what it holds before; None where not on Linux."""
-    gc.collect()
     try:
-        ctypes.CDLL(None).malloc_trim(0)
+        before = resident()
         with open('/proc/self/clear_refs', 'w', encoding='ascii') as file:
             file.write('5')  # sets VmHWM back to VmRSS
-        before = _status('VmRSS')
     except (OSError, AttributeError):
         call()
         return None
     call()
-    return _status('VmHWM') - before
+    return resident('VmHWM') - before
 
 
-def write_json(content: Any, path: str) -> None:
-    """Write beside ``path`` and rename."""
-    os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
-    with open(f'{path}.tmp', 'w', encoding='utf-8') as file:
-        json.dump(content, file, indent=1)
-        file.write('\n')
-    os.replace(f'{path}.tmp', path)
+def show_table(console: Console, header: Sequence[str], rows: Sequence[Sequence[str]], title: str = '') -> None:
+    """Print a table whose first column is text and whose others are numbers."""
+    table = Table(title=title)
+    for i, heading in enumerate(header):
+        table.add_column(heading, justify='right' if i else 'left', no_wrap=not i)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
 
 
-def record(args: argparse.Namespace, measure: Callable[[argparse.Namespace, str, Console], dict[str, Any]],
+def record(args: argparse.Namespace, measure: Callable[[argparse.Namespace, str], dict[str, Any]],
            show: Callable[[dict[str, Any], Console], None]) -> None:
     """Measure in a folder that is removed afterwards, write the numbers to ``args.out`` and print them."""
-    init_default_scope('mmpretrain')
-    console = Console()
-    with tempfile.TemporaryDirectory() as folder:
-        content = dict(machine=machine(torch.device(get_device())), settings=settings(args),
-                       **measure(args, folder, console))
-    write_json(content, args.out)
+    console, device = Console(), torch.device(getattr(args, 'device', get_device()))
+    with tempfile.TemporaryDirectory() as folder, DefaultScope.overwrite_default_scope('mmpretrain'):
+        content = dict(machine=machine(device), settings=settings(args), **measure(args, folder))
+    write_text(args.out, json.dumps(content, indent=1) + '\n')
     show(content, console)
-    console.print(f'written to {args.out}')
+    console.print(f'written to {args.out}', soft_wrap=True)

@@ -14,7 +14,6 @@ to draw from), and both sets of centres are judged by their inertia over all tok
 import argparse
 import os.path as osp
 import statistics
-import tempfile
 import time
 from collections.abc import Iterable
 from functools import partial
@@ -25,21 +24,19 @@ import sklearn.datasets
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmpretrain.registry import DATASETS
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 from torch import Tensor
 
-from measure import machine, peak_of_process, settings, wait, write_json
+from measure import ROOT, arguments, peak_of_process, record, show_table, wait
 from mmspt.engine.hooks import PromptInitHook
 from mmspt.models.backbones import PromptedViT
 from mmspt.prompts import KMeansInit
 from mmspt.registry import HOOKS, TASK_UTILS
+from networks import classifier_config
 
-ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
 INITS: dict[str, dict[str, Any]] = dict(
     random=dict(type='mmspt.RandomSampleInit'), mean=dict(type='mmspt.MeanPoolInit'),
     max=dict(type='mmspt.MaxPoolInit'), kmeans=dict(type='mmspt.KMeansInit'),
@@ -47,25 +44,20 @@ INITS: dict[str, dict[str, Any]] = dict(
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description='Time initial prompts',
-                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = arguments('Time initial prompts', 'prototypes')
     parser.add_argument('--data-root', help='folder of images; by default two photographs that come with scikit-learn')
     parser.add_argument('--ann-file', default='', help='list of images in it, as of CustomDataset')
     parser.add_argument('--data-prefix', default='', help='where the list begins')
     parser.add_argument('--checkpoint', help='of the backbone; random weights without')
-    parser.add_argument('--arch', default='base', help="MMPretrain's name of the ViT")
-    parser.add_argument('--img-size', type=int, default=224, help='pixels')
     parser.add_argument('--prompts', nargs='+', type=int, default=[20])
     parser.add_argument('--sizes', nargs='+', type=int, default=[85, 170, 340, 680], help='numbers of images')
     parser.add_argument('--inits', nargs='+', default=list(INITS), choices=list(INITS))
     parser.add_argument('--batch-size', type=int, default=32)
     parser.add_argument('--num-workers', type=int, default=2)
     parser.add_argument('--max-memory', type=float, default=0.75, help='GiB of tokens')
-    parser.add_argument('--backend', default='auto', help='of K-means')
     parser.add_argument('--amp', action='store_true', help='forward pass in bf16')
     parser.add_argument('--exact', action='store_true', help='compare with Lloyd on all tokens, kept in memory')
     parser.add_argument('--no-forward', action='store_true', help='leave out the forward pass alone')
-    parser.add_argument('--out', default='work_dirs/benchmarks/prototypes.json', help='for the numbers')
     return parser.parse_args()
 
 
@@ -105,15 +97,14 @@ def dataset_config(args: argparse.Namespace) -> dict:
 def build_runner(args: argparse.Namespace, dataset: dict, work_dir: str, num_prompts: int, **hook: Any) -> Runner:
     """A runner of no iteration with the hook."""
     init_cfg = dict(type='Pretrained', checkpoint=args.checkpoint) if args.checkpoint else None
-    backbone = dict(type='mmspt.PromptedViT', arch=args.arch, img_size=args.img_size, num_prompts=num_prompts,
-                    out_type='avg_featmap', final_norm=False, allow_random_backbone=True, init_cfg=init_cfg)
+    model = classifier_config(args, 'mae', num_prompts=num_prompts, allow_random_backbone=True, init_cfg=init_cfg)
     optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.))
     if args.amp:
         optim_wrapper |= dict(type='AmpOptimWrapper', dtype='bfloat16')
     return Runner.from_cfg(Config(dict(
         default_scope='mmpretrain', work_dir=work_dir, log_level='WARNING', randomness=dict(seed=0),
         data_preprocessor=dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True),
-        model=dict(type='ImageClassifier', backbone=backbone),
+        model=model,
         train_dataloader=dict(batch_size=args.batch_size, num_workers=args.num_workers, dataset=dataset,
                               sampler=dict(type='DefaultSampler', shuffle=True)),
         train_cfg=dict(by_epoch=False, max_iters=0), optim_wrapper=optim_wrapper,
@@ -172,45 +163,37 @@ def compare_exact(args: argparse.Namespace, dataset: dict, work_dir: str, num_pr
     return dict(row, init='kmeans, all tokens', tokens=len(tokens[0]), ratios=ratios, mean=statistics.mean(ratios))
 
 
+def measure(args: argparse.Namespace, work_dir: str) -> dict[str, Any]:
+    """Time all initializations, between two forward passes alone."""
+    dataset, rows, exact = dataset_config(args), list[dict[str, Any]](), []
+    backbone = build_runner(args, dataset, work_dir, 1).model.backbone.eval()
+    for size in args.sizes:
+        before = None if args.no_forward else forward_alone(args, backbone, size)
+        for init, count in product(args.inits, args.prompts):
+            row, _, prompts = initialize(args, dataset, work_dir, init, size, count)
+            rows.append(row)
+            if args.exact and init == 'kmeans' and size == max(args.sizes):
+                exact.append(compare_exact(args, dataset, work_dir, count, prompts))
+        if before is not None:
+            mean = (before + forward_alone(args, backbone, size)) / 2
+            for row in rows:
+                row.setdefault('forward', mean)
+    return dict(rows=rows, exact=exact)
+
+
 def show(content: dict[str, Any], console: Console) -> None:
     """Print the tables."""
-    table = Table(title='whole initialization')
-    for heading in ('initializer', 'prompts', 'images', 'read', 'seconds', '/ forward alone', 'peak MiB'):
-        table.add_column(heading, justify='left' if heading == 'initializer' else 'right')
-    for row in content['rows']:
-        over = f'{row["seconds"] / row["forward"]:.3f}' if row.get('forward') and row['read'] == row['images'] else ''
-        table.add_row(row['init'], str(row['prompts']), f'{row["images"]:,}', f'{row["read"]:,}',
-                      f'{row["seconds"]:.2f}', over,
-                      f'{row["peak_bytes"] / 2**20:,.0f}' if row['peak_bytes'] is not None else '?')
-    console.print(table)
+    def over_forward(row: dict[str, Any]) -> str:
+        return f'{row["seconds"] / row["forward"]:.3f}' if 'forward' in row and row['read'] == row['images'] else ''
+
+    show_table(console, ('initializer', 'prompts', 'images', 'read', 'seconds', '/ forward alone', 'peak MiB'), [
+        (row['init'], str(row['prompts']), f'{row["images"]:,}', f'{row["read"]:,}', f'{row["seconds"]:.2f}',
+         over_forward(row), f'{row["peak_bytes"] / 2**20:,.0f}' if row['peak_bytes'] is not None else '?')
+        for row in content['rows']], 'whole initialization')
     for row in content['exact']:
         console.print(f'{row["prompts"]} prompts: inertia of the bounded sample / of all {row["tokens"]:,} tokens a '
                       f'layer: mean {row["mean"]:.4f}, worst layer {max(row["ratios"]):.4f}')
 
 
-def main() -> None:
-    args = parse_args()
-    init_default_scope('mmpretrain')
-    console, dataset = Console(), dataset_config(args)
-    content: dict[str, Any] = dict(machine=machine(torch.device(get_device())), settings=settings(args), rows=[],
-                                   exact=[])
-    with tempfile.TemporaryDirectory() as work_dir:
-        backbone = build_runner(args, dataset, work_dir, 1).model.backbone.eval()
-        for size in args.sizes:
-            before = None if args.no_forward else forward_alone(args, backbone, size)
-            for init, count in product(args.inits, args.prompts):
-                row, _, prompts = initialize(args, dataset, work_dir, init, size, count)
-                content['rows'].append(row)
-                if args.exact and init == 'kmeans' and size == max(args.sizes):
-                    content['exact'].append(compare_exact(args, dataset, work_dir, count, prompts))
-            if before is not None:
-                mean = (before + forward_alone(args, backbone, size)) / 2
-                for row in content['rows']:
-                    row.setdefault('forward', mean)
-            write_json(content, args.out)
-    show(content, console)
-    console.print(f'written to {args.out}')
-
-
 if __name__ == '__main__':
-    main()
+    record(parse_args(), measure, show)

@@ -10,64 +10,50 @@ with one task's prompts and head. A ratio is the median of the rounds' ratios, o
 processor's time in this process, which other programs on the machine disturb less. Weights are random.
 """
 import argparse
-import ctypes
-import gc
 import os
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import torch
-from mmengine.registry import init_default_scope
-from mmpretrain.models import ImageClassifier, VisionTransformer
-from mmpretrain.registry import MODELS
+from mmpretrain.models import ImageClassifier
 from rich.console import Console
-from rich.progress import Progress
-from rich.table import Table
+from rich.progress import track
 from torch import Tensor
 
-from measure import alternate, machine, ratio, settings, write_json
+from measure import alternate, arguments, ratio, record, resident, show_table
 from mmspt.packs.architecture import Architecture
 from mmspt.packs.pack import Pack
 from mmspt.packs.preprocessing import Preprocessing
 from mmspt.serving.predictor import MultiTaskPredictor
+from networks import CLASSES, OUTPUTS, build_classifier
 
-OUTPUTS: dict[str, dict[str, Any]] = dict(
-    mae=dict(out_type='avg_featmap', final_norm=False), mocov3=dict(out_type='cls_token'))
 MIXED, ONE, SEPARATE, PLAIN = 'mixed', 'one task', 'separate', 'plain'
 TOLERANCE = 1e-5  # of logits, relative to the largest, or to 1
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description='Time mixed batches, weigh further tasks',
-                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument('--arch', default='base', help="MMPretrain's name of the ViT")
-    parser.add_argument('--img-size', type=int, default=224, help='pixels')
+    parser = arguments('Time mixed batches, weigh further tasks', 'serve')
     parser.add_argument('--outputs', nargs='+', default=['mae', 'mocov3'], choices=list(OUTPUTS),
                         help='what feeds the head: the mean of all tokens (mae), or CLS (mocov3)')
     parser.add_argument('--batch-size', type=int, default=32)
     parser.add_argument('--prompts', type=int, default=20, help='of a task, in each block')
-    parser.add_argument('--classes', type=int, default=200, help='of a task')
+    parser.add_argument('--classes', type=int, default=CLASSES, help='of a task')
     parser.add_argument('--tasks', type=int, default=8, help='in the mixed batch')
     parser.add_argument('--packs', type=int, default=100, help='added to see what the process takes')
     parser.add_argument('--rounds', type=int, default=5)
     parser.add_argument('--calls', type=int, default=1, help='calls in one measurement')
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
-    parser.add_argument('--out', default='work_dirs/benchmarks/serve.json', help='for the numbers')
     return parser.parse_args()
 
 
 def build(args: argparse.Namespace, outputs: str, **kwargs: Any) -> ImageClassifier:
-    """Make a classifier; the weights are random, and the same for each call."""
-    torch.manual_seed(0)
-    backbone = dict(type='mmspt.PromptedViT', arch=args.arch, img_size=args.img_size, num_prompts=args.prompts,
-                    allow_random_backbone=True, **OUTPUTS[outputs], **kwargs)
-    width = VisionTransformer.arch_zoo[args.arch]['embed_dims']
-    head = dict(type='LinearClsHead', num_classes=args.classes, in_channels=width)
-    return MODELS.build(dict(type='ImageClassifier', backbone=backbone, head=head)).to(args.device).eval()
+    """Build a classifier in eval mode."""
+    return build_classifier(args, outputs, num_classes=args.classes, num_prompts=args.prompts,
+                            allow_random_backbone=True, **kwargs).eval()
 
 
 def make_packs(args: argparse.Namespace, model: ImageClassifier) -> Iterator[Pack]:
@@ -84,14 +70,6 @@ def make_packs(args: argparse.Namespace, model: ImageClassifier) -> Iterator[Pac
             weight=torch.randn(args.classes, arch.embed_dims, generator=random) * 0.02,
             bias=torch.randn(args.classes, generator=random) * 0.02, fingerprint=mark, preprocessing=preprocessing)
         count += 1
-
-
-def resident() -> int:
-    """Bytes of main memory that the process holds, what the allocator kept for later given back."""
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
-    with open('/proc/self/statm', encoding='ascii') as file:
-        return int(file.read().split()[1]) * os.sysconf('SC_PAGE_SIZE')
 
 
 def put(model: ImageClassifier, pack: Pack) -> None:
@@ -113,30 +91,28 @@ def largest_difference(model: ImageClassifier, packs: list[Pack], names: list[st
     return max(differences)
 
 
-def weigh(args: argparse.Namespace, model: ImageClassifier, progress: Progress) -> dict[str, float]:
-    """Memory of a further task, and a pack's file, in bytes."""
+def weigh(args: argparse.Namespace, model: ImageClassifier, folder: str) -> dict[str, float]:
+    """Return the memory of a further task, and the size of a pack's file, in bytes."""
     predictor, packs = MultiTaskPredictor(model), make_packs(args, model)
     pack = next(packs)
-    with tempfile.TemporaryDirectory() as folder:
-        pack.save(os.path.join(folder, 'pack.safetensors'))
-        file = os.path.getsize(os.path.join(folder, 'pack.safetensors'))
+    path = os.path.join(folder, 'pack.safetensors')
+    pack.save(path)
     predictor.add(pack)
     before = resident()
-    for _ in progress.track(range(args.packs), description=f'{args.packs} more packs'):
-        predictor.add(next(packs))
+    for other in track(islice(packs, args.packs), f'{args.packs} more packs', args.packs, transient=True):
+        predictor.add(other)
     after = resident()
     held = predictor.tasks[pack.task].nbytes
-    return dict(pack=pack.nbytes, pack_file=file, task=held, task_over_pack=held / pack.nbytes, packs=args.packs,
-                process_per_task=(after - before) / args.packs,
+    return dict(pack=pack.nbytes, pack_file=os.path.getsize(path), task=held, task_over_pack=held / pack.nbytes,
+                packs=args.packs, process_per_task=(after - before) / args.packs,
                 process_over_pack=(after - before) / args.packs / pack.nbytes)
 
 
-def measure(args: argparse.Namespace, outputs: str, progress: Progress) -> dict[str, Any]:
+def measure_outputs(args: argparse.Namespace, outputs: str, folder: str) -> dict[str, Any]:
     """Time, compare and weigh one kind of output."""
     device = torch.device(args.device)
     model = build(args, outputs)
-    source = make_packs(args, model)
-    packs = [next(source) for _ in range(args.tasks)]
+    packs = list(islice(make_packs(args, model), args.tasks))
     predictor = MultiTaskPredictor(model, packs)
     images = torch.randn(args.batch_size, 3, args.img_size, args.img_size, generator=torch.Generator().manual_seed(2))
     images = images.to(device)
@@ -162,10 +138,7 @@ def measure(args: argparse.Namespace, outputs: str, progress: Progress) -> dict[
         variants[name]()
         busy[name].append(time.process_time() - start)
 
-    bar = progress.add_task(outputs, total=len(variants) * (args.rounds + 1))
-    seconds = alternate({name: partial(clocked, name) for name in variants}, args.rounds, device, args.calls,
-                        lambda name: progress.advance(bar))
-    progress.remove_task(bar)
+    seconds = alternate({name: partial(clocked, name) for name in variants}, args.rounds, device, args.calls, outputs)
     cpu = {name: [sum(times[i:i + args.calls]) / args.calls for i in range(args.calls, len(times), args.calls)]
            for name, times in busy.items()}  # without the calls that warm up
 
@@ -179,7 +152,7 @@ def measure(args: argparse.Namespace, outputs: str, progress: Progress) -> dict[
     return dict(
         outputs=outputs, seconds=seconds, median={name: statistics.median(times) for name, times in seconds.items()},
         cpu_seconds=cpu, ratios=ratios(seconds), cpu_ratios=ratios(cpu), difference=differences,
-        memory=weigh(args, model, progress))
+        memory=weigh(args, model, folder))
 
 
 def ratios(seconds: dict[str, list[float]]) -> dict[str, float]:
@@ -188,11 +161,14 @@ def ratios(seconds: dict[str, list[float]]) -> dict[str, float]:
     return {f'{above} / {below}': ratio(seconds[above], seconds[below]) for above, below in pairs}
 
 
-def show(cases: list[dict[str, Any]], console: Console) -> None:
+def measure(args: argparse.Namespace, folder: str) -> dict[str, Any]:
+    """Measure all kinds of output."""
+    return dict(cases=[measure_outputs(args, outputs, folder) for outputs in args.outputs])
+
+
+def show(content: dict[str, Any], console: Console) -> None:
     """Print the cases as a table."""
-    table = Table()
-    for heading in ('', *(case['outputs'] for case in cases)):
-        table.add_column(heading, justify='right' if heading else 'left', no_wrap=True)
+    cases = content['cases']
     rows = {f'{name}, ms': [f'{case["median"][name] * 1e3:,.0f}' for case in cases] for name in cases[0]['median']}
     for name in cases[0]['ratios']:
         rows[f'{name} (processor time)'] = [f'{case["ratios"][name]:.3f} ({case["cpu_ratios"][name]:.3f})'
@@ -201,22 +177,8 @@ def show(cases: list[dict[str, Any]], console: Console) -> None:
         rows[f'memory of {name.replace("_over_", " / ")}'] = [f'{case["memory"][name]:.2f}' for case in cases]
     rows['file of a pack, KiB'] = [f'{case["memory"]["pack_file"] / 2**10:,.0f}' for case in cases]
     rows['difference of logits'] = [f'{max(case["difference"].values()):.1e}' for case in cases]
-    for name, values in rows.items():
-        table.add_row(name, *values)
-    console.print(table)
-
-
-def main() -> None:
-    args = parse_args()
-    init_default_scope('mmpretrain')
-    console, cases = Console(), []
-    with Progress(console=console, transient=True) as progress:
-        for outputs in args.outputs:
-            cases.append(measure(args, outputs, progress))
-            write_json(dict(machine=machine(torch.device(args.device)), settings=settings(args), cases=cases), args.out)
-    show(cases, console)
-    console.print(f'written to {args.out}', soft_wrap=True)
+    show_table(console, ('', *(case['outputs'] for case in cases)), [(name, *found) for name, found in rows.items()])
 
 
 if __name__ == '__main__':
-    main()
+    record(parse_args(), measure, show)

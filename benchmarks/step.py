@@ -21,21 +21,16 @@ from typing import Any
 
 import torch
 from mmcv.cnn.bricks import DropPath
-from mmengine.registry import init_default_scope
-from mmpretrain.models import ImageClassifier, VisionTransformer
+from mmpretrain.models import ImageClassifier
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from rich.console import Console
-from rich.progress import Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 from torch import Tensor
 
-from measure import alternate, machine, peak_of_tensors, ratio, settings, write_json
+from measure import alternate, arguments, peak_of_tensors, ratio, record, show_table
 from mmspt.models import GatedPromptedViT
+from networks import CLASSES, OUTPUTS, build_classifier
 
-OUTPUTS: dict[str, dict[str, Any]] = dict(
-    mae=dict(out_type='avg_featmap', final_norm=False), mocov3=dict(out_type='cls_token'))
-CLASSES = 200
 NONE, SHORT, FULL = 'no prompts', 'no prompts (short end)', 'full fine-tuning'
 TOLERANCE = dict(float32=1e-4, bfloat16=0.1, float16=0.05)  # of outputs and gradients, relative to the largest
 PATHS = dict(deep=('keys and values', 'concatenation'), shallow=('shallow', ), gated=('gated', 'gated (written out)'))
@@ -44,9 +39,7 @@ OVER = {'concatenation': 'keys and values', 'gated': 'shallow', 'gated (written 
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description='Time a step', formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument('--arch', default='base', help="MMPretrain's name of the ViT")
-    parser.add_argument('--img-size', type=int, default=224, help='pixels')
+    parser = arguments('Time a step', 'step')
     parser.add_argument('--outputs', nargs='+', default=['mae', 'mocov3'], choices=list(OUTPUTS),
                         help='what feeds the head: the mean of all tokens (mae), or CLS (mocov3)')
     parser.add_argument('--batch-size', type=int, default=8)
@@ -60,7 +53,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--calls', type=int, help='calls in one measurement; by default 1 on a CPU, 20 on a GPU')
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument('--compile', action='store_true', help='torch.compile the backbone')
-    parser.add_argument('--out', default='work_dirs/benchmarks/step.json', help='for the numbers')
     return parser.parse_args()
 
 
@@ -86,12 +78,8 @@ class WrittenOutGates(GatedPromptedViT):
 
 
 def build(args: argparse.Namespace, outputs: str, **kwargs: Any) -> ImageClassifier:
-    """Make a classifier; the weights are random, and the same for each call."""
-    torch.manual_seed(0)
-    width = VisionTransformer.arch_zoo[args.arch]['embed_dims']
-    head = dict(type='LinearClsHead', num_classes=CLASSES, in_channels=width)
-    backbone = dict(arch=args.arch, img_size=args.img_size, **OUTPUTS[outputs], **kwargs)
-    model = MODELS.build(dict(type='ImageClassifier', backbone=backbone, head=head)).to(args.device)
+    """Build a classifier, compiled if that is asked for."""
+    model = build_classifier(args, outputs, **kwargs)
     if args.compile:
         for name in ('cache_size_limit', 'recompile_limit'):  # of dynamo: each variant is compiled on its own
             if hasattr(torch._dynamo.config, name):
@@ -160,7 +148,7 @@ def count_tuned(model: ImageClassifier) -> int:
     return sum(p.numel() for name, p in model.backbone.named_parameters() if name in names)
 
 
-def measure(args: argparse.Namespace, outputs: str, kind: str, progress: Progress) -> list[dict[str, Any]]:
+def measure_cases(args: argparse.Namespace, outputs: str, kind: str) -> list[dict[str, Any]]:
     """Time all variants in all precisions; one case for each precision."""
     device, training = torch.device(args.device), kind == 'step'
     torch.manual_seed(1)
@@ -176,16 +164,13 @@ def measure(args: argparse.Namespace, outputs: str, kind: str, progress: Progres
         for dtype in args.dtypes}
     variants = {(dtype, name): partial(work, model, training, images, samples, precision)
                 for dtype, precision in precisions.items() for name, model in models.items()}
-    task = progress.add_task(f'{outputs}, {kind}', total=len(variants) * (args.rounds + 2))
     calls = args.calls or (20 if device.type == 'cuda' else 1)
-    seconds = alternate(variants, args.rounds, device, calls, lambda name: progress.advance(task))
+    seconds = alternate(variants, args.rounds, device, calls, f'{outputs}, {kind}')
     memory = {}
     for key, call in variants.items():
         models[key[1]].zero_grad(set_to_none=True)
         memory[key] = peak_of_tensors(call, device)
         models[key[1]].zero_grad(set_to_none=True)
-        progress.advance(task)
-    progress.remove_task(task)
 
     cases = []
     for dtype, precision in precisions.items():
@@ -210,36 +195,26 @@ def measure(args: argparse.Namespace, outputs: str, kind: str, progress: Progres
     return cases
 
 
-def show(case: dict[str, Any], console: Console) -> None:
-    """Print one case as a table."""
-    columns = dict(over_none='/ no prompts', over_keys_values='/ keys and values', over_shallow='/ shallow',
-                   over_gated='/ gated', over_float32='/ fp32')
-    columns = {key: text for key, text in columns.items() if any(key in row for row in case['variants'].values())}
-    table = Table(title=f'{case["outputs"]}, {case["dtype"]}, {case["kind"]}')
-    for heading in ('variant', 'ms', *columns.values(), 'peak MiB'):
-        table.add_column(heading, justify='left' if heading == 'variant' else 'right', no_wrap=heading == 'variant')
-    for name, row in case['variants'].items():
-        table.add_row(name, f'{row["median"] * 1e3:.1f}', *(f'{row[key]:.3f}' if key in row else '' for key in columns),
-                      f'{row["peak_bytes"] / 2**20:,.0f}')
-    console.print(table)
-    if case['difference'] is not None:
-        console.print('two paths to the same numbers: scores and gradients of the prompts differ by at most '
-                      f'{case["difference"]:.1e}, relative')
+def measure(args: argparse.Namespace, folder: str) -> dict[str, Any]:
+    """Time all kinds of output and passes."""
+    return dict(cases=[case for outputs, kind in product(args.outputs, args.passes)
+                       for case in measure_cases(args, outputs, kind)])
 
 
-def main() -> None:
-    args = parse_args()
-    init_default_scope('mmpretrain')
-    console, cases = Console(), []
-    with Progress(*Progress.get_default_columns(), TimeElapsedColumn(), TextColumn('elapsed'), console=console,
-                  transient=True) as progress:
-        for outputs, kind in product(args.outputs, args.passes):
-            for case in measure(args, outputs, kind, progress):
-                cases.append(case)
-                show(case, console)
-            write_json(dict(machine=machine(torch.device(args.device)), settings=settings(args), cases=cases), args.out)
-    console.print(f'written to {args.out}')
+def show(content: dict[str, Any], console: Console) -> None:
+    """Print a table for each case."""
+    ratios = dict(over_none='/ no prompts', over_keys_values='/ keys and values', over_shallow='/ shallow',
+                  over_gated='/ gated', over_float32='/ fp32')
+    for case in content['cases']:
+        columns = {key: text for key, text in ratios.items() if any(key in row for row in case['variants'].values())}
+        show_table(console, ('variant', 'ms', *columns.values(), 'peak MiB'), [
+            (name, f'{row["median"] * 1e3:.1f}', *(f'{row[key]:.3f}' if key in row else '' for key in columns),
+             f'{row["peak_bytes"] / 2**20:,.0f}') for name, row in case['variants'].items()],
+            f'{case["outputs"]}, {case["dtype"]}, {case["kind"]}')
+        if case['difference'] is not None:
+            console.print('two paths to the same numbers: scores and gradients of the prompts differ by at most '
+                          f'{case["difference"]:.1e}, relative')
 
 
 if __name__ == '__main__':
-    main()
+    record(parse_args(), measure, show)

@@ -15,40 +15,34 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
 from mmpretrain.registry import DATASETS, MODELS
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
-from measure import machine, settings, write_json
+from measure import ROOT, arguments, record, show_table
 from mmspt.engine.block_means import BlockSums
 from mmspt.engine.token_loader import SeededImages, choose_images, iterate_images
 from mmspt.models import PromptedViT
 from mmspt.prompts import UniformInit, VIPAMINInit
 from mmspt.prompts.vipamin import Attended, BlockMeans
 
-ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
 COLUMNS = dict(norm='norm', share='in-span share', share_in_network='the same behind LN')
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Look at VIPAMIN's parts",
-                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = arguments("Look at VIPAMIN's parts", 'vipamin', network=False)
     parser.add_argument('--config', default=osp.join('configs', 'vipamin', 'vit-xs_mae_digits.py'))
     parser.add_argument('--k', type=int, default=32)
     parser.add_argument('--num-images', type=int, default=VIPAMINInit.images)
     parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--out', default='work_dirs/benchmarks/vipamin.json', help='for the numbers')
     return parser.parse_args()
 
 
 def read_blocks(args: argparse.Namespace) -> tuple[PromptedViT, list[BlockMeans], int]:
-    """The backbone, what VIPAMIN reads of its blocks, and the number of images."""
+    """Return the backbone, the means of its blocks that VIPAMIN reads, and the number of images."""
     cfg = Config.fromfile(args.config if osp.exists(args.config) else osp.join(ROOT, args.config))
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        model = MODELS.build(dict(cfg.model, data_preprocessor=cfg.data_preprocessor))
-        dataset = DATASETS.build(cfg.train_dataloader.dataset)
+    model = MODELS.build(dict(cfg.model, data_preprocessor=cfg.data_preprocessor))
+    dataset = DATASETS.build(cfg.train_dataloader.dataset)
     model.init_weights()
     vit = model.eval().backbone
     vit.check_weights()
@@ -88,27 +82,19 @@ def look(vit: PromptedViT, blocks: list[BlockMeans], k: int, seed: int) -> list[
     return rows
 
 
-def show(rows: list[dict[str, Any]], console: Console) -> None:
-    """Print the first, a middle and the last block."""
-    last = max(row['block'] for row in rows)
-    table = Table(title='parts of VIPAMIN')
-    for heading in ('block', 'prompts', *COLUMNS.values()):
-        table.add_column(heading, justify='left' if heading == 'prompts' else 'right')
-    for row in rows:
-        if row['block'] in (1, (1 + last) // 2, last):
-            table.add_row(str(row['block']), row['part'], *(f'{row[key]:.3g}' for key in COLUMNS))
-    console.print(table)
-
-
-def main() -> None:
-    args, console = parse_args(), Console()
+def measure(args: argparse.Namespace, folder: str) -> dict[str, Any]:
+    """Look at every part in every block."""
     vit, blocks, num_images = read_blocks(args)
-    rows = look(vit, blocks, args.k, args.seed)
-    show(rows, console)
-    write_json(dict(machine=machine(torch.device('cpu')), settings=settings(args), images=num_images, rows=rows),
-               args.out)
-    console.print(f'written to {args.out}')
+    return dict(images=num_images, rows=look(vit, blocks, args.k, args.seed))
+
+
+def show(content: dict[str, Any], console: Console) -> None:
+    """Print the first, a middle and the last block."""
+    last = max(row['block'] for row in content['rows'])
+    show_table(console, ('prompts', 'block', *COLUMNS.values()), [
+        (row['part'], str(row['block']), *(f'{row[key]:.3g}' for key in COLUMNS))
+        for row in content['rows'] if row['block'] in (1, (1 + last) // 2, last)], 'parts of VIPAMIN')
 
 
 if __name__ == '__main__':
-    main()
+    record(parse_args(), measure, show)

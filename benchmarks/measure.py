@@ -59,7 +59,7 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 
 def settings(args: argparse.Namespace) -> dict[str, Any]:
-    """The command line, without this machine's paths."""
+    """Return the command line, without this machine's paths."""
     paths = ('data_root', 'checkpoint')
     return {key: os.path.basename(value) if key in paths and value else value for key, value in vars(args).items()
             if key != 'out'}
@@ -100,7 +100,7 @@ def alternate(variants: Mapping[Key, Callable[[], Any]], rounds: int, device: to
 
 
 def ratio(above: Sequence[float], below: Sequence[float]) -> float:
-    """Median of the rounds' ratios: what slows a whole round down cancels."""
+    """Return the median of the rounds' ratios: what slows a whole round down cancels."""
     return statistics.median(a / b for a, b in zip(above, below, strict=True))
 
 
@@ -114,7 +114,7 @@ def resident(key: str = 'VmRSS') -> int:
 
 
 def peak_of_tensors(call: Callable[[], Any], device: torch.device) -> int:
-    """Bytes that torch allocates for one call at its peak, beyond what is held before."""
+    """Return the bytes that torch allocates for one call at its peak, beyond what is held before."""
     gc.collect()
     if device.type == 'cuda':
         torch.cuda.reset_peak_memory_stats(device)
@@ -132,7 +132,7 @@ def peak_of_tensors(call: Callable[[], Any], device: torch.device) -> int:
 
 
 def peak_of_process(call: Callable[[], Any]) -> int | None:
-    """Bytes of main memory that the process needs at its peak beyond what it holds before; None where not on Linux."""
+    """Return the bytes of main memory that a call needs at its peak, beyond what is held before; None off Linux."""
     try:
         before = resident()
         with open('/proc/self/clear_refs', 'w', encoding='ascii') as file:

@@ -25,8 +25,6 @@ from mmspt.engine.hooks.prompt_nmi_hook import IMAGES, PromptNMIHook
 from mmspt.engine.unwrap import find_prompted_vit
 from networks import build_runner, classifier_config, random_images, step
 
-MEASURE = 'measure'
-
 
 def parse_args() -> argparse.Namespace:
     default = Config.fromfile(osp.join(ROOT, 'configs', '_base_', 'default_runtime.py')).default_hooks.nmi
@@ -59,17 +57,17 @@ def measure(args: argparse.Namespace, work_dir: str) -> dict[str, Any]:
     backbone = find_prompted_vit(runner.model)
     assert backbone is not None
     names = {size: f'step of {size}' for size in args.batch_sizes}
-    variants = {MEASURE: partial(hook.measure, runner, backbone)} | {
+    variants = {'measure': partial(hook.measure, runner, backbone)} | {
         name: partial(step, runner, pseudo_collate(images[:size])) for size, name in names.items()}
     seconds = alternate(variants, args.rounds, torch.device(get_device()), title='steps and measurements')
     rows = []
     for size, name in names.items():
         between = [args.interval * value for value in seconds[name]]
-        shares = [a / b for a, b in zip(seconds[MEASURE], between, strict=True)]
+        shares = [a / b for a, b in zip(seconds['measure'], between, strict=True)]
         rows.append(dict(batch_size=size, median=statistics.median(seconds[name]), seconds=seconds[name],
-                         share=ratio(seconds[MEASURE], between), least=min(shares), most=max(shares)))
-    return dict(images=len(hook._images), measure=dict(median=statistics.median(seconds[MEASURE]),
-                                                       seconds=seconds[MEASURE]), steps=rows)
+                         share=ratio(seconds['measure'], between), least=min(shares), most=max(shares)))
+    return dict(images=len(hook._images), measure=dict(median=statistics.median(seconds['measure']),
+                                                       seconds=seconds['measure']), steps=rows)
 
 
 def show(content: dict[str, Any], console: Console) -> None:

@@ -23,7 +23,7 @@ from mmpretrain.registry import DATASETS, MODELS
 from rich.console import Console
 from rich.progress import track
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch.utils.data import DataLoader
 
@@ -47,8 +47,7 @@ def read_config(backbone: str) -> Config:
 
 
 def networks() -> Iterator[tuple[str, ImageClassifier]]:
-    """Name and classifier of each checkpoint, and of its network untrained: CLS and the mean of the patch tokens tell
-    differently much of an image from the start."""
+    """Yield name and classifier of each checkpoint, and of its network untrained."""
     for name, trained in product(BACKBONES, (True, False)):
         cfg = read_config(name)
         if not trained:
@@ -70,18 +69,15 @@ def read(loader: DataLoader, title: str, model: ImageClassifier | None = None) -
     return torch.cat(found).numpy(), np.array(labels)
 
 
-def classifier(strength: float) -> Pipeline:
-    """Logistic regression on standardized features."""
-    return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=200))
-
-
 def probe(train: Split, test: Split) -> dict[str, Any]:
-    """Choose the strength on every tenth training image; test once."""
+    """Fit a logistic regression; its strength is chosen on every tenth training image. Test once."""
     held = np.arange(len(train[1])) % 10 == 0
-    validated = {strength: float(classifier(strength).fit(train[0][~held], train[1][~held])
-                                 .score(train[0][held], train[1][held])) for strength in STRENGTHS}
+    models = {strength: make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=200))
+              for strength in STRENGTHS}
+    validated = {strength: float(model.fit(train[0][~held], train[1][~held]).score(train[0][held], train[1][held]))
+                 for strength, model in models.items()}
     best = max(validated, key=lambda strength: validated[strength])
-    score = classifier(best).fit(*train).score(*test)
+    score = models[best].fit(*train).score(*test)
     return dict(strength=best, validation=validated, test=float(score), width=train[0].shape[1], images=len(train[1]))
 
 

@@ -15,7 +15,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import islice
+from itertools import count, islice
 from typing import Any
 
 import torch
@@ -57,19 +57,17 @@ def build(args: argparse.Namespace, outputs: str, **kwargs: Any) -> ImageClassif
 
 
 def make_packs(args: argparse.Namespace, model: ImageClassifier) -> Iterator[Pack]:
-    """Tasks without end, tuned to nothing, on a model's backbone."""
+    """Yield random tasks without end, on a model's backbone."""
     vit, mark = model.backbone, model.backbone.fingerprint()
     arch = Architecture.from_model(vit)
     preprocessing = Preprocessing((dict(type='Resize', scale=args.img_size), ), vit.img_size, None, None, True)
     random = torch.Generator().manual_seed(1)
-    count = 0
-    while True:
+    for number in count():
         yield Pack(
-            task=f'task {count}', classes=tuple(f'class {i}' for i in range(args.classes)), backbone=arch,
+            task=f'task {number}', classes=tuple(f'class {i}' for i in range(args.classes)), backbone=arch,
             prompts=torch.randn(arch.prompts_shape or (), generator=random) if args.prompts else None,
             weight=torch.randn(args.classes, arch.embed_dims, generator=random) * 0.02,
             bias=torch.randn(args.classes, generator=random) * 0.02, fingerprint=mark, preprocessing=preprocessing)
-        count += 1
 
 
 def put(model: ImageClassifier, pack: Pack) -> None:
@@ -80,7 +78,7 @@ def put(model: ImageClassifier, pack: Pack) -> None:
 @torch.no_grad()
 def largest_difference(model: ImageClassifier, packs: list[Pack], names: list[str], images: Tensor,
                        mixed: list[Tensor]) -> float:
-    """Of a mixed batch's logits from those of a classifier that does one task at a time, see TOLERANCE."""
+    """Return the largest difference of a mixed batch's logits from the logits of one task at a time, see TOLERANCE."""
     differences = []
     for pack in packs:
         rows = [i for i, name in enumerate(names) if name == pack.task]
@@ -99,8 +97,8 @@ def weigh(args: argparse.Namespace, model: ImageClassifier, folder: str) -> dict
     pack.save(path)
     predictor.add(pack)
     before = resident()
-    for other in track(islice(packs, args.packs), f'{args.packs} more packs', args.packs, transient=True):
-        predictor.add(other)
+    for _ in track(range(args.packs), f'{args.packs} more packs', transient=True):
+        predictor.add(next(packs))
     after = resident()
     held = predictor.tasks[pack.task].nbytes
     return dict(pack=pack.nbytes, pack_file=os.path.getsize(path), task=held, task_over_pack=held / pack.nbytes,
@@ -114,8 +112,8 @@ def measure_outputs(args: argparse.Namespace, outputs: str, folder: str) -> dict
     model = build(args, outputs)
     packs = list(islice(make_packs(args, model), args.tasks))
     predictor = MultiTaskPredictor(model, packs)
-    images = torch.randn(args.batch_size, 3, args.img_size, args.img_size, generator=torch.Generator().manual_seed(2))
-    images = images.to(device)
+    images = torch.randn(args.batch_size, 3, args.img_size, args.img_size,
+                         generator=torch.Generator().manual_seed(2)).to(device)
     names = [packs[i % len(packs)].task for i in range(args.batch_size)]
     parts = [(pack.task, images[[i for i, name in enumerate(names) if name == pack.task]]) for pack in packs]
     put(model, packs[0])

@@ -112,7 +112,7 @@ def build_variants(args: argparse.Namespace, outputs: str, training: bool) -> It
 
 def work(model: ImageClassifier, training: bool, images: Tensor, samples: list[DataSample],
          precision: Callable[[], AbstractContextManager]) -> None:
-    """One step, or one forward pass."""
+    """Run one step, or one forward pass."""
     if training:
         model.zero_grad(set_to_none=True)
         with precision():
@@ -125,7 +125,7 @@ def work(model: ImageClassifier, training: bool, images: Tensor, samples: list[D
 
 def largest_difference(models: dict[str, ImageClassifier], images: Tensor, samples: list[DataSample],
                        precision: Callable[[], AbstractContextManager], counts: list[int]) -> float:
-    """Of two paths to the same numbers: scores and prompts' gradients, relative; NaN without such a pair."""
+    """Return the relative difference of two paths' scores and prompts' gradients; NaN without such a pair."""
     differences = []
     for count, paths in product(counts, (PATHS['deep'], PATHS['gated'])):
         pair = [models[name] for name in (f'{path}, {count}' for path in paths) if name in models]
@@ -140,12 +140,6 @@ def largest_difference(models: dict[str, ImageClassifier], images: Tensor, sampl
             found.append((scores.detach().float(), torch.autograd.grad(loss, prompts)[0]))
         differences += [float((a - b).abs().max() / b.abs().max()) for a, b in zip(*found, strict=True)]
     return max(differences, key=lambda value: math.inf if math.isnan(value) else value, default=math.nan)
-
-
-def count_tuned(model: ImageClassifier) -> int:
-    """Parameters that prompts, gates and temperatures add; the head is not counted."""
-    names = getattr(model.backbone, 'learnable', ())
-    return sum(p.numel() for name, p in model.backbone.named_parameters() if name in names)
 
 
 def measure_cases(args: argparse.Namespace, outputs: str, kind: str) -> list[dict[str, Any]]:
@@ -187,7 +181,8 @@ def measure_cases(args: argparse.Namespace, outputs: str, kind: str) -> list[dic
             other = f'{OVER.get(path)}, {count}'
             if other in models:
                 rows[name][f'over_{OVER[path].replace(" and ", "_")}'] = ratio(times, seconds[dtype, other])
-            rows[name]['tuned'] = count_tuned(models[name])
+            tuned = getattr(models[name].backbone, 'learnable', ())  # prompts, gates and temperatures; not the head
+            rows[name]['tuned'] = sum(p.numel() for key, p in models[name].backbone.named_parameters() if key in tuned)
             if dtype != 'float32' and 'float32' in precisions:
                 rows[name]['over_float32'] = ratio(times, seconds['float32', name])
         cases.append(dict(outputs=outputs, dtype=dtype, kind=kind, variants=rows,

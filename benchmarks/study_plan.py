@@ -12,8 +12,7 @@ BACKBONES: dict[str, str] = PLAN['backbones']
 TASKS: dict[str, str] = {name: task['title'] for name, task in PLAN['tasks'].items()}
 TEST_IMAGES: dict[str, int] = {name: task['test_images'] for name, task in PLAN['tasks'].items()}
 METHODS: dict[str, dict[str, Any]] = PLAN['methods'] | PLAN['controls']
-NUM_PROMPTS = 20
-"""Of the recipes in configs/study, and of a cell that names none."""
+NUM_PROMPTS = 20  # of the recipes in configs/study
 
 
 class Cell(NamedTuple):

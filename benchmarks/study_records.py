@@ -3,6 +3,7 @@ import json
 import math
 import os.path as osp
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
@@ -29,12 +30,8 @@ def pack_of(cell: Cell) -> str:
 
 def read_records() -> dict[Cell, Record]:
     """Read the records of the planned cells that ran, in the plan's order."""
-    records = {}
-    for cell in cells():
-        if osp.isfile(path_of(cell)):
-            with open(path_of(cell), encoding='utf-8') as file:
-                records[cell] = json.load(file)
-    return records
+    paths = {cell: Path(path_of(cell)) for cell in cells()}
+    return {cell: json.loads(path.read_text(encoding='utf-8')) for cell, path in paths.items() if path.is_file()}
 
 
 def best_cells(records: Records) -> list[Cell]:

@@ -114,7 +114,8 @@ def make_job(root: Path) -> SimpleNamespace:
 
 def spawn_two(function, folder: Path) -> None:
     """Run ``function(rank, folder)`` in two processes; two minutes are enough unless they wait for each other."""
-    context = torch.multiprocessing.spawn(function, (str(folder), ), nprocs=2, join=False)
+    context = torch.multiprocessing.start_processes(function, (str(folder), ), nprocs=2, join=False,
+                                                    start_method='forkserver')
     try:
         deadline = time.monotonic() + 120
         while not context.join(timeout=1):

@@ -15,12 +15,11 @@ from typing import Any
 
 from mmengine.config import Config, DictAction
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from mmspt.datasets.audit.config_source import read_config
-from mmspt.datasets.audit.report import check_source
-from mmspt.datasets.audit.sources import Source, read_task
+from mmspt.datasets.audit.checks import Source, check_source
+from mmspt.datasets.audit.sources import read_config, read_task
 from mmspt.datasets.tasks import FGVC, TASKS, VTAB
 from mmspt.files import write_text
 
@@ -105,10 +104,6 @@ def show(report: dict[str, Any], console: Console) -> None:
     console.print()
 
 
-def _advance(progress: Progress, bar: TaskID, done: int, total: int) -> None:
-    progress.update(bar, completed=done, total=total)
-
-
 def _of(found: int, expected: int | None) -> str:
     return f'{found:,}' if expected is None else f'{found:,} / {expected:,}'
 
@@ -121,7 +116,7 @@ def main() -> None:
     for source in read_sources(args):
         with Progress(*columns, console=console, transient=True) as progress:
             bar = progress.add_task('decoding', total=None, visible=not args.quick)
-            reports.append(check_source(source, not args.quick, args.workers, partial(_advance, progress, bar)))
+            reports.append(check_source(source, not args.quick, args.workers, partial(progress.update, bar)))
         show(reports[-1], console)
     if args.json:
         write_text(args.json, json.dumps(reports, indent=1) + '\n')

@@ -1,8 +1,6 @@
 """A data set without the images that cannot be loaded."""
 import copy
-import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from mmcv.transforms import LoadImageFromFile
@@ -15,28 +13,26 @@ from torch.utils.data import get_worker_info
 
 from mmspt.registry import DATASETS
 
-from .image_file import explain
+from .image_file import explain, map_in_threads
 
-BATCH = 256
 LONG = 2000
-"""From so many images on there is a progress bar."""
+"""Number of images from which there is a progress bar."""
 
 
 @DATASETS.register_module()
 class SkipBadImages:
     """Load every image once when the data set is built, and leave out those that raise an error.
 
-    The loading is that of the data set's own pipeline: its first transform that is MMCV's LoadImageFromFile or made
-    from it (``mmspt.LoadImageFromFile`` finds the most). Without one nothing is tried. All else is the data set's own.
+    The loader is the first transform of the data set's own pipeline that is MMCV's LoadImageFromFile or derived from it
+    (``mmspt.LoadImageFromFile`` finds the most). Without one nothing is tried. All else is the data set's own.
 
-    Several processes try a share each, and all leave out the same images; so all must build the data set, and an error
-    on one is an error on all. With ``lazy_init`` and in a data loader's worker, which the other processes know nothing
-    of, each process tries all images alone.
+    Each process tries a share of the images, and all leave out the same ones. So all must build the data set, and an
+    error on one is an error on all. With ``lazy_init``, and in a data loader's worker, a process tries all images.
 
     Args:
-        dataset (dict | BaseDataset): A data set that reads images, or its config; an instance is cut down in place.
+        dataset (dict | BaseDataset): A data set that reads images, or its config; an instance is changed in place.
             Wrappers that join or repeat data sets go around this one.
-        lazy_init (bool): Whether to wait with all of this until it is needed. Defaults to False.
+        lazy_init (bool): Whether to try the images when they are first needed. Defaults to False.
 
     Raises:
         ValueError: The data set is none of MMEngine's kind, or has no image that can be loaded.
@@ -47,16 +43,15 @@ class SkipBadImages:
         self.bad_images: list[tuple[str, str]] = []
         """Path and reason of each image left out, in the data set's order."""
         self._fully_initialized = False
-        if lazy_init:
+        if lazy_init or get_worker_info() is not None:
             self.dataset = build(dataset)
-        elif get_worker_info() is not None:
-            self.dataset = build(dataset)
-            self.full_init()
         else:
             self._init_together(dataset)
+        if not lazy_init:
+            self.full_init()
 
     def _init_together(self, dataset: Any) -> None:
-        """Build and try on all processes; no error keeps one from the place where they meet."""
+        """Build and try on all processes; an error on one must not keep the others waiting for it."""
         rank, world_size = dist.get_dist_info()
         share: list[tuple[int, str, str]] = []
         error = None
@@ -66,19 +61,25 @@ class SkipBadImages:
             share = try_images(self.dataset, range(rank, len(self.dataset), world_size))
         except Exception as raised:
             error = raised
-        self._leave_out(gather(share, error))
+        answers = dist.all_gather_object((share, None if error is None else f'{type(error).__name__}: {error}'))
+        if error is not None:
+            raise error
+        failed = '; '.join(f'rank {rank}: {text}' for rank, (_, text) in enumerate(answers) if text is not None)
+        if failed:
+            raise RuntimeError(f'all processes must try their images, but another could not build the data set '
+                               f'({failed}): see what differs there, such as a folder that is not mounted')
+        self._leave_out([found for part, _ in answers for found in part])
 
     def full_init(self) -> None:
         """Read the lists, try the images, leave out the bad ones; once, and in this process alone."""
-        if self._fully_initialized:
-            return
-        self.dataset.full_init()
-        self._leave_out(try_images(self.dataset, range(len(self.dataset))))
+        if not self._fully_initialized:
+            self.dataset.full_init()
+            self._leave_out(try_images(self.dataset, range(len(self.dataset))))
 
     def _leave_out(self, found: list[tuple[int, str, str]]) -> None:
         count = len(self.dataset)
-        bad = {index: (path, reason) for index, path, reason in found}
-        self.bad_images = [bad[index] for index in sorted(bad)]
+        bad = {index: (path, reason) for index, path, reason in sorted(found)}
+        self.bad_images = list(bad.values())
         if bad:
             first = "'{}' first ({})".format(*self.bad_images[0])
             if len(bad) == count:
@@ -92,12 +93,12 @@ class SkipBadImages:
 
     @property
     def metainfo(self) -> dict:
-        """The data set's, without loading anything."""
+        """The data set's meta information; loads nothing."""
         return self.dataset.metainfo
 
     @property
     def pipeline(self) -> Any:
-        """The data set's transforms. Setting them leaves copies of this data set alone."""
+        """The data set's transforms; setting them leaves copies of this data set unchanged."""
         return self.dataset.pipeline
 
     @pipeline.setter
@@ -128,7 +129,7 @@ class SkipBadImages:
 
 
 def build(dataset: Any) -> BaseDataset:
-    """The data set of a config, or as it is; ValueError unless it reads images itself."""
+    """Build a data set from its config, or take it as it is; raise ValueError unless it reads images itself."""
     built = MMPRETRAIN_DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
     if not isinstance(built, BaseDataset):
         raise ValueError("SkipBadImages needs a data set that reads images itself (MMEngine's BaseDataset), got "
@@ -136,24 +137,12 @@ def build(dataset: Any) -> BaseDataset:
     return built
 
 
-def gather(share: list, error: Exception | None) -> list:
-    """Join the shares of all processes, or raise this one's error, or RuntimeError where only others have one."""
-    answers = dist.all_gather_object((share, None if error is None else f'{type(error).__name__}: {error}'))
-    if error is not None:
-        raise error
-    failed = '; '.join(f'rank {rank}: {text}' for rank, (_, text) in enumerate(answers) if text is not None)
-    if failed:
-        raise RuntimeError(f'all processes must try their images, but another could not build the data set ({failed}): '
-                           'see what differs there, such as a folder that is not mounted')
-    return [found for part, _ in answers for found in part]
-
-
 def try_images(dataset: BaseDataset, indices: Sequence[int]) -> list[tuple[int, str, str]]:
     """Load images in threads and drop them.
 
     Args:
         dataset (BaseDataset): Has a pipeline.
-        indices (Sequence[int]): Which.
+        indices (Sequence[int]): Indices of the images.
 
     Returns:
         list[tuple[int, str, str]]: Index, path and reason of each that cannot be loaded.
@@ -171,16 +160,12 @@ def try_images(dataset: BaseDataset, indices: Sequence[int]) -> list[tuple[int, 
             return index, path, explain(error.__cause__ if isinstance(error.__cause__, Exception) else error)
 
     quiet = len(indices) < LONG or not dist.is_main_process()
-    bad: list[tuple[int, str, str]] = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        # a few at a time, so that Ctrl-C is heard
-        for start in track(range(0, len(indices), BATCH), 'Trying images', transient=True, disable=quiet):
-            bad += filter(None, pool.map(attempt, indices[start:start + BATCH]))
-    return bad
+    attempts = track(map_in_threads(attempt, indices), 'Trying images', len(indices), transient=True, disable=quiet)
+    return [bad for bad in attempts if bad is not None]
 
 
 def find_bad_images(dataset: Any) -> Iterator[tuple[str, str]]:
-    """Path and reason of each image left out, however deep in wrappers."""
+    """Yield path and reason of each image left out, however deep in wrappers."""
     if isinstance(dataset, SkipBadImages):
         yield from dataset.bad_images
     else:

@@ -13,22 +13,22 @@ from .image_file import MAX_PIXELS, check_end, check_size, explain, is_deep
 
 @TRANSFORMS.register_module()
 class LoadImageFromFile(_LoadImageFromFile):
-    """MMCV's, with an error that names the file and a remedy where MMCV's says neither, or says nothing.
+    """MMCV's loader with stricter checks, and with errors that name the file and a remedy.
 
-    By default every image comes as (H, W, 3), uint8, BGR: 16 bits are scaled to 8, grey and palette become colour,
-    CMYK is converted, transparency is dropped. A JPEG that is cut off is an error, whatever OpenCV makes of it, and so
-    is an image of too many pixels, before it is decoded, and a TIFF of one channel of 32-bit integers or floats, which
-    only ``color_type='unchanged'`` reads, as it is.
+    The output is (H, W, 3), uint8, BGR by default: 16 bits are scaled to 8, grey and palette become colour, CMYK is
+    converted, transparency is dropped. A JPEG that is cut off is an error with every version of OpenCV; so is an image
+    of too many pixels, before it is decoded. A TIFF of one channel of 32-bit integers or floats needs
+    ``color_type='unchanged'``.
 
     Args:
         max_pixels (int): Largest height times width. Defaults to 89,478,485, Pillow's bound.
-        *args, **kwargs: Those of :class:`mmcv.transforms.LoadImageFromFile`.
+        *args, **kwargs: Arguments of :class:`mmcv.transforms.LoadImageFromFile`.
 
     Raises:
         ValueError: The file cannot be read or decoded; with ``ignore_empty=True`` the result is None instead.
     """
     remedy = 'fetch it again, take it off the data set, or set skip_bad_images=True (docs/data.md)'
-    """What an error tells to do."""
+    """End of every error message."""
 
     def __init__(self, *args: Any, max_pixels: int = MAX_PIXELS, **kwargs: Any) -> None:
         if max_pixels < 1:

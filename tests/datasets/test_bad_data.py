@@ -11,15 +11,10 @@ TEXT_LISTS = [  # a file of VTAB-1k's, its new content, the error
     ('images/test/0_4.jpg 0\nimages/nowhere.jpg 1\n', FileNotFoundError,
      r"every listed image must exist, but 1 of 2 do not, '.*images/nowhere.jpg' first"),
     ('images/test/0_4.jpg 10\n', ValueError, r"must lie in \[0, 10\), counted from 0, but that of 'svhn/.*' is 10"),
-    ('images/test/0_4.jpg -1\n', ValueError, r"must lie in \[0, 10\), .* is -1"),
     ('images/test/0_4.jpg 0\nimages/test/0 5.jpg 0\n', ValueError, r"two fields .* line 2 of '.*test.txt' has 3"),
-    ('images/test/0_4.jpg\n', ValueError, r"two fields .* line 1 of '.*test.txt' has 1"),
     ('images/test/0_4.jpg cat\n', ValueError, r"whole number .*, but line 1 of '.*test.txt' has 'cat'"),
-    ('images/test/0_4.jpg 1.0\n', ValueError, r"whole number .*, but line 1 of '.*test.txt' has '1.0'"),
-    ('images/test/0_4.jpg ²\n', ValueError, r'whole number .*, but line 1'),
     (f'images/test/0_4.jpg {"9" * 5000}\n', ValueError, r"at most 9 digits, but line 1 of '.*test.txt' has '9{200}'"),
     ('', ValueError, r"must name something, but '.*test.txt' is empty"),
-    (' \n\n', ValueError, r"must name something, but '.*test.txt' is empty"),
 ]
 
 
@@ -38,14 +33,13 @@ def test_list_that_is_no_text(tmp_path, tasks):
         tasks.build('vtab_svhn', root, 'test')
 
 
-@pytest.mark.parametrize(('split', 'file'), [('train', 'train800'), ('val', 'val200'), ('test', 'test')])
-def test_missing_list_of_one_split(split, file, tmp_path, tasks):
+def test_missing_list_of_one_split(tmp_path, tasks):
     """It is named, and the other splits can be read."""
     root = make_task('vtab_svhn', tmp_path)
-    (root / f'svhn/{file}.txt').unlink()
-    with pytest.raises(FileNotFoundError, match=rf"all its lists, but '.*{file}.txt' does not exist: {REMEDY}"):
-        tasks.build('vtab_svhn', root, split)
-    assert all(len(tasks.build('vtab_svhn', root, s)) for s in {'train', 'val', 'test'} - {split})
+    (root / 'svhn/val200.txt').unlink()
+    with pytest.raises(FileNotFoundError, match=rf"all its lists, but '.*val200.txt' does not exist: {REMEDY}"):
+        tasks.build('vtab_svhn', root, 'val')
+    assert all(len(tasks.build('vtab_svhn', root, split)) for split in ('train', 'test'))
 
 
 def test_misspelt_task_lists_the_19(tmp_path, tasks):
@@ -55,19 +49,14 @@ def test_misspelt_task_lists_the_19(tmp_path, tasks):
     assert str(error.value).count(', ') >= 18
 
 
-@pytest.mark.parametrize('key', ['cub', 'vtab_svhn'])
-def test_misspelt_split(key, benchmarks, tasks):
+def test_misspelt_options(benchmarks, tasks):
     with pytest.raises(ValueError, match="split must be one of train, val, trainval, test, got 'validation'"):
-        tasks.build(key, benchmarks[key], 'validation')
-
-
-def test_misspelt_kind_of_lists(benchmarks, tasks):
+        tasks.build('cub', benchmarks['cub'], 'validation')
     with pytest.raises(ValueError, match="lists must be 'auto', 'official' or 'vpt', got 'VPT'"):
         tasks.build('cub', benchmarks['cub'], lists='VPT')
 
 
-@pytest.mark.parametrize(('key', 'images'), [('cub', 'images'), ('nabirds', 'images'), ('flowers102', 'jpg'),
-                                             ('dogs', 'Images'), ('cars', 'cars_train'), ('vtab_svhn', 'svhn/images')])
+@pytest.mark.parametrize(('key', 'images'), [('cub', 'images'), ('vtab_svhn', 'svhn/images')])
 def test_images_not_unpacked(key, images, tmp_path, tasks):
     root = make_task(key, tmp_path)
     (root / images).rename(tmp_path / 'elsewhere')
@@ -76,10 +65,8 @@ def test_images_not_unpacked(key, images, tmp_path, tasks):
 
 
 @pytest.mark.parametrize(('key', 'file', 'split'), [
-    ('cub', 'images.txt', 'train'), ('cub', 'image_class_labels.txt', 'test'), ('cub', 'train_test_split.txt', 'val'),
-    ('nabirds', 'classes.txt', 'train'), ('flowers102', 'imagelabels.mat', 'val'), ('flowers102', 'setid.mat', 'test'),
-    ('dogs', 'train_list.mat', 'val'), ('dogs', 'test_list.mat', 'test'),
-    ('cars', 'devkit/cars_train_annos.mat', 'train'), ('cars', 'devkit/cars_test_annos_withlabels.mat', 'test')])
+    ('cub', 'image_class_labels.txt', 'test'), ('nabirds', 'classes.txt', 'train'), ('flowers102', 'setid.mat', 'test'),
+    ('dogs', 'train_list.mat', 'val'), ('cars', 'devkit/cars_test_annos_withlabels.mat', 'test')])
 def test_missing_official_list(key, file, split, tmp_path, tasks):
     root = make_task(key, tmp_path)
     (root / file).unlink()
@@ -95,14 +82,11 @@ def test_a_missing_test_list_does_not_stop_training(tmp_path, tasks):
 
 @pytest.mark.parametrize(('file', 'change', 'message'), [
     ('image_class_labels.txt', lambda text: text.split('\n', 1)[1], r"must list the same images, but '1' is in one"),
-    ('images.txt', lambda text: text + '99 images/x.jpg\n', r"must list the same images, but '99' is in one"),
     ('train_test_split.txt', lambda text: text.replace('3 1', '3 2'), r"must say 0 or 1, but '3' has '2'"),
     ('image_class_labels.txt', lambda text: text.replace('4 1', '4 one'), r'class ids must be whole numbers'),
-    ('image_class_labels.txt', lambda text: text.replace('4 1', '4 ' + '1' * 5000), r'whole numbers of at most 9'),
     ('image_class_labels.txt', lambda text: text.replace('4 1', '4'), r"'<key> <value>', but line 4 of .* is '4'"),
     ('images.txt', lambda text: text + text.splitlines()[0], r"a key must come once, but '1' in line 19"),
     ('image_class_labels.txt', lambda text: text.replace('4 1', '4 201'), r'must lie in \[0, 200\).* is 200'),
-    ('image_class_labels.txt', lambda text: text.replace('4 1', '4 0'), r'must lie in \[0, 200\).* is -1'),
 ])
 def test_lists_of_cub(file, change, message, tmp_path, tasks):
     root = make_task('cub', tmp_path)
@@ -112,21 +96,16 @@ def test_lists_of_cub(file, change, message, tmp_path, tasks):
 
 
 MAT = [  # data set, file, its new content, split, the error
-    ('flowers102', 'imagelabels.mat', b'no MATLAB file', 'train',
-     r"must be a file of MATLAB's, but '.*imagelabels.mat'"),
     ('flowers102', 'imagelabels.mat', dict(label=[1, 2]), 'train', r"must have 'labels', but has label"),
     ('flowers102', 'imagelabels.mat', dict(labels=[1, 2]), 'test', r'has 2 and none for number 13 of tstid'),
-    ('flowers102', 'imagelabels.mat', dict(labels=['a'] * 18), 'test', r"'labels' of '.*' must be whole numbers"),
     ('flowers102', 'imagelabels.mat', dict(labels=[0.5] * 18), 'test', r"'labels' of '.*' must be whole numbers"),
     ('flowers102', 'setid.mat', dict(trnid=[0, 1]), 'train', r'has 18 and none for number 0 of trnid'),
     ('flowers102', 'setid.mat', dict(trnid=[1]), 'val', r"must have 'valid', but has trnid"),
     ('dogs', 'train_list.mat', dict(file_list=np.array(['a/b.jpg', 'a/c.jpg'], dtype=object), labels=[1]), 'train',
      r"must have a 'labels' for each 'file_list', but has 1 for 2"),
-    ('dogs', 'train_list.mat', dict(file_list=np.array(['a/b.jpg'], dtype=object)), 'train', r"must have 'labels'"),
     ('dogs', 'train_list.mat', b'', 'train', r"must be a file of MATLAB's"),
     ('cars', 'devkit/cars_train_annos.mat', dict(annotations=as_struct([('1.jpg', )], [('fname', object)])), 'train',
      r"must have 'annotations.class', but has fname"),
-    ('cars', 'devkit/cars_train_annos.mat', dict(other=1), 'train', r"must have 'annotations.fname', but has other"),
 ]
 
 
@@ -149,30 +128,15 @@ def test_half_a_mat_file(tmp_path, tasks):
         tasks.build('dogs', root, 'train')
 
 
-def no_training_images(root):
-    lines = (root / 'train_test_split.txt').read_text().splitlines()
-    (root / 'train_test_split.txt').write_text('\n'.join(f'{line.split()[0]} 0' for line in lines))
-
-
-def no_ids(root):
+def test_split_without_images(tmp_path, tasks):
+    root = make_task('flowers102', tmp_path)
     savemat(root / 'setid.mat', dict(trnid=[]))
-
-
-def one_image(root):
-    savemat(root / 'devkit/cars_train_annos.mat',
-            dict(annotations=as_struct([('00001.jpg', 1)], [('fname', object), ('class', object)])))
-
-
-@pytest.mark.parametrize(('key', 'spoil'), [('cub', no_training_images), ('flowers102', no_ids), ('cars', one_image)])
-def test_split_without_images(key, spoil, tmp_path, tasks):
-    root = make_task(key, tmp_path)
-    spoil(root)
     with pytest.raises(ValueError, match=f"must have images, but the lists in '{root}' give 'train' none: {REMEDY}"):
-        tasks.build(key, root, 'train')
+        tasks.build('flowers102', root, 'train')
 
 
-@pytest.mark.parametrize('spoil', [lambda path: path.symlink_to('nowhere'), lambda path: path.mkdir(),
-                                   lambda path: path.symlink_to(path.name)], ids=['dangling', 'folder', 'loop'])
+@pytest.mark.parametrize('spoil', [lambda path: path.symlink_to('nowhere'), lambda path: path.mkdir()],
+                         ids=['dangling', 'folder'])
 def test_what_is_no_file_is_missing(spoil, tmp_path, tasks):
     root = make_task('cub', tmp_path)
     image = next((root / 'images').rglob('0000.jpg'))
@@ -192,10 +156,3 @@ def test_links_to_images_are_images(tmp_path, monkeypatch):
 def test_web_page_as_folder(tasks):
     with pytest.raises(ValueError, match=r"can be looked for, but 'http://x\.org/cub' is none: download it"):
         tasks.build('cub', 'http://x.org/cub')
-
-
-def test_vpt_list_with_an_endless_number(tmp_path, tasks):
-    root = make_task('cub', tmp_path)
-    (root / 'train.json').write_text(f'{{"a.jpg": {"1" * 5000}}}')
-    with pytest.raises(ValueError, match=f"valid JSON, but '{root}/train.json' is not .*{REMEDY}"):
-        tasks.build('cub', root, lists='vpt')

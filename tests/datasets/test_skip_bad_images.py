@@ -84,11 +84,9 @@ def test_the_rest_is_the_data_sets_own(paths, build, tmp_path):
     assert [sample.img_path for batch in loader for sample in batch['data_samples']] == [paths[i] for i in KEPT]
 
 
-@pytest.mark.parametrize('again', [copy.copy, copy.deepcopy, lambda dataset: pickle.loads(pickle.dumps(dataset))],
-                         ids=['copy', 'deepcopy', 'pickle'])
-def test_copies(paths, build, again):
-    dataset = again(build())
-    assert labels(dataset) == [i // 4 for i in KEPT] and len(dataset.bad_images) == 5
+def test_copies(paths, build):
+    for dataset in (copy.deepcopy(build()), pickle.loads(pickle.dumps(build()))):
+        assert labels(dataset) == [i // 4 for i in KEPT] and len(dataset.bad_images) == 5
 
 
 def test_good_images_are_all_kept(tmp_path, build):
@@ -116,8 +114,8 @@ def test_lazy(paths, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('ask', [len, lambda dataset: len(dataset.get_gt_labels()),
-                                 lambda dataset: len(dataset.get_subset(list(range(7)))),
-                                 lambda dataset: dataset[6] and 7], ids=['len', 'delegated', 'subset', 'item'])
+                                 lambda dataset: len(dataset.get_subset(list(range(7)))) and dataset[6] and 7],
+                         ids=['len', 'delegated', 'subset'])
 def test_lazy_data_set_is_filtered_before_anything_is_asked(paths, tmp_path, ask):
     assert ask(SkipBadImages(config(tmp_path, lazy_init=True), lazy_init=True)) == 7
 
@@ -139,12 +137,9 @@ def test_in_memory_images_are_left_alone():
 
 
 @pytest.mark.parametrize(('wrapper', 'length'), [
-    (lambda inner: dict(type='RepeatDataset', dataset=inner, times=3), 21),
-    (lambda inner: dict(type='ConcatDataset', datasets=[inner, inner]), 14),
-    (lambda inner: dict(type='ClassBalancedDataset', dataset=inner, oversample_thr=1e-3), 7),
-    (lambda inner: dict(type='KFoldDataset', dataset=inner, num_splits=7, fold=2, test_mode=True), 1),
     (lambda inner: dict(type='RepeatDataset', dataset=dict(type='ConcatDataset', datasets=[inner]), times=2), 14),
-], ids=['repeat', 'concat', 'balanced', 'fold', 'repeat of concat'])
+    (lambda inner: dict(type='KFoldDataset', dataset=inner, num_splits=7, fold=2, test_mode=True), 1),
+], ids=['repeat of concat', 'fold'])
 def test_within_other_wrappers(paths, tmp_path, wrapper, length):
     dataset = DATASETS.build(wrapper(dict(type='mmspt.SkipBadImages', dataset=config(tmp_path))))
     dataset.full_init()
@@ -168,79 +163,50 @@ def test_pipeline_can_be_replaced(paths, build):
     assert tuple(dataset[0]['inputs'].shape) == (3, 32, 32)
 
 
-def test_generators_are_left_alone(paths, build):
-    states = torch.get_rng_state(), np.random.get_state()[1].copy()
-    build()
-    assert torch.equal(torch.get_rng_state(), states[0]) and (np.random.get_state()[1] == states[1]).all()
-
-
 def _two_processes(rank, folder):
-    torch.distributed.init_process_group('gloo', f'file://{folder}/rendezvous', timedelta(seconds=60), 2, rank)
+    """Share the work; then rank 1 fails in two places in turn; then rank 0 alone needs a lazy data set."""
+    torch.distributed.init_process_group('gloo', f'file://{folder}/rendezvous', timedelta(seconds=120), 2, rank)
     init_default_scope('mmpretrain')
     tried, try_images = [], module.try_images
     module.try_images = lambda dataset, indices: tried.append(list(indices)) or try_images(dataset, indices)
     dataset = SkipBadImages(config(folder))
-    torch.save([tried, dataset.bad_images, [dataset.get_data_info(i)['img_path'] for i in range(len(dataset))]],
-               f'{folder}/{rank}.pt')
+    shared = tried[:], dataset.bad_images, [dataset.get_data_info(i)['img_path'] for i in range(len(dataset))]
+
+    def fail(*_):
+        raise KeyError('only here')
+
+    errors = []
+    for place in ('build', 'get_data_info'):
+        broken = config(folder, ann_file='absent.txt' if rank and place == 'build' else 'list.txt')
+        if place == 'get_data_info':
+            broken = DATASETS.build(broken)
+            broken.get_data_info = fail if rank else broken.get_data_info
+        try:
+            SkipBadImages(broken)
+        except Exception as error:
+            errors.append(f'{type(error).__name__}: {error}')
+    lazy, asked = SkipBadImages(config(folder), lazy_init=True), None
+    if rank == 0:
+        loader = DataLoader(lazy, batch_sampler=[[0, 6]], num_workers=1, collate_fn=pseudo_collate)
+        asked = [sample.img_path for batch in loader for sample in batch['data_samples']], len(lazy)
+    torch.save([*shared, errors, asked], f'{folder}/{rank}.pt')
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
 
 
 def test_two_processes_share_the_work_and_agree(paths, tmp_path):
+    """An error on one is an error on all; a lazy data set may be asked on one alone, by a worker too."""
     spawn_two(_two_processes, tmp_path)
-    (tried, *first), (tried_too, *second) = (torch.load(tmp_path / f'{rank}.pt') for rank in range(2))
+    (tried, *first, heard, asked), (tried_too, *second, raised, _) = (
+        torch.load(tmp_path / f'{rank}.pt') for rank in range(2))
     assert tried == [list(range(0, 12, 2))] and tried_too == [list(range(1, 12, 2))]
     assert first == second
     bad, kept = first
     assert [path for path, _ in bad] == [paths[i] for i in DAMAGE] and kept == [paths[i] for i in KEPT]
-
-
-def _one_fails(rank, folder):
-    """Rank 1 fails in three places in turn; what each rank hears is written down."""
-    torch.distributed.init_process_group('gloo', f'file://{folder}/rendezvous', timedelta(seconds=120), 2, rank)
-    init_default_scope('mmpretrain')
-
-    def fail(*_, **__):
-        raise KeyError('only here')
-
-    heard = []
-    for place in ('build', 'full_init', 'get_data_info'):
-        dataset = config(folder, ann_file='absent.txt' if rank and place == 'build' else 'list.txt')
-        if place != 'build':
-            dataset = DATASETS.build(dataset)
-            if rank:
-                setattr(dataset, place, fail)
-        try:
-            SkipBadImages(dataset)
-        except Exception as error:
-            heard.append(f'{type(error).__name__}: {error}')
-    torch.save(heard, f'{folder}/{rank}.pt')
-    torch.distributed.destroy_process_group()
-
-
-def test_error_on_one_process_is_an_error_on_all(paths, tmp_path):
-    spawn_two(_one_fails, tmp_path)
-    first, second = (torch.load(tmp_path / f'{rank}.pt') for rank in range(2))
-    assert [text.split(':')[0] for text in second] == ['FileNotFoundError', 'KeyError', 'KeyError']
-    assert [f'rank 1: {text}' in heard for heard, text in zip(first, second, strict=True)] == [True] * 3
-    assert all(text.startswith('RuntimeError: all processes must try') for text in first)
-
-
-def _one_asks(rank, folder):
-    torch.distributed.init_process_group('gloo', f'file://{folder}/rendezvous', timedelta(seconds=120), 2, rank)
-    init_default_scope('mmpretrain')
-    dataset = SkipBadImages(config(folder), lazy_init=True)
-    if rank == 0:
-        loader = DataLoader(dataset, batch_sampler=[[0, 6]], num_workers=1, collate_fn=pseudo_collate)
-        torch.save([[sample.img_path for batch in loader for sample in batch['data_samples']],  # found by a worker
-                    len(dataset)], f'{folder}/asked.pt')
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
-
-
-def test_lazy_data_set_may_be_asked_on_one_process_alone(paths, tmp_path):
-    spawn_two(_one_asks, tmp_path)
-    assert torch.load(tmp_path / 'asked.pt') == [[paths[KEPT[0]], paths[KEPT[6]]], 7]
+    assert [text.split(':')[0] for text in raised] == ['FileNotFoundError', 'KeyError']
+    assert all(f'rank 1: {text}' in line for line, text in zip(heard, raised, strict=True))
+    assert all(text.startswith('RuntimeError: all processes must try') for text in heard)
+    assert asked == ([paths[KEPT[0]], paths[KEPT[6]]], 7)
 
 
 def test_worker_waits_for_nobody(paths, build, monkeypatch):
@@ -254,16 +220,13 @@ OTHER = dict(type='CustomDataset', data_root='b')
 SKIPPED, OTHER_SKIPPED = (dict(type='mmspt.SkipBadImages', dataset=leaf) for leaf in (LEAF, OTHER))
 CONFIGS = [  # without, with
     (LEAF, SKIPPED),
-    (dict(type='RepeatDataset', times=2, dataset=LEAF), dict(type='RepeatDataset', times=2, dataset=SKIPPED)),
-    (dict(type='ConcatDataset', datasets=[LEAF, OTHER]),
-     dict(type='ConcatDataset', datasets=[SKIPPED, OTHER_SKIPPED])),
     (dict(type='RepeatDataset', times=2, dataset=dict(type='ConcatDataset', datasets=[LEAF, OTHER])),
      dict(type='RepeatDataset', times=2, dataset=dict(type='ConcatDataset', datasets=[SKIPPED, OTHER_SKIPPED]))),
 ]
 
 
 @pytest.mark.parametrize('kind', [dict, ConfigDict])
-@pytest.mark.parametrize(('plain', 'skipping'), CONFIGS, ids=['leaf', 'repeat', 'concat', 'repeat of concat'])
+@pytest.mark.parametrize(('plain', 'skipping'), CONFIGS, ids=['leaf', 'repeat of concat'])
 def test_configs(plain, skipping, kind):
     plain, skipping = kind(plain), kind(skipping)
     before = copy.deepcopy(plain)
@@ -274,8 +237,9 @@ def test_configs(plain, skipping, kind):
 
 
 def test_half_of_a_config_skips_already():
-    half = dict(type='ConcatDataset', datasets=[SKIPPED, OTHER])
-    assert with_skipping(half) == CONFIGS[2][1] and without_skipping(half) == CONFIGS[2][0]
+    half, inner = (dict(type='ConcatDataset', datasets=[first, OTHER]) for first in (SKIPPED, LEAF))
+    assert with_skipping(half) == dict(type='ConcatDataset', datasets=[SKIPPED, OTHER_SKIPPED])
+    assert without_skipping(half) == inner
     by_class = dict(type=SkipBadImages, dataset=LEAF)
     assert with_skipping(by_class) is by_class and without_skipping(by_class) == LEAF
 

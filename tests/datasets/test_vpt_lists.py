@@ -5,7 +5,7 @@ from layouts import add_vpt_lists, make_cars, make_task
 
 # where VPT's paths start (its src/data/datasets/json_dataset.py): birds' and dogs' image folder, the others' root
 FOLDERS = dict(cub='images', nabirds='images', flowers102='jpg', dogs='Images', cars='car_ims')
-CASES = [(key, base) for key in FOLDERS for base in ('images', 'root')]
+CASES = [(key, base, 'names') for key in FOLDERS for base in ('images', 'root')] + [('cub', 'images', 'numbers')]
 SPLITS = dict(train=8, val=4, test=6)
 IDS = dict(numbers=[512, 7, 30], names=['b', 'c', 'a'])
 LABELS = dict(numbers=[2, 0, 1], names=[1, 2, 0])  # places of the ids above in ascending order
@@ -24,8 +24,7 @@ def make(key, data, base, ids, colour):
     return root
 
 
-@pytest.mark.parametrize('kind', IDS)
-@pytest.mark.parametrize(('key', 'base'), CASES)
+@pytest.mark.parametrize(('key', 'base', 'kind'), CASES)
 def test_lists(key, base, kind, tmp_path, tasks):
     root = make(key, tmp_path, base, IDS[kind], tasks.colour)
     found = {split: tasks.items(tasks.build(key, root, split)) for split in (*SPLITS, 'trainval')}
@@ -41,24 +40,19 @@ def test_official_lists_beside_them(tmp_path, tasks):
     assert len(tasks.build('cub', root, 'val', lists='vpt')) == len(tasks.build('cub', root, 'val')) == 4
 
 
-@pytest.mark.parametrize('name', ['train.json', 'val.json', 'test.json'])
-def test_incomplete(name, tmp_path, tasks):
+def test_incomplete(tmp_path, tasks):
     root = make('cub', tmp_path, 'images', IDS['names'], tasks.colour)
-    (root / name).unlink()
-    with pytest.raises(FileNotFoundError, match=rf"must be there together.*without {name}.*set lists='official'"):
+    (root / 'val.json').unlink()
+    with pytest.raises(FileNotFoundError, match=r"must be there together.*without val.json.*set lists='official'"):
         tasks.build('cub', root, 'test')
     assert len(tasks.build('cub', root, 'test', lists='official')) == 6
 
 
 @pytest.mark.parametrize(('split', 'content', 'message'), [
     ('val', '{"a.jpg": "unknown"}', r"class must occur in train.json, but 'a.jpg' in val.json.*has 'unknown'"),
-    ('val', '{"a.jpg": [1]}', r"class must occur in train.json, but 'a.jpg' in val.json.*has \[1\]"),
     ('train', '{"a.jpg": 1, "b.jpg": "x"}', 'all whole numbers or all names'),
-    ('train', '{"a.jpg": 1.5}', 'all whole numbers or all names'),
     ('test', '{"a.jpg": 1', 'must be valid JSON, but .*test.json'),
     ('test', '["a.jpg"]', 'must be a JSON object .*test.json'),
-    ('test', '{}', 'must be a JSON object .*test.json'),
-    ('test', '', 'test.json.* is empty'),
     ('test', '{"nowhere.jpg": "a"}', r"1 of 1 do not, '.*images/nowhere.jpg' first: unpack CUB-200-2011"),
 ])
 def test_bad_content(split, content, message, tmp_path, tasks):

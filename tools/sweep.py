@@ -137,7 +137,7 @@ class Search:
             if self.final_cfg is not None:
                 self.test_best(chosen, environments, progress)
         summary = self.write(study)
-        pictures = plot(study, self.space, self.args.metric, self.unit, osp.join(self.folder, 'plots'))
+        pictures = plot(study, osp.join(self.folder, 'plots'))
         self.console.print(Markdown(to_markdown(summary, self.title)))
         self.say(f'{self.folder}/results.md, results.json; {len(pictures)} pictures in {self.folder}/plots')
 

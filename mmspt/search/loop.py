@@ -5,6 +5,7 @@ import math
 import os.path as osp
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import optuna
@@ -18,31 +19,34 @@ from .study import COMPLETE, FAILED, PRUNED, RUNNING, WAITING, count, queue
 Launch = Callable[[dict[str, Any], str, dict[str, str]], TrainProcess]
 """(settings, work directory, environment) -> run."""
 MAX_REPEATS = 50
-"""So many settings drawn that were tried before end a search: there are no others."""
+"""Draws of settings that were tried before, after which a search ends: there are no others."""
 INTERVAL = 0.5
 """Seconds between two looks at the runs."""
 MAX_FAILURES = 3
-"""So many failed trials in a row end a search: what is wrong is not the settings."""
+"""Failed trials in a row, after which a search ends: the settings are not what is wrong."""
 
 
 def name_folder(*content: Any) -> str:
-    """A folder's name for settings and whatever else its run depends on: the same for the same."""
+    """Return a folder's name for settings and whatever else its run depends on: the same for the same."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
 
 
+@dataclass
 class RunningTrial:
     """A trial and its run."""
-
-    def __init__(self, trial: optuna.Trial, settings: dict[str, Any], work_dir: str, process: TrainProcess) -> None:
-        self.trial, self.settings, self.work_dir, self.process = trial, settings, work_dir, process
-        self.values: dict[int, float] = {}
+    trial: optuna.Trial
+    settings: dict[str, Any]
+    work_dir: str
+    process: TrainProcess
+    values: dict[int, float] = field(default_factory=dict)
+    """Step -> validation, as far as they were reported."""
 
     def report(self, metric: str) -> bool:
-        """Tell Optuna of each validation once; say whether there was one."""
+        """Report each validation to Optuna once; return whether there was a new one."""
         values = read_scalars(self.work_dir, metric)
         new = sorted(values.keys() - self.values.keys())
-        for epoch in new:
-            self.trial.report(values[epoch], epoch)
+        for step in new:
+            self.trial.report(values[step], step)
         self.values = values
         return bool(new)
 
@@ -50,7 +54,7 @@ class RunningTrial:
 def search(study: optuna.Study, space: list[Parameter], combinations: Sequence[dict[str, Any]], launch: Launch,
            folder: str, environments: Sequence[dict[str, str]], num_trials: int, metric: str,
            on_change: Callable[[list[RunningTrial]], None], on_end: Callable[[RunningTrial, str], None]) -> None:
-    """Run trials until ``num_trials`` are done, those of earlier searches counted, or no new setting is found.
+    """Run trials until ``num_trials`` are done, earlier searches counted, or no new setting is found.
 
     A setting whose trial failed is not tried again in the same call; the next call tries it again.
 
@@ -60,57 +64,57 @@ def search(study: optuna.Study, space: list[Parameter], combinations: Sequence[d
         combinations (Sequence[dict]): Settings to try in this order, of :func:`mmspt.search.study.grid`; if empty, the
             study's sampler chooses.
         launch (Launch): Starts a run.
-        folder (str): Where the trials' work directories go.
+        folder (str): Parent of the trials' work directories.
         environments (Sequence[dict]): One for each worker.
-        num_trials (int): Trials to have in the end, finished and pruned together.
+        num_trials (int): Finished and pruned trials to have in the end.
         metric (str): Validated quantity; a trial's value is its last.
         on_change (Callable): Called about twice a second with the running trials.
-        on_end (Callable): Called with a trial and how it ended.
+        on_end (Callable): Called with a trial and how it ended: 'finished', 'pruned' or 'failed'.
 
     Raises:
         RuntimeError: Trials fail one after the other (the message ends with the last one's output), or one ends without
             having logged ``metric``.
     """
-    running: list[RunningTrial | None] = [None] * len(environments)
+    running: dict[int, RunningTrial] = {}  # by worker
     failed: list[dict[str, Any]] = []
-    in_a_row, exhausted, done = 0, False, count(study)  # the database is asked when something has happened
+    in_a_row, exhausted, done = 0, False, count(study)  # the database is asked only after something has happened
     try:
         while True:
-            for worker, current in enumerate(running):
-                if current is not None:
-                    ended = _look_after(study, current, metric)
-                    if ended is None:
-                        continue
-                    running[worker], done = None, count(study)
+            for worker, environment in enumerate(environments):
+                current = running.get(worker)
+                ended = current and _look_after(study, current, metric)
+                if current and not ended:
+                    continue
+                if current and ended:
+                    del running[worker]
+                    done = count(study)
                     in_a_row = in_a_row + 1 if ended == 'failed' else 0
-                    failed += [current.trial.params] if ended == 'failed' else []
+                    failed += [current.settings] if ended == 'failed' else []
                     on_end(current, ended)
                     if in_a_row >= MAX_FAILURES:
                         raise RuntimeError(f'{in_a_row} trials failed one after the other; see {current.process.log}, '
                                            f'which ends with\n{current.process.tail()}')
-                if not exhausted and done + sum(r is not None for r in running) < num_trials:
+                drawn = None
+                if not exhausted and done + len(running) < num_trials:
                     drawn = _draw(study, space, combinations, failed)
                     exhausted = drawn is None
-                    if drawn is not None:
-                        trial, settings = drawn
-                        work_dir = osp.join(folder, name_folder(settings, study.user_attrs.get('identity')))
-                        trial.set_user_attr('work_dir', osp.basename(work_dir))
-                        running[worker] = RunningTrial(trial, settings, work_dir,
-                                                       launch(settings, work_dir, environments[worker]))
-            active = [r for r in running if r is not None]
-            if not active:
+                if drawn is not None:
+                    trial, settings = drawn
+                    work_dir = osp.join(folder, name_folder(settings, study.user_attrs.get('identity')))
+                    trial.set_user_attr('work_dir', osp.basename(work_dir))
+                    running[worker] = RunningTrial(trial, settings, work_dir, launch(settings, work_dir, environment))
+            if not running:
                 return
-            on_change(active)
+            on_change(list(running.values()))
             time.sleep(INTERVAL)
     finally:
-        for current in running:
-            if current is not None:
-                current.process.stop()
+        for current in running.values():
+            current.process.stop()
 
 
 def _draw(study: optuna.Study, space: list[Parameter], combinations: Sequence[dict[str, Any]],
           failed: Sequence[dict[str, Any]]) -> tuple[optuna.Trial, dict[str, Any]] | None:
-    """Ask for a trial with settings that were not tried before; None if there are none."""
+    """Ask for a trial with settings that were not tried before; return None if there are none."""
     for _ in range(MAX_REPEATS):
         tried = [trial.params for trial in study.get_trials(deepcopy=False, states=(COMPLETE, PRUNED, RUNNING))]
         tried += failed
@@ -128,24 +132,21 @@ def _draw(study: optuna.Study, space: list[Parameter], combinations: Sequence[di
 
 
 def _look_after(study: optuna.Study, current: RunningTrial, metric: str) -> str | None:
-    """Report, prune or end a trial; say how it ended, None while it runs."""
-    status = current.process.poll()  # before the values: what is there after the end is all
+    """Report, prune or end a trial; return how it ended, None while it runs."""
+    status = current.process.poll()  # before the values are read: after the end no more are added
     validated = current.report(metric)
-    if status is None:
-        if not validated or not current.trial.should_prune():  # asked of the database, so not at every look
-            return None
-        current.process.stop()
-        study.tell(current.trial, state=PRUNED)
-        return 'pruned'
+    if status is None and not (validated and current.trial.should_prune()):
+        return None
     current.process.stop()
-    if status != 0 or not current.values:
+    if status == 0 and not current.values:
         study.tell(current.trial, state=FAILED)
-        if status == 0:
-            raise RuntimeError(f"a trial must validate and log '{metric}', but the finished one in {current.work_dir} "
-                               'did not: see its scalars.json for what it logs, and give --metric')
+        raise RuntimeError(f"a trial must validate and log '{metric}', but the finished one in {current.work_dir} "
+                           'did not: see its scalars.json for what it logs, and give --metric')
+    if status:
+        study.tell(current.trial, state=FAILED)
         return 'failed'
     value = current.values[max(current.values)]
-    if not math.isfinite(value):  # Optuna takes none; as hopeless as a run can be
+    if status is None or not math.isfinite(value):  # Optuna takes no NaN: the worst a run can be
         study.tell(current.trial, state=PRUNED)
         return 'pruned'
     study.tell(current.trial, value, state=COMPLETE)

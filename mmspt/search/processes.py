@@ -21,8 +21,8 @@ class TrainProcess:
     Args:
         command (Sequence[str]): Interpreter, script and arguments.
         log (str): File to which the command and its output are appended.
-        env (dict[str, str]): What the environment has besides ours.
-        cwd (str | None): Where it runs; None takes ours.
+        env (dict[str, str]): Variables added to our environment.
+        cwd (str | None): Where it runs. Defaults to None, our own directory.
     """
 
     def __init__(self, command: Sequence[str], log: str, env: dict[str, str], cwd: str | None = None) -> None:
@@ -36,11 +36,11 @@ class TrainProcess:
             cwd=cwd, start_new_session=True, preexec_fn=end_with_us())
 
     def poll(self) -> int | None:
-        """Exit status, None while it runs."""
+        """Return the exit status, None while it runs."""
         return self._process.poll()
 
     def stop(self, patience: float = 10.) -> None:
-        """End it and its data loader's workers: ask, and after ``patience`` seconds insist."""
+        """End the run and its data loader's workers: SIGTERM, and after ``patience`` seconds SIGKILL."""
         for sign in (signal.SIGTERM, signal.SIGKILL):
             if self._process.poll() is not None:
                 break
@@ -52,13 +52,13 @@ class TrainProcess:
         self._output.close()
 
     def tail(self, lines: int = 12) -> str:
-        """The last lines of its output."""
+        """Return the last lines of its output."""
         with open(self.log, encoding='utf-8', errors='replace') as file:
             return ''.join(file.readlines()[-lines:]).strip()
 
 
 def end_with_us() -> Callable[[], None] | None:
-    """For Popen's ``preexec_fn``: a process that is killed leaves none behind that it started; None where not known."""
+    """Return a ``preexec_fn`` for Popen, by which the child is killed when this process ends; None outside Linux."""
     return partial(_die_with, os.getpid()) if LIBC else None
 
 
@@ -69,23 +69,23 @@ def _die_with(parent: int) -> None:
 
 
 def can_resume(work_dir: str) -> bool:
-    """Whether a run has a whole checkpoint to go on from; otherwise the mark of the checkpoint is deleted.
+    """Return whether a run has a whole checkpoint to resume from; if not, delete the file that names one.
 
     MMEngine's own CheckpointHook removes the old checkpoint before it writes the new one, so a kill may leave none.
     """
     if find_latest(work_dir) is not None:
         return True
-    mark = osp.join(work_dir, 'last_checkpoint')
-    if osp.isfile(mark):
-        os.remove(mark)
+    pointer = osp.join(work_dir, 'last_checkpoint')
+    if osp.isfile(pointer):
+        os.remove(pointer)
     return False
 
 
 def worker_environments(workers: int | None) -> list[dict[str, str]]:
-    """Environment of each worker: a GPU of its own as long as there are any, threads shared otherwise.
+    """Return the environment of each worker: GPUs in turn, or without GPUs a share of the threads.
 
     Args:
-        workers (int | None): How many; None takes one a GPU, or one.
+        workers (int | None): Number of workers; None: one for each GPU, or one.
 
     Raises:
         ValueError: Fewer than one.

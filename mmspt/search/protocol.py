@@ -1,4 +1,4 @@
-"""Who may see which data: a search trains on train and looks at val, the last runs train on both and see test once."""
+"""Which data each run sees: trials train on train and validate on val, the last runs train on both and test once."""
 import copy
 import os.path as osp
 import re
@@ -13,7 +13,7 @@ from mmspt.datasets.wrappers import leaves
 
 RULE = 'a search must choose on validation data and never see the test set'
 NO_PART = ('type', 'pipeline', 'metainfo', 'classes', 'data_root', 'backend_args', 'task', '_scope_')
-"""Keys of a data set config that do not say which part of the data it reads."""
+"""Keys of a data set config that do not choose the part of the data that is read."""
 TEST = re.compile(r'(?<![a-z])test(s|ing|set|list|data|split|imgs?|images?)?(?![a-z])')
 
 
@@ -21,10 +21,10 @@ def search_config(cfg: Config) -> Config:
     """Make the config of a trial: train on 'train', validate on 'val', no test set at all.
 
     The paper's tasks (:class:`mmspt.datasets.benchmark.BenchmarkTask`) are given the splits 'train' and 'val', whatever
-    they train on otherwise; any other data set must come with its own ``val_dataloader``.
+    they train on otherwise; any other data set needs a ``val_dataloader`` of its own.
 
     Args:
-        cfg (Config): A training config; is left as it is.
+        cfg (Config): A training config; not changed.
 
     Raises:
         ValueError: It does not train, there is no validation set, or it is a test set by name.
@@ -35,7 +35,11 @@ def search_config(cfg: Config) -> Config:
                          'add it, or take another config')
     cfg = copy.deepcopy(cfg)
     cfg.resume = False  # each trial starts anew
-    _refuse_test(cfg)
+    for field in ('train_dataloader', 'val_dataloader'):
+        dataset = (cfg.get(field) or {}).get('dataset') or {}
+        name = next((text for text in _names(dataset) if says_test(text)), None)
+        if name is not None:
+            raise ValueError(f"{RULE}, but {field} of {cfg.filename} reads '{name}': put a validation split there")
     if _has_splits(cfg.train_dataloader.dataset):
         if cfg.get('val_dataloader') is None and cfg.get('test_dataloader') is not None:
             cfg.val_dataloader = copy.deepcopy(cfg.test_dataloader)
@@ -50,24 +54,16 @@ def search_config(cfg: Config) -> Config:
     cfg.test_dataloader = cfg.test_evaluator = cfg.test_cfg = None
     if (cfg.get('default_hooks') or {}).get('checkpoint'):
         cfg.default_hooks.checkpoint.update(save_best=None, max_keep_ckpts=1)  # to resume from, nothing else
-    # a trial that was killed before its last validation makes up for it
+    # a trial that was killed before its last validation does it when it is resumed
     cfg.default_hooks = dict(cfg.get('default_hooks') or {}, resume=dict(type='mmspt.ResumeHook'))
     return cfg
-
-
-def _refuse_test(cfg: Config) -> None:
-    for field in ('train_dataloader', 'val_dataloader'):
-        dataset = (cfg.get(field) or {}).get('dataset')
-        name = next((text for text in _names(dataset) if says_test(text)), None) if dataset else None
-        if name is not None:
-            raise ValueError(f"{RULE}, but {field} of {cfg.filename} reads '{name}': put a validation split there")
 
 
 def final_config(cfg: Config) -> Config:
     """Make the config of the last runs: train on train and val together, no validation, one test at the end.
 
     Args:
-        cfg (Config): A training config; is left as it is.
+        cfg (Config): A training config; not changed.
 
     Raises:
         ValueError: There is no test set.
@@ -92,13 +88,13 @@ def final_config(cfg: Config) -> Config:
 
 
 def _has_splits(dataset: Mapping[str, Any]) -> bool:
-    """Whether a data set is one of ours with train, val, trainval and test; MMPretrain's CUB, for one, has no val."""
+    """Return whether a data set has our splits train, val, trainval and test; MMPretrain's CUB, for one, has no val."""
     cls = DATASETS.get(dataset['type']) if isinstance(dataset.get('type'), str) else dataset.get('type')
     return isinstance(cls, type) and issubclass(cls, BenchmarkTask)
 
 
 def _join(train: ConfigDict, val: ConfigDict) -> ConfigDict:
-    """Both data sets as one, with the training's pipeline; what repeats the one repeats the other."""
+    """Concatenate two data sets, with the training's pipeline; RepeatDataset of the one goes around both."""
     if _kind(train) == 'RepeatDataset':
         return ConfigDict(train, dataset=_join(train.dataset, val))
     val, pipeline = copy.deepcopy(val), next(leaves(train)).get('pipeline')
@@ -111,14 +107,16 @@ def _join(train: ConfigDict, val: ConfigDict) -> ConfigDict:
 
 
 def check_overlap(search: Config, final: Config | None) -> None:
-    """Build the data sets of a search and of its last runs; no image may be in two of train, val and test.
+    """Build the data sets of a search and of its last runs; no image file may be in two of train, val and test.
+
+    Files are compared by their paths, links followed; ``tools/check_data.py`` compares pixels.
 
     Args:
-        search (Config): Of :func:`search_config`.
-        final (Config | None): Of :func:`final_config`; None if there is no test.
+        search (Config): Output of :func:`search_config`.
+        final (Config | None): Output of :func:`final_config`; None if there is no test.
 
     Raises:
-        ValueError: Two splits have images in common.
+        ValueError: Two splits have a path in common.
     """
     loaders = dict(train=search.train_dataloader, val=search.val_dataloader)
     loaders |= dict(test=final.test_dataloader) if final is not None else {}
@@ -131,7 +129,7 @@ def check_overlap(search: Config, final: Config | None) -> None:
 
 
 def _images(dataset: Any) -> Iterator[str]:
-    """Files of a data set, links followed; those that hold images in memory have none."""
+    """Yield the files of a data set, links followed; images in memory have none."""
     for index in range(len(dataset)):
         path = dataset.get_data_info(index).get('img_path')
         if path is not None:
@@ -144,7 +142,7 @@ def _kind(dataset: Mapping[str, Any]) -> str:
 
 
 def _names(dataset: Any) -> Iterator[str]:
-    """All that a data set config says about which part it reads; folders above the data set's own do not count."""
+    """Yield the names by which a data set config chooses what it reads; folders above the data set's do not count."""
     for leaf in leaves(dataset):
         texts = list(_texts({key: value for key, value in leaf.items() if key not in NO_PART}))
         if not texts:  # a folder with a subfolder for each class
@@ -164,5 +162,5 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def says_test(text: str) -> bool:
-    """Whether a name is a test set's: 'test.txt', 'val/testing', 'imagesTest', 'test2', but not 'contest', 'latest'."""
+    """Return whether a test set is named: 'test.txt', 'val/testing', 'imagesTest', 'test2', but not 'contest'."""
     return TEST.search(re.sub('(?<=[a-z])(?=[A-Z])', '_', text).lower()) is not None

@@ -2,11 +2,10 @@
 import ast
 import math
 import re
-from argparse import ArgumentParser
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 
 SHORT = {
     'lr': 'optim_wrapper.optimizer.lr',
@@ -32,11 +31,6 @@ class Parameter(NamedTuple):
     high: float = 0.
     log: bool = False
 
-    @property
-    def name(self) -> str:
-        """The short name, where there is one."""
-        return next((short for short, key in SHORT.items() if key == self.key), self.key)
-
     def suggest(self, trial: Any) -> Any:
         """Ask an Optuna trial for a value."""
         if self.choices is not None:
@@ -44,18 +38,6 @@ class Parameter(NamedTuple):
         if isinstance(self.low, int) and isinstance(self.high, int):
             return trial.suggest_int(self.key, self.low, self.high, log=self.log)
         return trial.suggest_float(self.key, self.low, self.high, log=self.log)
-
-
-def short_names(space: Sequence[Parameter]) -> dict[str, str]:
-    """Name keys for people: the short name, or the last parts of the key, as many as tell it from the others."""
-    names: dict[str, str] = {}
-    for parameter in space:
-        parts = parameter.key.split('.')
-        ends = ['.'.join(parts[-n:]) for n in range(1, len(parts) + 1)]
-        others = [f'.{p.key}' for p in space if p is not parameter]
-        names[parameter.key] = parameter.name if parameter.key in SHORT.values() else next(
-            end for end in ends if end not in SHORT and not any(other.endswith(f'.{end}') for other in others))
-    return names
 
 
 def read_space(cfg: Config, given: Sequence[str] | None, own: Any) -> list[Parameter]:
@@ -69,46 +51,41 @@ def read_space(cfg: Config, given: Sequence[str] | None, own: Any) -> list[Param
     Raises:
         ValueError: As in :func:`parse_space` and :func:`check_keys`, or ``own`` is no list of texts.
     """
-    if given is not None or own is None:
-        space = parse_space(DEFAULT if given is None else given)
-        check_keys(cfg, space)
-        return space
-    if not isinstance(own, list | tuple) or not own or not all(isinstance(spec, str) for spec in own):
-        raise ValueError(f"{FIELD} of {cfg.filename} must be a list of texts such as ['lr=1e-3:1e-1:log'], got "
-                         f'{own!r}: mend it, set it to None for the default space, or give --search')
     try:
-        space = parse_space(own)
+        if given is None and own is not None and not (
+                isinstance(own, list | tuple) and own and all(isinstance(spec, str) for spec in own)):
+            raise ValueError(f"it must be a list of texts such as ['lr=1e-3:1e-1:log'], got {own!r}: correct it, set "
+                             'it to None for the default space, or give --search')
+        space = parse_space(given or own or DEFAULT)
         check_keys(cfg, space)
     except ValueError as error:
-        raise ValueError(f'{FIELD} of {cfg.filename}: {error}') from error
+        if given is None and own is not None:
+            raise ValueError(f'{FIELD} of {cfg.filename}: {error}') from error
+        raise
     return space
 
 
 def parse_space(specs: Sequence[str]) -> list[Parameter]:
-    """Read specifications such as 'lr=1e-4:1e-1:log' or 'model.backbone.num_prompts=10,20,50'.
+    """Read specifications, for example 'lr=1e-4:1e-1:log' or 'model.backbone.num_prompts=10,20,50'.
 
     Raises:
         ValueError: Another form, an empty or wrong range, a key given twice.
     """
     space: list[Parameter] = []
     for spec in specs:
-        key, equals, values = spec.partition('=')
-        key = SHORT.get(key.strip(), key.strip())
-        if not key or not equals or not values.strip():
+        key, _, values = (part.strip() for part in spec.partition('='))
+        key = SHORT.get(key, key)
+        if not key or not values:
             raise ValueError(f'a search setting must be {FORM}, got {spec!r}')
         if any(parameter.key == key for parameter in space):
             raise ValueError(f"a setting must be given once, but '{key}' comes twice: merge them")
-        space.append(_parse_range(key, spec, values) if _is_range(values) else Parameter(
-            key, _parse_list(spec, values)))
+        is_range = ':' in values and '://' not in values
+        space.append(_parse_range(key, spec, values) if is_range else Parameter(key, _parse_list(spec, values)))
     return space
 
 
-def _is_range(values: str) -> bool:
-    return ':' in values and '://' not in values
-
-
 def _parse_list(spec: str, values: str) -> tuple:
-    """Values between commas, those inside brackets aside; texts are read by `--cfg-options`."""
+    """Split at the commas outside brackets; texts are read by `--cfg-options`."""
     texts = ['']
     for letter in values:
         if letter == ',' and all(texts[-1].count(a) <= texts[-1].count(b) for a, b in ('()', '[]')):
@@ -118,31 +95,15 @@ def _parse_list(spec: str, values: str) -> tuple:
     choices = tuple(_literal(text) for text in texts)
     if '' in choices:
         raise ValueError(f'a search setting must be {FORM}, got {spec!r}')
-    for i, choice in enumerate(choices):
-        if choice in choices[:i]:
-            raise ValueError(f'a list must have each value once, but {spec!r} has {choice!r} twice: leave one out')
-        arrived = _arrive(choice)
-        if isinstance(arrived, str) and arrived != choice:
-            raise ValueError(f'a value must pass --cfg-options unchanged, but {choice!r} of {spec!r} arrives as '
-                             f'{arrived!r}: leave out spaces, quotes and single brackets')
+    if len(set(choices)) < len(choices):
+        raise ValueError(f'a list must have each value once, but {spec!r} has one twice: leave one out')
     return choices
 
 
-def _arrive(value: Any) -> Any:
-    """What tools/train.py makes of a value."""
-    parser = ArgumentParser()
-    parser.add_argument('--options', nargs='+', action=DictAction)
-    try:
-        return parser.parse_args(['--options', *as_options(dict(value=value))]).options['value']
-    except AssertionError as error:  # brackets without their counterparts
-        return str(error)
-
-
 def _parse_range(key: str, spec: str, values: str) -> Parameter:
-    parts = [part.strip() for part in values.split(':')]
-    low, high = (_literal(part) for part in [*parts, ''][:2])
-    log = parts[2:] == ['log']
-    if (len(parts) > 2 + log) or not all(_is_number(value) for value in (low, high)):
+    low, high, *rest = (_literal(part) for part in values.split(':'))
+    log = rest == ['log']
+    if (rest and not log) or not all(_is_number(value) for value in (low, high)):
         raise ValueError(f'a search setting must be {FORM}, got {spec!r}')
     if not low < high or (log and low <= 0):
         raise ValueError(f'a range must rise{", from above 0" if log else ""}, got {spec!r}')
@@ -169,28 +130,34 @@ def check_keys(cfg: Config, space: Sequence[Parameter]) -> None:
             head's decay is set for a constructor that has none.
     """
     for parameter in space:
-        if FIXED.match(parameter.key):
+        key = parameter.key
+        if FIXED.match(key):
             raise ValueError("a search must not vary which data it trains on or how it is judged, but '"
-                             f"{parameter.key}' is a part of that: leave it out, or set it for all with --cfg-options")
-        *parents, _ = parameter.key.split('.')
-        place: Any = cfg
-        for depth, part in enumerate(parents, 1):
-            try:
-                place = place[int(part) if isinstance(place, list | tuple) else part]
-            except (KeyError, IndexError, TypeError, ValueError) as error:
-                raise ValueError(_no_place(cfg, parents[:depth], parameter)) from error
-        if not isinstance(place, Mapping | list) if parents else parameter.key not in cfg:
-            raise ValueError(_no_place(cfg, parents or [parameter.key], parameter))
-        constructor = cfg.optim_wrapper.get('constructor') if parameter.name == 'head_decay' else CONSTRUCTOR
-        name = constructor if isinstance(constructor, str) else getattr(constructor, '__name__', '')
-        if name.rpartition('.')[2] != CONSTRUCTOR.rpartition('.')[2]:
-            raise ValueError(f"head_decay is read by constructor='{CONSTRUCTOR}' alone, but {cfg.filename} has "
-                             f'{constructor!r}: leave it out of --search, or take that one')
+                             f"{key}' is a part of that: leave it out, or set it for all with --cfg-options")
+        gap = _find_gap(cfg, key)
+        if gap is not None:
+            raise ValueError(f"a varied setting must be one of the config's, but {cfg.filename} has no '{gap}' where "
+                             f"'{key}' would be: correct the key, or add its place")
+        if key == SHORT['head_decay']:
+            constructor = cfg.optim_wrapper.get('constructor')
+            name = str(getattr(constructor, '__name__', constructor))
+            if name.rpartition('.')[2] != CONSTRUCTOR.rpartition('.')[2]:
+                raise ValueError(f"head_decay is read by constructor='{CONSTRUCTOR}' alone, but {cfg.filename} has "
+                                 f'{constructor!r}: leave it out of --search, or take that one')
 
 
-def _no_place(cfg: Config, parents: Sequence[str], parameter: Parameter) -> str:
-    return (f"a varied setting must be one of the config's, but {cfg.filename} has no "
-            f"'{'.'.join(parents)}' where '{parameter.key}' would be: mend the key, or add its place")
+def _find_gap(cfg: Config, key: str) -> str | None:
+    """Return the first part of a key that the config lacks, None if the key has a place."""
+    *parents, last = key.split('.')
+    place: Any = cfg
+    for depth, part in enumerate(parents, 1):
+        try:
+            place = place[int(part) if isinstance(place, list | tuple) else part]
+        except (KeyError, IndexError, ValueError):
+            place = None
+        if not isinstance(place, Mapping | list | tuple):
+            return '.'.join(parents[:depth])
+    return last if not parents and last not in cfg else None
 
 
 def as_options(settings: dict[str, Any]) -> list[str]:
@@ -198,8 +165,8 @@ def as_options(settings: dict[str, Any]) -> list[str]:
     return [f'{key}={value!r}' if not isinstance(value, str) else f'{key}={value}' for key, value in settings.items()]
 
 
-def describe(settings: dict[str, Any], form: Callable[[float], str] = '{:.3g}'.format) -> str:
+def describe(settings: dict[str, Any]) -> str:
     """Write settings for people, with short names and three digits."""
     short = {key: name for name, key in SHORT.items()}
-    return ', '.join(f'{short.get(key, key)} {form(value) if isinstance(value, float) else value}'
+    return ', '.join(f'{short.get(key, key)} {f"{value:.3g}" if isinstance(value, float) else value}'
                      for key, value in settings.items())

@@ -18,24 +18,21 @@ COMPLETE, PRUNED, WAITING = (optuna.trial.TrialState.COMPLETE, optuna.trial.Tria
 
 
 def identify(cfg: Config, space: list[Parameter], metric: str, amp: str | None) -> dict[str, str]:
-    """Say what makes two searches the same: config, space, metric and precision, flat and as text."""
-    flat = {f'config.{key}': value for key, value in _flatten(cfg.to_dict())
-            if key not in ('work_dir', 'resume', 'launcher')}
+    """Return what makes two searches the same: config, space, metric and precision, flat and as text."""
+    settings = cfg.to_dict()
+    for key in ('work_dir', 'resume', 'launcher'):
+        settings.pop(key, None)
+    flat = {f'config.{key}': value for key, value in _flatten(settings)}
     flat |= {f'space.{p.key}': repr(tuple(p)[1:]) for p in space}
     return flat | dict(metric=metric, amp=str(amp))
 
 
 def _flatten(value: Any, prefix: str = '') -> list[tuple[str, str]]:
-    if isinstance(value, list | tuple) and _holds_dict(value):
+    if isinstance(value, list | tuple) and '{' in repr(value):
         value = {str(index): inner for index, inner in enumerate(value)}  # as text, the order of keywords would count
     if isinstance(value, dict) and value:
         return [pair for key, inner in value.items() for pair in _flatten(inner, f'{prefix}.{key}' if prefix else key)]
     return [(prefix, repr(value))]
-
-
-def _holds_dict(value: Any) -> bool:
-    """Whether it is one or has one anywhere in its lists."""
-    return isinstance(value, dict) or (isinstance(value, list | tuple) and any(map(_holds_dict, value)))
 
 
 def open_study(folder: str, identity: dict[str, str], seed: int, startup_trials: int, warmup_epochs: int) -> Study:
@@ -57,34 +54,30 @@ def open_study(folder: str, identity: dict[str, str], seed: int, startup_trials:
         # as a URI, in which no letter of the path has a meaning
         storage = optuna.storages.RDBStorage(f'sqlite:///file:{quote(path)}?uri=true',
                                              engine_kwargs=dict(connect_args=dict(timeout=60)))
-        names = optuna.study.get_all_study_names(storage)
+        study = optuna.create_study(storage=storage, study_name='sweep', direction='maximize', load_if_exists=True)
+        begun, trials = study.user_attrs.get('identity'), study.get_trials(deepcopy=False)
     except Exception as error:  # SQLAlchemy's, or Optuna's about a file of another version
         raise ValueError(f"a search must find its own database, but '{path}' cannot be read "
                          f'({str(error).strip().splitlines()[0]}): choose another --work-dir') from error
-    if names and names != ['sweep']:
-        raise ValueError(f"a search must find its own database, but '{path}' holds {', '.join(names)}: choose another "
-                         '--work-dir')
-    study = optuna.create_study(storage=storage, study_name='sweep', direction='maximize', load_if_exists=True)
-    begun = study.user_attrs.get('identity')
-    if begun is None and not study.get_trials(deepcopy=False):
-        study.set_user_attr('identity', identity)
-    elif begun is None:
+    if begun is None and trials:
         raise ValueError(f"a search must find its own database, but '{path}' holds another's trials: choose another "
                          '--work-dir')
+    if begun is None:
+        study.set_user_attr('identity', identity)
     elif begun != identity:
         differing = sorted(key for key in begun.keys() | identity.keys() if begun.get(key) != identity.get(key))
         shown = '; '.join(f'{key} was {begun.get(key, "absent")}, is {identity.get(key, "absent")}'
                           for key in differing[:3])
         raise ValueError(f"a search must go on with what it began with, but for '{folder}' {len(differing)} settings "
                          f'differ ({shown}): take the old config and settings, or another --work-dir')
-    # the sampler's state is not stored: as many trials later, another stream
-    study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.get_trials(deepcopy=False)))
+    # the sampler's state is not stored: a search that goes on must not draw the same numbers again
+    study.sampler = optuna.samplers.TPESampler(seed=seed + len(trials))
     study.pruner = optuna.pruners.MedianPruner(n_startup_trials=startup_trials, n_warmup_steps=warmup_epochs)
     return study
 
 
 def grid(space: list[Parameter], seed: int) -> list[dict[str, Any]]:
-    """All combinations of listed values, shuffled; empty if a setting has a range, which Optuna's TPE draws from."""
+    """Return all combinations of listed values, shuffled; none if a setting has a range: Optuna's TPE draws then."""
     if any(parameter.choices is None for parameter in space):
         return []
     combinations = [dict(zip((p.key for p in space), values, strict=True))
@@ -94,12 +87,13 @@ def grid(space: list[Parameter], seed: int) -> list[dict[str, Any]]:
 
 
 def take_up(study: Study) -> int:
-    """Queue again the trials that a killed search left running, with the same settings; return how many."""
+    """Queue the trials that a killed search left running again, with the same settings; return their number."""
     left = study.get_trials(states=(RUNNING, ))
     for trial in left:
-        settings = trial.user_attrs.get('queued', {}) | trial.params  # it may have been killed before it took them
+        # the search may have been killed before the trial took what was queued for it
+        settings = trial.user_attrs.get('queued', {}) | trial.params
         if settings:
-            queue(study, settings)  # before the end of the old one: twice is harmless, never is not
+            queue(study, settings)  # first, or a kill in between would lose the settings
         study.tell(trial.number, state=FAILED)
     return len(left)
 

@@ -2,13 +2,13 @@
 import json
 import math
 import os
+import statistics
 from typing import Any
 
 import optuna
 
 from mmspt.files import write_text
 
-from .finals import spread
 from .space import Parameter, describe
 from .study import COMPLETE, PRUNED, best
 
@@ -23,8 +23,8 @@ def summarize(study: optuna.Study, space: list[Parameter], metric: str,
         space (list[Parameter]): What it varied.
         metric (str): Quantity that was validated and is tested.
         finals (dict[int, dict]): Seed -> test metrics; empty before the last runs.
-        folder (str | None): Of the last runs, in that of the search. Defaults to None.
-        global_batch (int | None): Images an optimizer step of every run; None if they differ. Defaults to None.
+        folder (str | None): Folder of the last runs, relative to the search's. Defaults to None.
+        global_batch (int | None): Images for each optimizer step; None if the runs differ. Defaults to None.
 
     Raises:
         ValueError: The test has no such quantity.
@@ -35,7 +35,8 @@ def summarize(study: optuna.Study, space: list[Parameter], metric: str,
         raise ValueError(f"what is validated must be tested as well, but the test has no '{metric}', only "
                          f"{', '.join(lacking)}: let test_evaluator be what val_evaluator is")
     tests = {seed: metrics[metric] for seed, metrics in finals.items()}
-    mean, deviation = spread(list(tests.values())) if tests else (None, None)
+    mean = statistics.fmean(tests.values()) if tests else None
+    deviation = statistics.stdev(tests.values()) if len(tests) > 1 else None
     trials = [dict(number=t.number, state=t.state.name.lower(), settings={p.key: t.params[p.key] for p in space},
                    value=t.value if t.state == COMPLETE else None,
                    validations={step: value if math.isfinite(value) else None  # JSON has no NaN
@@ -49,7 +50,7 @@ def summarize(study: optuna.Study, space: list[Parameter], metric: str,
 
 
 def to_markdown(summary: dict[str, Any], title: str) -> str:
-    """Write a summary as a page: the test, then every trial, the best first."""
+    """Return a summary as a page: the test, then every trial, the best first."""
     metric, test, chosen = summary['metric'], summary['test'], summary['best']
     lines = [f'# {title}', '']
     if chosen is not None:
@@ -74,7 +75,7 @@ def to_markdown(summary: dict[str, Any], title: str) -> str:
 
 
 def write(summary: dict[str, Any], folder: str, title: str) -> None:
-    """Write results.json and results.md, each beside and renamed."""
+    """Write results.json and results.md, each atomically."""
     for name, text in (('results.json', json.dumps(summary, indent=2, allow_nan=False) + '\n'),
                        ('results.md', to_markdown(summary, title))):
         write_text(os.path.join(folder, name), text)

@@ -75,7 +75,7 @@ def test_a_list_is_tried_whole_and_once(run, workers):
     assert all(process.stopped == 1 for process in launch.runs)
 
 
-@pytest.mark.parametrize(('specs', 'workers'), [(LIST, 1), (LIST, 4), (['lr=0.1:10:log'], 1), (['lr=0.1:10'], 4)])
+@pytest.mark.parametrize(('specs', 'workers'), [(LIST, 4), (['lr=0.1:10:log'], 1)])
 def test_no_more_trials_than_asked_for(run, specs, workers):
     """And later as many more as are asked for then; what is done is not done again."""
     launch = best_at(2)
@@ -88,8 +88,8 @@ def test_no_more_trials_than_asked_for(run, specs, workers):
 
 
 def test_many_trials_find_the_best(run):
-    study, _ = run(['lr=0.1:10:log'], best_at(3.3), num_trials=30, workers=8)
-    assert count(study) == 30 and abs(best(study).params[LR] - 3.3) < 0.3
+    study, _ = run(['lr=0.1:10:log'], best_at(3.3), num_trials=20, workers=4)
+    assert count(study) == 20 and abs(best(study).params[LR] - 3.3) < 0.3
 
 
 def test_fewer_settings_than_trials_end_the_search(run):
@@ -134,8 +134,7 @@ def test_the_database_is_asked_when_something_happened(run):
     assert len(idle) >= 4 * EPOCHS and set(idle) == {0}
 
 
-@pytest.mark.parametrize('value', [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize('startup', [0, 1000])
+@pytest.mark.parametrize(('value', 'startup'), [(math.nan, 0), (math.inf, 1000)])
 def test_no_number(run, value, startup):
     """A run whose validation is no number is none that ended well, and the search goes on."""
     study, ends = run(['lr=1,2,3'], Launch(lambda s: [50, value if s[LR] == 2 else 60]), startup=startup)
@@ -155,11 +154,10 @@ def test_a_failed_setting_is_left_until_the_next_call(run):
     assert launch.work_dirs[-1] in launch.work_dirs[:-1] and count(study) == 4
 
 
-@pytest.mark.parametrize('specs', [['lr=1:10'], ['lr=1,2,3,4,5,6,7']])
-def test_failures_one_after_the_other_end_the_search(run, specs):
+def test_failures_one_after_the_other_end_the_search(run):
     launch = Launch(lambda s: [], status=lambda s: 1)
     with pytest.raises(RuntimeError, match=r'3 trials failed .*train.txt, which ends with\nthe end of its log'):
-        run(specs, launch, workers=2)
+        run(['lr=1:10'], launch, workers=2)
     assert MAX_FAILURES <= len(launch.runs) <= MAX_FAILURES + 1  # the other worker's
     assert all(process.stopped for process in launch.runs)
 
@@ -169,8 +167,8 @@ def test_nothing_validated(run):
         run(LIST, Launch(lambda settings: []))
 
 
-@pytest.mark.parametrize(('specs', 'workers'), [(LIST, 2), (['lr=0.1:10:log', 'model.n=1:5'], 1)])
-@pytest.mark.parametrize('moment', ['launch', 'change', 'end'])
+@pytest.mark.parametrize(('specs', 'workers', 'moment'), [
+    (LIST, 2, 'launch'), (LIST, 2, 'end'), (['lr=0.1:10:log', 'model.n=1:5'], 1, 'change')])
 def test_killed_at_any_moment(run, specs, workers, moment):
     """Settings that were cut off are taken up first of all, and none is lost or done twice."""
     done, moments, kills = [], [], []

@@ -63,8 +63,6 @@ OTHERS = {
         'vipamin/vit-b_mocov3_flowers17_shallow')),
 }
 CONFIGS = sorted({*RECIPES.values(), *OTHERS})  # others may lie beside them: a user's own
-FROZEN = [path for path in CONFIGS if not path.startswith(('configs/pretrain', 'configs/finetune'))
-          and path != STUDY['finetune']]
 recipes = pytest.mark.parametrize(('key', 'path'), [pytest.param(*item, id=item[1]) for item in RECIPES.items()])
 
 
@@ -96,8 +94,12 @@ def test_complete():
 
 @pytest.mark.parametrize('path', CONFIGS)
 def test_builds(path):
+    """All parts of every config; it trains what its folder says, and nothing is trained on or chosen by the test set.
+    """
     cfg = load(path)
-    device = 'cpu' if 'vit-xs' in path or 'pretrain' in path else 'meta'
+    _, folder, name = path.split('/')
+    method = name.removesuffix('.py') if folder == 'study' else folder
+    device = 'cpu' if folder == 'pretrain' else 'meta'
     with DefaultScope.overwrite_default_scope(cfg.default_scope), torch.device(device):
         model = MODELS.build(cfg.model)
         for hook in cfg.get('custom_hooks', []):
@@ -105,6 +107,8 @@ def test_builds(path):
         for field in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
             dataset = (cfg.get(field) or {}).get('dataset', {})
             assert not dataset or DATASETS.get(dataset['type']) is not None
+            assert field == 'test_dataloader' or not {'test', 'test.txt'} & {
+                dataset.get('split'), dataset.get('ann_file')}
             for transform in dataset.get('pipeline', []):
                 assert TRANSFORMS.build(transform) is not None
         wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
@@ -112,21 +116,15 @@ def test_builds(path):
         for scheduler in schedulers:
             built = build_scheduler(scheduler, wrapper, epoch_length=3)
             assert all(math.isfinite(value) for value in built.get_last_value())
-
-
-@pytest.mark.parametrize('path', FROZEN)
-def test_trains_what_was_added_and_head_alone(path):
-    model = build_model(load(path))
     trained = {name for name, p in model.named_parameters() if p.requires_grad and not name.startswith('head.')}
-    gates = {'backbone.gate_logits', 'backbone.temperatures'}
-    _, folder, name = path.split('/')
-    assert trained == {'linear': set(), 'gatevpt': {'backbone.prompts', *gates}}.get(
-        name.removesuffix('.py') if folder == 'study' else folder, {'backbone.prompts'})
+    gated = {'backbone.prompts', 'backbone.gate_logits', 'backbone.temperatures'}
+    expected = dict(linear=set(), gatevpt=gated).get(method, {'backbone.prompts'})
+    assert trained == expected or (method in ('pretrain', 'finetune') and len(trained) > 50)
 
 
 @recipes
 def test_recipe(key, path):
-    """Task, backbone and prompts are those that the name says."""
+    """Task, backbone and prompts are what the name says; the protocol is the paper's."""
     (folder, model, task, suffix), cfg = key, load(path)
     classes, dataset, root = TASKS[task]
     assert cfg.model.head.num_classes == cfg.data_preprocessor.num_classes == classes
@@ -158,13 +156,8 @@ def test_recipe(key, path):
         given = cfg[field].dataset
         assert (given.type, given.data_root, given.split) == (dataset, root, split)
         assert given.get('task') == (task.removeprefix('vtab_') if task.startswith('vtab_') else None)
-
-
-@recipes
-def test_protocol(key, path):
-    """100 epochs of full batches of 32, of 64 for GateVPT; no look at the test set but the last."""
-    cfg = load(path)
-    batch_size = 64 if key[0] == 'gatevpt' else 32
+    # 100 epochs of full batches of 32, of 64 for GateVPT; no look at the test set but the last
+    batch_size = 64 if folder == 'gatevpt' else 32
     assert cfg.train_dataloader.batch_size == cfg.auto_scale_lr.base_batch_size == batch_size
     assert cfg.train_dataloader.drop_last
     assert cfg.train_dataloader.sampler.shuffle and not cfg.test_dataloader.sampler.shuffle
@@ -176,14 +169,6 @@ def test_protocol(key, path):
     np.testing.assert_allclose(cfg.data_preprocessor.mean, np.multiply((0.485, 0.456, 0.406), 255))
     np.testing.assert_allclose(cfg.data_preprocessor.std, np.multiply((0.229, 0.224, 0.225), 255))
     assert cfg.data_preprocessor.to_rgb
-
-
-@pytest.mark.parametrize('path', CONFIGS)
-def test_no_config_trains_or_validates_on_the_test_set(path):
-    cfg = load(path)
-    for field in ('train_dataloader', 'val_dataloader'):
-        dataset = (cfg.get(field) or {}).get('dataset', {})
-        assert 'test' not in (dataset.get('split'), dataset.get('ann_file')) and dataset.get('ann_file') != 'test.txt'
 
 
 @pytest.mark.parametrize('path', [path for path in CONFIGS if re.search('vit-(b|l|h)_', path)])
@@ -201,14 +186,6 @@ def test_comment_says_where_rates_come_from(key, path):
     published = path in ('configs/spt/vit-b_mae_cub.py', 'configs/spt/vit-b_sup_dogs.py',
                          'configs/gatevpt/vit-b_mae_cub.py')
     assert re.search(r"README of the authors' code" if published else r'default \(.+\), not searched', comment)
-    folder, model, task, suffix = key
-    mean = {'vit-b_mae': '67.19', 'vit-b_mocov3': '76.20'}.get(model)
-    assert (f'published: {mean} %, the mean of the 7 Natural tasks (arXiv 2402.02382)' in comment) == (
-        mean is not None and task.removeprefix('vtab_') in NATURAL and task.startswith('vtab_'))
-    assert ('86.00 %' in comment) == (path == f'configs/spt/vit-b_mocov3_{task}.py' and task in FGVC)
-    mean = {'vit-b_mae': '73.39', 'vit-b_mocov3': '83.00'}.get(model)
-    assert (f'published: {mean} %, the mean of the 5 FGVC tasks (arXiv 2306.05067)' in comment) == (
-        folder == 'gatevpt' and not suffix)
 
 
 def groups(path, options=None):
@@ -223,36 +200,17 @@ def groups(path, options=None):
 
 
 @pytest.mark.parametrize(('path', 'rate', 'head_decay'), [
-    ('configs/spt/vit-b_mae_cub.py', 5e-2, 0.5),
-    ('configs/spt/vit-b_mae_vtab_kitti.py', 5e-2, 0.5),
-    ('configs/spt/vit-l_mae_cub.py', 5e-2, 0.5),
-    ('configs/spt/vit-b_mocov3_cars.py', 5e-2, 0.5),
-    ('configs/spt/vit-b_sup_dogs.py', 1e-3, 3.0),
-    ('configs/spt/vit-b_sup_vtab_dmlab.py', 1e-3, 3.0),
-    ('configs/spt/vit-b_sup_nabirds_shallow.py', 1e-3, 3.0),
-    ('configs/vpt/vit-b_mae_cub.py', 5e-2, 0.5),
-    ('configs/vpt/vit-b_sup_cub.py', 1e-3, 3.0),
-])
+    ('configs/spt/vit-b_mae_cub.py', 5e-2, 0.5), ('configs/spt/vit-b_sup_dogs.py', 1e-3, 3.0),
+    ('configs/spt/vit-b_sup_vtab_dmlab.py', 1e-3, 3.0), ('configs/vpt/vit-b_mocov3_cub.py', 5e-2, 0.5),
+    ('configs/linear/vit-b_sup_cub.py', 1e-3, 3.0)])
 def test_the_authors_decay_by_parameter_kind(path, rate, head_decay):
-    assert groups(path) == {
-        'backbone.prompts': (rate, 0.01), 'head.fc.weight': (rate, head_decay), 'head.fc.bias': (rate, 0.)}
-
-
-@pytest.mark.parametrize(('path', 'rate', 'head_decay'), [
-    ('configs/linear/vit-b_mocov3_cub.py', 5e-2, 0.5), ('configs/linear/vit-b_sup_cub.py', 1e-3, 3.0)])
-def test_rate_and_decay_of_a_linear_probe(path, rate, head_decay):
-    assert groups(path) == {'head.fc.weight': (rate, head_decay), 'head.fc.bias': (rate, 0.)}
+    prompts = {} if 'linear' in path else {'backbone.prompts': (rate, 0.01)}
+    assert groups(path) == prompts | {'head.fc.weight': (rate, head_decay), 'head.fc.bias': (rate, 0.)}
 
 
 @pytest.mark.parametrize(('path', 'kind', 'rate', 'decay'), [
-    ('configs/gatevpt/vit-b_mae_cub.py', 'SGD', 0.1, 0.),
-    ('configs/gatevpt/vit-b_mae_cub_spt.py', 'SGD', 0.1, 0.),
-    ('configs/gatevpt/vit-b_mocov3_flowers17.py', 'SGD', 0.1, 0.),
-    ('configs/gatevpt/vit-xs_mae_digits.py', 'SGD', 0.1, 0.),
-    ('configs/vipamin/vit-b_mae_cub.py', 'AdamW', 0.0625, 0.01),
-    ('configs/vipamin/vit-b_mocov3_flowers17_shallow.py', 'AdamW', 0.0625, 0.01),
-    ('configs/vipamin/vit-xs_mae_flowers17.py', 'AdamW', 0.0625, 0.01),
-])
+    ('configs/gatevpt/vit-b_mae_cub.py', 'SGD', 0.1, 0.), ('configs/gatevpt/vit-xs_mae_digits.py', 'SGD', 0.1, 0.),
+    ('configs/vipamin/vit-b_mae_cub.py', 'AdamW', 0.0625, 0.01)])
 def test_optimizers_of_the_rivals(path, kind, rate, decay):
     """One decay for prompts and head; none for biases, gates and temperatures, whatever a search sets for the rest."""
     optimizer = load(path).optim_wrapper.optimizer
@@ -275,7 +233,8 @@ class Classifier(nn.Module):
         self.head.fc = nn.Linear(3, 2)
 
 
-@pytest.mark.parametrize('path', [path for (folder, *_), path in RECIPES.items() if folder != 'finetune'])
+@pytest.mark.parametrize('path', [f'configs/{name}_cub.py' for name in (
+    'spt/vit-b_mae', 'spt/vit-b_sup', 'gatevpt/vit-b_mae', 'vipamin/vit-b_mae')])
 def test_rate_at_every_iteration(path):
     """That of the authors' code, recorded with four steps an epoch and peak 5e-2; other methods' peaks are others."""
     cfg = load(path)
@@ -292,10 +251,7 @@ def test_rate_at_every_iteration(path):
     np.testing.assert_allclose(rates, np.repeat(recorded[:, None] * scale, 3, axis=1), rtol=rtol, atol=0)
 
 
-FINETUNED = ['configs/finetune/vit-b_mae_cub.py', 'configs/finetune/vit-b_mocov3_cub.py']
-
-
-@pytest.mark.parametrize('path', FINETUNED)
+@pytest.mark.parametrize('path', ['configs/finetune/vit-b_mae_cub.py', 'configs/finetune/vit-b_mocov3_cub.py'])
 def test_finetuning_rates_fall_towards_the_input(path):
     """0.65 a block below 2e-3 * 32 / 1024; no decay for norms, biases, CLS and positions."""
     given = groups(path)
@@ -310,10 +266,9 @@ def test_finetuning_rates_fall_towards_the_input(path):
         assert decay == (0. if spared else 0.05), name
 
 
-@pytest.mark.parametrize('path', FINETUNED)
-def test_finetuning_trains_all_of_the_network(path):
+def test_finetuning_trains_all_of_the_network():
     """A small network of the same config: stochastic depth while training alone, a gradient for every weight."""
-    cfg = Config.fromfile(ROOT / path)
+    cfg = Config.fromfile(ROOT / 'configs/finetune/vit-b_mae_cub.py')
     cfg.merge_from_dict({'model.backbone.init_cfg': None, 'model.backbone.img_size': 32, 'model.head.in_channels': 32})
     cfg.model.backbone.arch = dict(embed_dims=32, num_layers=3, num_heads=2, feedforward_channels=64)
     model = MODELS.build(cfg.model)
@@ -357,8 +312,7 @@ def test_lists_of_your_own_data():
 
 
 @pytest.mark.parametrize(('folder', 'model', 'suffix'), [
-    (folder, model, suffix) for folder, suffix in (('gatevpt', ''), ('vipamin', ''), ('vipamin', '_shallow'))
-    for model in ('vit-b_mae', 'vit-b_mocov3')])
+    ('gatevpt', 'vit-b_mae', ''), ('vipamin', 'vit-b_mocov3', ''), ('vipamin', 'vit-b_mae', '_shallow')])
 def test_rivals_on_your_own_data(folder, model, suffix):
     """Flowers-17 as on CUB, but for the data: the method, the backbone and the optimizer are the same."""
     flowers, cub = load(f'configs/{folder}/{model}_flowers17{suffix}.py'), load(
@@ -473,13 +427,9 @@ def test_pictures_of_pretraining(ssl, tmp_path):
     assert len({view.numpy().tobytes() for view in views}) > 40
 
 
-BACKBONES, STUDY_TASKS = ('mae', 'mocov3'), dict(
-    cifar10_1k=10, flowers17_area_32=17, flowers17_area_64=17, digits_32=10)
-
-
-@pytest.mark.parametrize('backbone', BACKBONES)
-@pytest.mark.parametrize('task', STUDY_TASKS)
-def test_study(task, backbone, monkeypatch):
+@pytest.mark.parametrize(('task', 'classes', 'backbone'), [
+    ('cifar10_1k', 10, 'mae'), ('flowers17_area_64', 17, 'mocov3'), ('digits_32', 10, 'mae')])
+def test_study(task, classes, backbone, monkeypatch):
     """Every method: the same images, normalized as in pre-training, of one size, for as many steps; 6 settings each."""
     monkeypatch.setenv('MMSPT_TASK', task)
     monkeypatch.setenv('MMSPT_BACKBONE', backbone)
@@ -490,7 +440,7 @@ def test_study(task, backbone, monkeypatch):
                       'data_preprocessor'):
             assert cfg[field] == cfgs['spt'][field], (method, field)
         assert cfg.pretraining == PRETRAINING[backbone]
-        assert cfg.model.head.num_classes == STUDY_TASKS[task]
+        assert cfg.model.head.num_classes == classes
         assert cfg.model.backbone.num_prompts == (0 if method in ('linear', 'finetune') else 20)
         assert cfg.model.backbone.prompt_type == ('shallow' if method == 'gatevpt' or 'shallow' in method else 'deep')
         values = cfg.search_space[0].partition('=')[2].split(',')

@@ -8,7 +8,7 @@ MD5, the first digits as published; addresses from the same tables:
 * Supervised: timm's file is called ``model.safetensors`` where it is published and has no published MD5, so it is not
   fetched: what it would be compared with is not known.
 
-``configs/*/metafile.yml`` repeats addresses and hashes for people and other software; a test compares them.
+``tools/metafiles.py`` repeats addresses and hashes in ``configs/*/metafile.yml``, for people and other software.
 """
 from typing import NamedTuple
 

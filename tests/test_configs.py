@@ -18,52 +18,20 @@ from PIL import Image
 from torch import nn
 
 from helpers import DATA, ROOT
+from layouts import FOLDERS
+from mmspt.datasets.tasks import FGVC, TASKS
 from mmspt.search.space import read_space
 
+PRETRAINING = dict(mae='MAE', mocov3='MoCo-v3', sup='supervised')
 STUDY = {method: f'configs/study/{method}.py' for method in (
     'linear', 'finetune', 'vpt', 'vpt_shallow', 'spt', 'spt_shallow', 'gatevpt', 'vipamin')}
-
-# task: (classes, data set, folder); Visual Prompt Tuning (arXiv 2203.12119), table 8, and VTAB (arXiv 1910.04867)
-FGVC = {
-    'cub': (200, 'mmspt.CUB', 'data/CUB_200_2011'),
-    'nabirds': (555, 'mmspt.NABirds', 'data/nabirds'),
-    'flowers102': (102, 'mmspt.Flowers102', 'data/flowers102'),
-    'dogs': (120, 'mmspt.StanfordDogs', 'data/stanford_dogs'),
-    'cars': (196, 'mmspt.StanfordCars', 'data/stanford_cars'),
-}
-NATURAL = dict(cifar=100, caltech101=102, dtd=47, oxford_flowers102=102, oxford_iiit_pet=37, svhn=10, sun397=397)
-VTAB = NATURAL | dict(
-    patch_camelyon=2, eurosat=10, resisc45=45, diabetic_retinopathy=5, clevr_count=8, clevr_dist=6, dmlab=6, kitti=4,
-    dsprites_loc=16, dsprites_ori=16, smallnorb_azi=18, smallnorb_ele=9)
-TASKS = FGVC | {f'vtab_{task}': (classes, 'mmspt.VTAB1k', 'data/vtab-1k') for task, classes in VTAB.items()}
-PRETRAINING = dict(mae='MAE', mocov3='MoCo-v3', sup='supervised')
-
-# (folder, model, task, suffix) -> path
-RECIPES = {(folder, f'vit-b_{ssl}', task, suffix): f'configs/{folder}/vit-b_{ssl}_{task}{suffix}.py'
-           for ssl in PRETRAINING
-           for folder, tasks, suffixes in (
-               ('spt', TASKS, ('', )), ('spt', FGVC, ('_shallow', )), ('vpt', FGVC, ('', '_shallow')),
-               ('linear', FGVC, ('', )), ('finetune', FGVC, ('', )))
-           for task in tasks for suffix in suffixes}
-RECIPES |= {(folder, f'vit-b_{ssl}', 'cub', suffix): f'configs/{folder}/vit-b_{ssl}_cub{suffix}.py'
-            for ssl in ('mae', 'mocov3')
-            for folder, suffix in (('gatevpt', ''), ('vipamin', ''), ('vipamin', '_shallow'))}
-RECIPES |= {('gatevpt', 'vit-b_mae', 'cub', '_spt'): 'configs/gatevpt/vit-b_mae_cub_spt.py'}
-RECIPES |= {('spt', f'vit-{size}_mae', 'cub', ''): f'configs/spt/vit-{size}_mae_cub.py' for size in 'lh'}
-OTHERS = {
-    *STUDY.values(), *(f'configs/pretrain/vit-8x128_{ssl}_cifar10.py' for ssl in ('mae', 'mocov3')),
-    *(f'configs/{folder}/vit-xs_mae_digits.py' for folder in (
-        'spt', 'vpt', 'linear', 'gatevpt', 'vipamin', 'pretrain')),
-    *(f'configs/{folder}/vit-xs_mae_flowers17.py' for folder in ('spt', 'vpt', 'gatevpt', 'vipamin')),
-    *(f'configs/spt/vit-b_{name}.py' for name in (
-        'mae_cub_kmeans', 'mae_flowers17', 'mae_in1k_stock', 'mocov3_in1k_stock')),
-    *(f'configs/{name}.py' for name in (
-        'gatevpt/vit-b_mae_flowers17', 'gatevpt/vit-b_mocov3_flowers17', 'vipamin/vit-b_mae_flowers17',
-        'vipamin/vit-b_mae_flowers17_shallow', 'vipamin/vit-b_mocov3_flowers17',
-        'vipamin/vit-b_mocov3_flowers17_shallow')),
-}
-CONFIGS = sorted({*RECIPES.values(), *OTHERS})  # others may lie beside them: a user's own
-recipes = pytest.mark.parametrize(('key', 'path'), [pytest.param(*item, id=item[1]) for item in RECIPES.items()])
+PRETRAIN = [f'configs/pretrain/{name}.py' for name in (
+    'vit-8x128_mae_cifar10', 'vit-8x128_mocov3_cifar10', 'vit-xs_mae_digits')]
+ZOO = [model.config for model in load_index(str(ROOT / 'model-index.yml')).models]
+CONFIGS = [*ZOO, *STUDY.values(), *PRETRAIN]  # others may lie beside them: a user's own
+NAME = re.compile(rf'configs/(\w+)/(vit-[blh]_\w+?)_({"|".join(TASKS)})(_shallow|_spt|)\.py')
+RECIPES = {path: match.groups() for path in ZOO if (match := NAME.fullmatch(path))}
+"""Path -> folder, backbone, task, suffix."""
 
 
 @cache
@@ -85,11 +53,15 @@ def build_scheduler(cfg, wrapper, epoch_length):
 
 
 def test_complete():
-    """24 tasks for each of three backbones, shallow for the fine-grained, the two larger, the two ends of the scale,
-    and what the rivals have. All but the study and the pre-trainings are in the zoo."""
-    assert len(TASKS) == 24 and len(RECIPES) == 3 * 24 + 3 * 5 * (1 + 2 + 1 + 1) + 2 + 2 * 3 + 1
-    assert {path for path in CONFIGS if path.split('/')[1] not in ('study', 'pretrain')} == {
-        model.config for model in load_index(str(ROOT / 'model-index.yml')).models}
+    """24 tasks for each of three backbones, and shallow, VPT, linear and fine-tuned for the fine-grained ones."""
+    backbones = [f'vit-b_{ssl}' for ssl in PRETRAINING]
+    expected = {('spt', backbone, task, '') for backbone in backbones for task in TASKS}
+    expected |= {(folder, backbone, task, suffix) for backbone in backbones for task in FGVC for folder, suffix in (
+        ('spt', '_shallow'), ('vpt', ''), ('vpt', '_shallow'), ('linear', ''), ('finetune', ''))}
+    expected |= {(folder, backbone, 'cub', suffix) for backbone in backbones[:2] for folder, suffix in (
+        ('gatevpt', ''), ('vipamin', ''), ('vipamin', '_shallow'))}
+    expected |= {('gatevpt', 'vit-b_mae', 'cub', '_spt'), *(('spt', f'vit-{size}_mae', 'cub', '') for size in 'lh')}
+    assert set(RECIPES.values()) == expected
 
 
 @pytest.mark.parametrize('path', CONFIGS)
@@ -122,12 +94,11 @@ def test_builds(path):
     assert trained == expected or (method in ('pretrain', 'finetune') and len(trained) > 50)
 
 
-@recipes
-def test_recipe(key, path):
+@pytest.mark.parametrize('path', RECIPES)
+def test_recipe(path):
     """Task, backbone and prompts are what the name says; the protocol is the paper's."""
-    (folder, model, task, suffix), cfg = key, load(path)
-    classes, dataset, root = TASKS[task]
-    assert cfg.model.head.num_classes == cfg.data_preprocessor.num_classes == classes
+    (folder, model, task, suffix), cfg = RECIPES[path], load(path)
+    assert cfg.model.head.num_classes == cfg.data_preprocessor.num_classes == TASKS[task].num_classes
     backbone, head, ssl = cfg.model.backbone, cfg.model.head, model.split('_')[1]
     assert cfg.pretraining == PRETRAINING[ssl]
     # Vision Transformer (arXiv 2010.11929), table 1
@@ -154,7 +125,8 @@ def test_recipe(key, path):
     }.get(folder, dict(type='mmspt.RandomSampleInit')))
     for field, split in (('train_dataloader', 'trainval'), ('test_dataloader', 'test')):
         given = cfg[field].dataset
-        assert (given.type, given.data_root, given.split) == (dataset, root, split)
+        assert (given.type, given.data_root, given.split) == (
+            f'mmspt.{TASKS[task].dataset}', f'data/{FOLDERS.get(task, "vtab-1k")}', split)
         assert given.get('task') == (task.removeprefix('vtab_') if task.startswith('vtab_') else None)
     # 100 epochs of full batches of 32, of 64 for GateVPT; no look at the test set but the last
     batch_size = 64 if folder == 'gatevpt' else 32
@@ -178,14 +150,6 @@ def test_comment_says_what_is_known(path):
     assert all(line.startswith('# ') for line in comment.splitlines())
     assert re.match(rf'# tools/dist_train\.sh {re.escape(path)} [18]$', lines[0])
     assert re.search(r'^# published: \d\d\.\d\d|published accuracy(?: of this recipe)?: not found', comment, re.M)
-
-
-@recipes
-def test_comment_says_where_rates_come_from(key, path):
-    comment = (ROOT / path).read_text().split('\n_base_')[0].replace('\n# ', ' ')
-    published = path in ('configs/spt/vit-b_mae_cub.py', 'configs/spt/vit-b_sup_dogs.py',
-                         'configs/gatevpt/vit-b_mae_cub.py')
-    assert re.search(r"README of the authors' code" if published else r'default \(.+\), not searched', comment)
 
 
 def groups(path, options=None):
@@ -311,19 +275,15 @@ def test_lists_of_your_own_data():
     assert cfg.val_cfg == cfg.test_cfg == {}
 
 
-@pytest.mark.parametrize(('folder', 'model', 'suffix'), [
-    ('gatevpt', 'vit-b_mae', ''), ('vipamin', 'vit-b_mocov3', ''), ('vipamin', 'vit-b_mae', '_shallow')])
-def test_rivals_on_your_own_data(folder, model, suffix):
+@pytest.mark.parametrize('name', ['gatevpt/vit-b_mae{}', 'vipamin/vit-b_mocov3{}', 'vipamin/vit-b_mae{}_shallow'])
+def test_rivals_on_your_own_data(name):
     """Flowers-17 as on CUB, but for the data: the method, the backbone and the optimizer are the same."""
-    flowers, cub = load(f'configs/{folder}/{model}_flowers17{suffix}.py'), load(
-        f'configs/{folder}/{model}_cub{suffix}.py')
+    flowers, cub = (load(f'configs/{name.format(task)}.py') for task in ('_flowers17', '_cub'))
     for field in ('optim_wrapper', 'param_scheduler', 'train_cfg', 'custom_hooks', 'auto_scale_lr', 'search_space',
                   'pretraining', 'default_hooks'):
         assert flowers[field] == cub[field], field
     assert flowers.model.backbone == cub.model.backbone and flowers.model.head.num_classes == 17
     assert flowers.train_dataloader.batch_size == cub.train_dataloader.batch_size
-    assert [flowers[f'{split}_dataloader'].dataset.ann_file for split in ('train', 'val', 'test')] == [
-        'train.txt', 'val.txt', 'test.txt']
 
 
 @pytest.mark.parametrize('task', ['digits', 'flowers17'])
@@ -345,31 +305,25 @@ def test_small_recipes_differ_by_method_alone(folder, task):
 
 
 RATES = (0.00625, 0.0125, 0.03125, 0.0625, 0.125, 0.3125, 0.625)  # (.05, .1, .25, .5, 1, 2.5, 5) * 32 / 256
-SPACES = {  # (folder, start of the recipe's name) -> key: (low, high) or values
-    ('gatevpt', ''): {
-        'optim_wrapper.optimizer.lr': (0.01, 10., 'log'), 'optim_wrapper.optimizer.weight_decay': (0, 1e-4, 1e-3, 1e-2),
-        'model.backbone.gate_start': (-10, -5, -1)},
-    ('vipamin', 'vit-b'): {
-        'optim_wrapper.optimizer.lr': RATES, 'custom_hooks.0.initializer.k': (2, 8, 32, 128),
-        'custom_hooks.0.initializer.lam': (0, 0.5, 1)},
-    ('vipamin', 'vit-xs_mae_digits'): {
-        'optim_wrapper.optimizer.lr': RATES, 'custom_hooks.0.initializer.k': (2, 8, 32),
-        'custom_hooks.0.initializer.lam': (0, 0.5, 1)},
-    ('vipamin', 'vit-xs_mae_flowers17'): {
-        'optim_wrapper.optimizer.lr': RATES, 'custom_hooks.0.initializer.k': (2, 8, 32, 128)},
-} | {('study', f'{method}.py'): {'optim_wrapper.optimizer.lr': {
-    'finetune': (1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03), 'gatevpt': (0.03, 0.1, 0.3, 1, 3, 10),
-}.get(method, (0.01, 0.03, 0.1, 0.3, 1, 3))} for method in STUDY}
+K, LAM = 'custom_hooks.0.initializer.k', 'custom_hooks.0.initializer.lam'
+LR, DECAY = 'optim_wrapper.optimizer.lr', 'optim_wrapper.optimizer.weight_decay'
 
 
-@pytest.mark.parametrize('path', CONFIGS)
-def test_search_spaces(path):
-    """The rivals bring their own, inherited or replaced; the others are searched in the tool's default space."""
-    _, folder, name = path.split('/')
-    expected = [space for (kind, start), space in SPACES.items() if kind == folder and name.startswith(start)]
-    cfg = load(path)
-    found = [read_space(cfg, None, cfg.search_space)] if 'search_space' in cfg else []
-    assert [{p.key: p.choices or (p.low, p.high, *('log', ) * p.log) for p in space} for space in found] == expected
+@pytest.mark.parametrize(('path', 'expected'), [
+    ('gatevpt/vit-b_mae_cub', {
+        LR: (0.01, 10.), DECAY: (0, 1e-4, 1e-3, 1e-2), 'model.backbone.gate_start': (-10, -5, -1)}),
+    ('vipamin/vit-b_mocov3_cub', {LR: RATES, K: (2, 8, 32, 128), LAM: (0, 0.5, 1)}),
+    ('vipamin/vit-xs_mae_digits', {LR: RATES, K: (2, 8, 32), LAM: (0, 0.5, 1)}),
+    ('vipamin/vit-xs_mae_flowers17', {LR: RATES, K: (2, 8, 32, 128)}),
+    ('study/spt', {LR: (0.01, 0.03, 0.1, 0.3, 1, 3)})])
+def test_search_spaces(path, expected):
+    """The rivals bring their own, inherited or replaced."""
+    cfg = load(f'configs/{path}.py')
+    assert {p.key: p.choices or (p.low, p.high) for p in read_space(cfg, None, cfg.search_space)} == expected
+
+
+def test_the_other_recipes_are_searched_in_the_default_space():
+    assert {path.split('/')[1] for path in CONFIGS if 'search_space' in load(path)} == {'gatevpt', 'vipamin', 'study'}
 
 
 def test_augmentation():

@@ -10,6 +10,7 @@ import sys
 from glob import escape, glob
 from typing import Any
 
+from filelock import FileLock, Timeout
 from mmengine.config import Config, DictAction
 from mmengine.registry import DefaultScope
 from rich.console import Console
@@ -21,7 +22,6 @@ from mmspt.evaluation import read_epoch
 from mmspt.evaluation.description import recipe_of
 from mmspt.files import write_text
 from mmspt.search.finals import read_tested, run_finals
-from mmspt.search.lock import locked
 from mmspt.search.loop import RunningTrial, name_folder, search
 from mmspt.search.plots import plot
 from mmspt.search.processes import TrainProcess, can_resume, worker_environments
@@ -137,7 +137,7 @@ class Search:
             if self.final_cfg is not None:
                 self.test_best(chosen, environments, progress)
         summary = self.write(study)
-        pictures = plot(study, osp.join(self.folder, 'plots'))
+        pictures = plot(study, self.args.metric, osp.join(self.folder, 'plots'))
         self.console.print(Markdown(to_markdown(summary, self.title)))
         self.say(f'{self.folder}/results.md, results.json; {len(pictures)} pictures in {self.folder}/plots')
 
@@ -215,8 +215,11 @@ def main() -> None:
         signal.signal(number, stop)
     job = Search(args, Console())
     try:
-        with locked(job.folder):
+        with FileLock(osp.join(job.folder, 'lock'), timeout=0):  # released when the process ends, however it ends
             job.run()
+    except Timeout as error:
+        raise SystemExit(f"one search at a time may work in a folder, but another holds '{job.folder}': wait for it, "
+                         'or choose another --work-dir') from error
     except Stopped:
         job.say('Stopped; the same command goes on from here.')
         raise

@@ -42,7 +42,7 @@ class LoadImageFromFile(_LoadImageFromFile):
             return results
         path = results['img_path']
         try:
-            image = self._decode(self._read(path))
+            image = self._decode(fileio.get(path, backend_args=self.backend_args))
         except Exception as error:
             if self.ignore_empty:
                 return None
@@ -51,11 +51,6 @@ class LoadImageFromFile(_LoadImageFromFile):
         results['img'] = image.astype(np.float32) if self.to_float32 else image
         results['img_shape'] = results['ori_shape'] = image.shape[:2]
         return results
-
-    def _read(self, path: str) -> bytes:
-        if self.file_client_args is not None:
-            return fileio.FileClient.infer_client(self.file_client_args, path).get(path)
-        return fileio.get(path, backend_args=self.backend_args)
 
     def _decode(self, content: bytes) -> np.ndarray:
         if not content:

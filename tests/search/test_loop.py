@@ -59,10 +59,9 @@ def best_at(lr):
     return Launch(lambda settings: rising(90 - 10 * abs(settings[LR] - lr)))
 
 
-@pytest.mark.parametrize('workers', [1, 20])
-def test_a_list_is_tried_whole_and_once(run, workers):
+def test_a_list_is_tried_whole_and_once(run):
     launch = best_at(2)
-    study, ends = run(LIST, launch, workers=workers)
+    study, ends = run(LIST, launch, workers=5)
     tried = [tuple(settings.values()) for settings in launch.settings]
     assert sorted(tried, key=str) == sorted(
         ((lr, decay, flag) for lr in (1, 2, 3) for decay in (0.1, 0.2) for flag in (True, None)), key=str)
@@ -71,7 +70,7 @@ def test_a_list_is_tried_whole_and_once(run, workers):
     assert sorted(ends) == [(number, 'finished') for number in range(12)]
     assert best(study).params[LR] == 2 and best(study).value == 90
     assert best(study).intermediate_values == dict(enumerate(rising(90), 1))
-    assert {e['WORKER'] for e in launch.environments} == {str(i) for i in range(min(workers, 12))}
+    assert {e['WORKER'] for e in launch.environments} == set('01234')
     assert all(process.stopped == 1 for process in launch.runs)
 
 

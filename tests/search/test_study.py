@@ -7,7 +7,6 @@ import pytest
 from mmengine.config import Config
 
 from helpers import ROOT
-from mmspt.search.lock import locked
 from mmspt.search.space import parse_space
 from mmspt.search.study import FILE, best, count, grid, identify, open_study, take_up
 
@@ -96,20 +95,6 @@ def test_take_up_twice(tmp_path):
     again = study.ask()
     assert {p.key: p.suggest(again) for p in SPACE} == settings
     assert count(study) == 1 and best(study).value == 3
-
-
-def test_one_search_at_a_time(tmp_path):
-    """Another process is kept out until the first has ended, however it ended."""
-    code = (f'import runpy\nlocked = runpy.run_path({str(ROOT / "mmspt/search/lock.py")!r})["locked"]\n'
-            f'with locked({str(tmp_path)!r}): print("in", flush=True); input()')
-    other = subprocess.Popen([sys.executable, '-c', code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert other.stdout.readline() == b'in\n'
-    with pytest.raises(RuntimeError, match=r'another holds .*: wait for it'), locked(str(tmp_path)):
-        pass
-    other.kill()
-    other.communicate()
-    with locked(str(tmp_path)):
-        pass
 
 
 def test_without_optuna(tmp_path):

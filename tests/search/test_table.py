@@ -71,7 +71,7 @@ def test_one_seed_has_no_spread_and_none_no_test():
 def test_nothing_finished_yet(tmp_path):
     study = make_study(STUDY[1:3])
     assert summarize(study, SPACE, METRIC, {})['best'] is None
-    assert plot(study, str(tmp_path)) == []
+    assert plot(study, METRIC, str(tmp_path)) == []
 
 
 def test_what_is_validated_must_be_tested():
@@ -84,7 +84,7 @@ def test_what_is_validated_must_be_tested():
     (SPACE[:1], STUDY[:1], ['history', 'validations', 'slices'])])
 def test_pictures(tmp_path, space, trials, expected):
     """Whatever there is to draw; none is empty."""
-    paths = plot(make_study(trials, space), str(tmp_path / 'plots'))
+    paths = plot(make_study(trials, space), METRIC, str(tmp_path / 'plots'))
     assert paths == [str(tmp_path / 'plots' / f'{name}.png') for name in expected]
     assert sorted(path.name for path in (tmp_path / 'plots').iterdir()) == sorted(f'{name}.png' for name in expected)
     assert all(image.imread(path)[..., :3].std() > 0.02 for path in paths)

@@ -129,9 +129,8 @@ def test_joint_list_of_vtab(check, tmp_path, toy_sizes):
     root = make_task('vtab_svhn', tmp_path)
     (root / 'svhn/train800val200.txt').write_text((root / 'svhn/train800.txt').read_text())
     _, (report, ) = check('vtab_svhn', root)
-    assert texts(report, 'trainval') == ['9 images are listed, the published split has 12',
-                                         "must hold the images of 'train' and 'val' with their labels, but 0 are in "
-                                         'none of them and 3 of theirs are not here']
+    size, union = texts(report, 'trainval')
+    assert size == '9 images are listed, the published split has 12' and 'and 3 of theirs are not here' in union
 
 
 @pytest.mark.parametrize('key', ['vtab_dsprites_loc', 'vtab_svhn'])
@@ -185,15 +184,6 @@ def test_config(own, check):
     assert texts(report, 'train') == ['1 of 4 classes have no image: 3']
 
 
-def test_labels_from_1(own, check):
-    root, write = own
-    for role in ('train', 'val', 'test'):
-        lines = [line.rsplit(' ', 1) for line in (root / f'{role}.txt').read_text().splitlines()]
-        (root / f'{role}.txt').write_text('\n'.join(f'{path} {int(label) + 1}' for path, label in lines))
-    output, (report, ) = check(write())
-    assert texts(report, 'train') == ['labels run 1..3: they must start at 0'] and 'subtract 1' in output
-
-
 @pytest.mark.parametrize(('line', 'text'), [
     ('a.png', "a line must be '<path> <label>', the label of at most 9 digits, but line 7 of '{root}/val.txt' is "
      "'a.png'"),
@@ -206,18 +196,6 @@ def test_bad_line(line, text, own, check):
     _, (report, ) = check(write())
     assert texts(report, 'val') == [text.format(root=root)]
     assert [row['split'] for row in report['splits']] == ['train', 'test']
-
-
-def test_images_that_two_lists_of_a_config_share(own, check):
-    root, write = own
-    train = (root / 'train.txt').read_text().splitlines()
-    source = root / 'images' / train[0].split()[0]
-    Image.open(source).save(root / 'images/again.bmp')
-    with open(root / 'test.txt', 'a') as file:
-        file.write('again.bmp 0\n')
-    output, (report, ) = check(write())
-    assert texts(report, 'train/test') == ["1 of 7 images of 'test' are in 'train' too"]
-    assert f'{root}/images/again.bmp = {source}' in output
 
 
 def test_config_of_folders_wrapped_and_shared(own, check):
@@ -317,16 +295,6 @@ val_dataloader = dict(dataset=dict(folds, fold=1, test_mode=True))
     assert [row['images'] for row in report['splits']] == [12, 6]
     assert texts(report, 'train/val') == ["6 of 6 images of 'val' are in 'train' too"]
     check(root / 'config.py', '--cfg-options', 'val_dataloader.dataset.fold=0', status=0)
-
-
-def test_wrappers_repeat_on_purpose(own, check):
-    root, _ = own
-    (root / 'config.py').write_text(f"""
-data = dict(type='CustomDataset', data_root={str(root)!r}, data_prefix='images', pipeline=[])
-train_dataloader = dict(dataset=dict(type='ConcatDataset', datasets=[data, data]))
-""")
-    _, (report, ) = check(root / 'config.py', status=0)
-    assert [row['images'] for row in report['splits']] == [18] and not report['findings']
 
 
 def test_skipping_hides_nothing(own, check):

@@ -70,6 +70,8 @@ def test_killed_and_taken_up(job):
     folder = job.root / 'sweep'
     process = forked.start('sweep.py', [job.config, '--work-dir', folder, *SMALL], job.root / 'sweep.txt',
                            environment())
+    wait_for((folder / 'study.db').exists)
+    assert 'another holds' in tool('sweep.py', job.config, '--work-dir', folder, *SMALL, fails=True)
     wait_for(lambda: len(list(folder.glob('trials/*/*/vis_data/scalars.json'))) == 2)
     assert processes(folder / 'trials')
     process.kill()

@@ -15,9 +15,8 @@ from mmengine.runner import set_random_seed
 from mmpretrain.registry import DATASETS, MODELS, TRANSFORMS
 from modelindex.load_model_index import load as load_index
 from PIL import Image
-from torch import nn
 
-from helpers import DATA, ROOT
+from helpers import ROOT
 from layouts import FOLDERS
 from mmspt.datasets.tasks import FGVC, TASKS
 from mmspt.search.space import read_space
@@ -135,6 +134,10 @@ def test_recipe(path):
     assert cfg.train_dataloader.sampler.shuffle and not cfg.test_dataloader.sampler.shuffle
     assert not cfg.test_dataloader.get('drop_last')
     assert cfg.train_cfg.max_epochs == cfg.param_scheduler.end == 100
+    assert cfg.param_scheduler.warmup == (5 if folder == 'finetune' else 10)
+    assert cfg.param_scheduler.type == 'mmspt.WarmupCosineLR' and cfg.param_scheduler.convert_to_iter_based
+    peak = dict(gatevpt=0.1, vipamin=0.0625, finetune=6.25e-5).get(folder, 1e-3 if ssl == 'sup' else 5e-2)
+    assert cfg.optim_wrapper.optimizer.lr == pytest.approx(peak)
     assert not {'val_dataloader', 'val_evaluator', 'val_cfg'} & cfg.keys()  # absent, so that a child may add them
     assert cfg.test_cfg is not None and cfg.test_evaluator == dict(type='Accuracy', topk=(1, ))
     # the mean and standard deviation of ImageNet, in RGB
@@ -184,35 +187,6 @@ def test_optimizers_of_the_rivals(path, kind, rate, decay):
                             'head.fc.bias': (rate, 0.)} | dict.fromkeys(gates, (rate, 0.))
     searched = groups(path, {'optim_wrapper.optimizer.weight_decay': 0.3})
     assert {name for name, (_, decay) in searched.items() if decay == 0.3} == {'backbone.prompts', 'head.fc.weight'}
-
-
-class Classifier(nn.Module):
-    """The parts that a recipe trains, under their names."""
-
-    def __init__(self):
-        super().__init__()
-        self.backbone = nn.Module()
-        self.backbone.prompts = nn.Parameter(torch.zeros(1, 2, 3))
-        self.head = nn.Module()
-        self.head.fc = nn.Linear(3, 2)
-
-
-@pytest.mark.parametrize('path', [f'configs/{name}_cub.py' for name in (
-    'spt/vit-b_mae', 'spt/vit-b_sup', 'gatevpt/vit-b_mae', 'vipamin/vit-b_mae')])
-def test_rate_at_every_iteration(path):
-    """That of the authors' code, recorded with four steps an epoch and peak 5e-2; other methods' peaks are others."""
-    cfg = load(path)
-    wrapper = build_optim_wrapper(Classifier(), cfg.optim_wrapper)
-    scheduler = build_scheduler(cfg.param_scheduler, wrapper, epoch_length=4)
-    recorded = np.load(DATA / 'mae_deep.npz')['lrs']
-    rates = []
-    for _ in recorded:
-        rates.append([group['lr'] for group in wrapper.optimizer.param_groups])
-        wrapper.step()
-        scheduler.step()
-    peak = 1e-3 if '_sup_' in path else dict(gatevpt=0.1, vipamin=0.0625).get(path.split('/')[1], 5e-2)
-    scale, rtol = (1., 1e-12) if peak == 5e-2 else (peak / 5e-2, 1e-6)  # the floor, 1e-8, does not scale
-    np.testing.assert_allclose(rates, np.repeat(recorded[:, None] * scale, 3, axis=1), rtol=rtol, atol=0)
 
 
 @pytest.mark.parametrize('path', ['configs/finetune/vit-b_mae_cub.py', 'configs/finetune/vit-b_mocov3_cub.py'])
@@ -273,17 +247,6 @@ def test_lists_of_your_own_data():
     assert [cfg[f'{split}_dataloader'].dataset.ann_file for split in ('train', 'val', 'test')] == [
         'train.txt', 'val.txt', 'test.txt']
     assert cfg.val_cfg == cfg.test_cfg == {}
-
-
-@pytest.mark.parametrize('name', ['gatevpt/vit-b_mae{}', 'vipamin/vit-b_mocov3{}', 'vipamin/vit-b_mae{}_shallow'])
-def test_rivals_on_your_own_data(name):
-    """Flowers-17 as on CUB, but for the data: the method, the backbone and the optimizer are the same."""
-    flowers, cub = (load(f'configs/{name.format(task)}.py') for task in ('_flowers17', '_cub'))
-    for field in ('optim_wrapper', 'param_scheduler', 'train_cfg', 'custom_hooks', 'auto_scale_lr', 'search_space',
-                  'pretraining', 'default_hooks'):
-        assert flowers[field] == cub[field], field
-    assert flowers.model.backbone == cub.model.backbone and flowers.model.head.num_classes == 17
-    assert flowers.train_dataloader.batch_size == cub.train_dataloader.batch_size
 
 
 @pytest.mark.parametrize('task', ['digits', 'flowers17'])
@@ -405,16 +368,3 @@ def test_study(task, classes, backbone, monkeypatch):
     assert all(given[field] == made[field] for field in ('arch', 'img_size', 'patch_size'))
     assert Path(given.init_cfg.checkpoint).resolve() == (
         ROOT / f'configs/pretrain/vit-8x128_{backbone}_cifar10.safetensors')
-
-
-def test_the_lists_of_cifar10_1k():
-    """80 and 20 of each class, none twice, as the config's comment says they were drawn."""
-    folder, generator = ROOT / 'configs/_base_/datasets/cifar10_1k', np.random.default_rng(0)
-    lists = {split: (folder / f'{split}.txt').read_text().splitlines() for split in ('train', 'val')}
-    classes = Config.fromfile(ROOT / 'configs/_base_/datasets/cifar10_1k.py').classes
-    drawn = {'train': [], 'val': []}
-    for label, name in enumerate(classes):
-        order = generator.permutation(5000)[:100]
-        for split, part in (('train', order[:80]), ('val', order[80:])):
-            drawn[split] += [f'{name}/{index:04}.jpg {label}' for index in sorted(part)]
-    assert lists == drawn

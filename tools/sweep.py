@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Search settings on train -> val, then train the best on train + val with several seeds and test each once.
 
-Killed, it goes on where it stopped when the same command is given again; so does a search that is given more trials."""
+A killed search goes on when the same command is given again, and a finished one when it is given more trials."""
 import argparse
 import os
 import os.path as osp
@@ -60,12 +60,12 @@ def parse_args() -> argparse.Namespace:
 
 
 def length(cfg: Config) -> int:
-    """Epochs of a training, or iterations if it counts these; validations are counted in the same unit."""
+    """Return the number of epochs, or of iterations where a config counts these; validations have the same unit."""
     return cfg.train_cfg.get('max_epochs') or cfg.train_cfg.get('max_iters', 0)
 
 
 class Launcher:
-    """Starts tools/train.py with a config that is written out in full, so that every run can be repeated by hand."""
+    """Starts tools/train.py with a config written in full, so that every run can be repeated by hand."""
 
     def __init__(self, cfg: Config, folder: str, amp: str | None) -> None:
         os.makedirs(folder, exist_ok=True)
@@ -81,29 +81,29 @@ class Launcher:
 
 
 def remove_checkpoints(work_dir: str) -> None:
-    """Of a trial that will not go on, only logs and config stay."""
+    """Remove the checkpoints of a trial that will not be resumed; logs and config stay."""
     for path in glob(osp.join(escape(work_dir), '*.pth')):
         os.remove(path)
 
 
 class Stopped(SystemExit):
-    """Ctrl-C or SIGTERM: the runs end with the search."""
+    """Ctrl-C or SIGTERM: end the runs, then the search."""
 
 
 def stop(number: int, frame: Any) -> None:
-    """Leave, in order."""
+    """Raise :class:`Stopped`, so that the runs are ended first."""
     raise Stopped(128 + number)
 
 
 class Search:
-    """One call of this tool: what it searches, where, and what it shows."""
+    """One call of this tool: space, folder and output."""
 
     def __init__(self, args: argparse.Namespace, console: Console) -> None:
         self.args, self.console = args, console
         cfg = Config.fromfile(args.config)
         if args.cfg_options is not None:
             cfg.merge_from_dict(args.cfg_options)
-        own_space = cfg.pop(FIELD, None)  # searches of the same space are the same, wherever it comes from
+        own_space = cfg.pop(FIELD, None)  # the space counts, not where it was given
         self.title = osp.splitext(osp.basename(args.config))[0]
         above, name = osp.split(default_work_dir(args.config))
         self.folder = args.work_dir or osp.join(above, f'sweep_{name}')
@@ -126,14 +126,15 @@ class Search:
         if count(study) or cut_off:
             self.say(f'Going on with {self.folder}: {count(study)} trials are done, {cut_off} were cut off.')
         if not self.args.keep_checkpoints:
-            for trial in study.get_trials(deepcopy=False, states=(COMPLETE, PRUNED)):  # killed before it removed them
+            # a killed search may not have removed them
+            for trial in study.get_trials(deepcopy=False, states=(COMPLETE, PRUNED)):
                 remove_checkpoints(osp.join(self.folder, 'trials', trial.user_attrs['work_dir']))
         environments = worker_environments(self.args.workers)
         columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(),
                    TextColumn('{task.fields[text]}', markup=False), TimeElapsedColumn())
         with Progress(*columns, console=self.console) as progress:
             chosen = self.find_best(study, environments, progress)
-            self.write(study)  # not lost if a last run fails
+            self.write(study)  # before a last run can fail
             if self.final_cfg is not None:
                 self.test_best(chosen, environments, progress)
         summary = self.write(study)
@@ -149,7 +150,7 @@ class Search:
         """Run the trials; return the best setting."""
         task = progress.add_task('trials', total=self.args.trials, text='')
 
-        def recall() -> str:  # of the database, so not at every look
+        def recall() -> str:  # asks the database, so not at every look
             progress.update(task, completed=count(study))
             found = best(study)
             return f'best {found.value:.2f} ({describe(found.params)}) · ' if found else ''
@@ -192,7 +193,7 @@ class Search:
                    environments, show)
 
     def final_folder(self, settings: dict[str, Any]) -> str:
-        """Name the folder of a setting's last runs, by all that they depend on."""
+        """Return the folder of a setting's last runs, named after everything that they depend on."""
         identity = identify(self.final_cfg, self.space, self.args.metric, self.args.amp)
         return osp.join(self.folder, 'final', name_folder(settings, identity))
 
@@ -202,7 +203,7 @@ class Search:
         if chosen is not None and self.final_cfg is not None:
             path = self.final_folder(chosen.params)
             tested, folder = read_tested(path, range(self.args.seeds)), osp.relpath(path, self.folder)
-        batches = {parameter.key for parameter in self.space} & set(BATCH_KEYS)  # searched: the trials tell theirs
+        batches = {parameter.key for parameter in self.space} & set(BATCH_KEYS)  # searched: it differs between trials
         summary = summarize(study, self.space, self.args.metric, tested, folder,
                             None if batches else recipe_of(self.trial_cfg)['global_batch'])
         write(summary, self.folder, self.title)

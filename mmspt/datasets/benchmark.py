@@ -1,4 +1,4 @@
-"""What the data sets of the paper's 24 tasks have in common."""
+"""Base class of the data sets of the paper's 24 tasks."""
 from abc import abstractmethod
 from typing import Any
 
@@ -17,12 +17,11 @@ class BenchmarkTask(BaseDataset):
         key (str): Key of :data:`mmspt.datasets.tasks.TASKS`.
         data_root (str): The data set's folder.
         split (str): 'train', 'val', 'trainval' or 'test'.
-        **kwargs: Those of :class:`mmpretrain.datasets.BaseDataset`.
+        **kwargs: Arguments of :class:`mmpretrain.datasets.BaseDataset`.
 
     Raises:
         FileNotFoundError: A list or an image is missing.
-        ValueError: Another split, a remote folder whose files cannot be looked for, a list that cannot be read or gives
-            the split no image, a label out of range.
+        ValueError: Another split, a list that cannot be read or gives the split no image, a label out of range.
     """
 
     def __init__(self, key: str, data_root: str, split: str, **kwargs: Any) -> None:
@@ -30,9 +29,6 @@ class BenchmarkTask(BaseDataset):
             raise ValueError(f'split must be one of {", ".join(SPLITS)}, got {split!r}')
         self.task, self.split = TASKS[key], split
         self.backend = get_file_backend(data_root, enable_singleton=True)
-        if not hasattr(self.backend, 'join_path'):  # MMEngine's for http://
-            raise ValueError('data_root must be a folder whose files can be looked for, but '
-                             f"'{data_root}' is none: download it")
         self.remedy = f'unpack {self.task.name} as docs/data.md says; tools/check_data.py {key} {data_root} tells more'
         super().__init__(ann_file='', data_root=data_root, test_mode=split in ('val', 'test'), **kwargs)
 
@@ -41,7 +37,7 @@ class BenchmarkTask(BaseDataset):
         """Read the split's images, paths below ``data_root``, and their labels."""
 
     def load_data_list(self) -> list[dict]:
-        """Read the lists and look for each image."""
+        """Read the lists and make sure that each image exists."""
         items = self.read_split()
         if not items:
             raise ValueError(f"a split must have images, but the lists in '{self.data_root}' give '{self.split}' none: "
@@ -62,11 +58,11 @@ class BenchmarkTask(BaseDataset):
         return [dict(img_path=path, gt_label=label) for path, (_, label) in zip(paths, items, strict=True)]
 
     def join(self, *parts: str) -> str:
-        """Path of a file below ``data_root``."""
+        """Return the path of a file below ``data_root``."""
         return self.backend.join_path(self.data_root, *parts)
 
     def exists(self, path: str) -> bool:
-        """Whether there is such a file."""
+        """Return whether a file exists."""
         return self.backend.isfile(path)
 
     def extra_repr(self) -> list[str]:

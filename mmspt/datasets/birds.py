@@ -1,4 +1,4 @@
-"""CUB-200-2011 and NABirds, whose lists are of one kind."""
+"""CUB-200-2011 and NABirds, whose lists have one format."""
 import re
 
 from mmpretrain.datasets.categories import CUB_CATEGORIES
@@ -13,7 +13,7 @@ class _Birds(FineGrained):
     VPT_FOLDERS = ('images', '')
 
     def read_official(self, split: str) -> list[Item]:
-        """Read images.txt, image_class_labels.txt and train_test_split.txt, all of them `<image id> <value>`."""
+        """Read images.txt, image_class_labels.txt and train_test_split.txt, with lines of `<image id> <value>`."""
         images, classes, trains = (read_pairs(self.join(f'{name}.txt'), self.remedy)
                                    for name in ('images', 'image_class_labels', 'train_test_split'))
         for other, name in ((classes, 'image_class_labels'), (trains, 'train_test_split')):
@@ -30,7 +30,7 @@ class _Birds(FineGrained):
                 if trains[image] == ('1' if split == 'train' else '0')]
 
     def number_classes(self, classes: dict[str, str]) -> dict[str, int]:
-        """Class ids -> labels; ids count from 1."""
+        """Map class ids to labels; ids count from 1."""
         if not all(is_label(i) and i[0] != '-' for i in classes.values()):
             raise ValueError("class ids must be whole numbers of at most 9 digits, but image_class_labels.txt of "
                              f"'{self.data_root}' has others: {self.remedy}")
@@ -41,15 +41,15 @@ class _Birds(FineGrained):
 class CUB(_Birds):
     """CUB-200-2011: 200 species (Wah et al. 2011), the official archive; see :class:`FineGrained` for the arguments.
 
-    The species are called as the folder's own classes.txt says, for a part of the data set numbers them anew; without
-    that list they are the official 200. MMPretrain's class of the same name has these alone, and knows 'train' (all
-    5,994 images) and 'test' alone.
+    Class names are read from the folder's classes.txt, since a part of the data set has other numbers; without that
+    list they are the official 200. MMPretrain's class of the same name always has these, and only 'train' (all 5,994
+    images) and 'test'.
     """
     KEY = 'cub'
     METAINFO = dict(classes=CUB_CATEGORIES)
 
     def number_classes(self, classes: dict[str, str]) -> dict[str, int]:
-        """Class ids -> labels; the names go into ``metainfo``, without the number before them."""
+        """Map class ids to labels; put the names into ``metainfo``, without the number before them."""
         labels = super().number_classes(classes)
         if self._metainfo['classes'] == CUB_CATEGORIES and self.exists(self.join('classes.txt')):
             names = read_pairs(self.join('classes.txt'), self.remedy)
@@ -62,13 +62,12 @@ class CUB(_Birds):
 class NABirds(_Birds):
     """NABirds: 555 visual categories (Van Horn et al. 2015), the official archive; arguments as :class:`FineGrained`'s.
 
-    Labels are the places of the class ids that images have, in ascending order: of the 1,011 classes in the official
-    hierarchy 555 have images.
+    Of the 1,011 classes in the official hierarchy 555 have images; labels number them in ascending order of their ids.
     """
     KEY = 'nabirds'
 
     def number_classes(self, classes: dict[str, str]) -> dict[str, int]:
-        """Class ids -> places among the ids that occur; the names go into ``metainfo``."""
+        """Map class ids to their places among the ids that occur; put the names into ``metainfo``."""
         ids = sorted(super().number_classes(classes), key=int)
         names = read_pairs(self.join('classes.txt'), self.remedy)
         self._metainfo.setdefault('classes', tuple(names.get(i, i) for i in ids))

@@ -1,4 +1,4 @@
-"""The handwritten digits that ship in scikit-learn: real images without a download."""
+"""The handwritten digits of scikit-learn: real images without a download."""
 from typing import Any
 
 import numpy as np
@@ -16,13 +16,13 @@ VAL_SIZE, TEST_SIZE = 300, 500
 class Digits(BaseDataset):
     """1,797 grey images of 8 x 8 pixels in 10 classes (UCI, Alpaydin and Kaynak 1998; :func:`load_digits`).
 
-    Split once and for all, stratified and seeded: 997 'train', 300 'val', 500 'test'. Items hold 'img', (8, 8, 3)
+    The split is stratified and fixed: 997 'train', 300 'val', 500 'test'. Items hold 'img', (8, 8, 3)
     uint8, so a pipeline starts with Resize, not with loading.
 
     Args:
         split (str): 'train', 'val' or 'test'.
-        images_per_class (int | None): Keep the first so many of each class, for few-shot tasks. Defaults to None.
-        **kwargs: Those of :class:`mmpretrain.datasets.BaseDataset`.
+        images_per_class (int | None): Keep this number of images of each class, for few-shot tasks. Defaults to None.
+        **kwargs: Arguments of :class:`mmpretrain.datasets.BaseDataset`.
 
     Raises:
         ValueError: Another split, or fewer images than asked for.
@@ -38,7 +38,7 @@ class Digits(BaseDataset):
         super().__init__(ann_file='', **kwargs)
 
     def load_data_list(self) -> list[dict]:
-        """Make the items of the split."""
+        """Return the items of the split."""
         images, labels = load_digits(return_X_y=True)
         rest, test = _split(np.arange(len(labels)), labels, TEST_SIZE)
         train, val = _split(rest, labels, VAL_SIZE)

@@ -1,4 +1,4 @@
-"""What the five fine-grained data sets (FGVC) have in common: splits, and VPT's own lists."""
+"""Base class of the five fine-grained data sets (FGVC): splits, and VPT's own lists."""
 import os.path as osp
 from abc import abstractmethod
 from typing import Any
@@ -14,7 +14,7 @@ class FineGrained(BenchmarkTask):
     """A fine-grained data set in its official folder, with four splits.
 
     'train' and 'val' make up 'trainval', the official training images. Where the data set has no validation split,
-    10 % are held out, by the images' names alone (:func:`mmspt.datasets.hold_out.hold_out`). VPT's own lists
+    10 % are held out by the images' names (:func:`mmspt.datasets.hold_out.hold_out`). VPT's own lists
     (`train.json`, `val.json`, `test.json`: {image: class}, https://github.com/KMnP/vpt at 7f3942e) are read instead
     where all three lie in ``data_root``.
 
@@ -22,7 +22,7 @@ class FineGrained(BenchmarkTask):
         data_root (str): The data set's folder.
         split (str): 'train', 'val', 'trainval' or 'test'. Defaults to 'train'.
         lists (str): 'official', 'vpt', or 'auto': VPT's if they are there. Defaults to 'auto'.
-        **kwargs: Those of :class:`mmpretrain.datasets.BaseDataset`.
+        **kwargs: Arguments of :class:`mmpretrain.datasets.BaseDataset`.
 
     Raises:
         FileNotFoundError: A list or an image is missing.
@@ -58,7 +58,7 @@ class FineGrained(BenchmarkTask):
         return [item for item, held in zip(items, held_out, strict=True) if held == (self.split == 'val')]
 
     def reads_vpt(self) -> bool:
-        """Whether VPT's lists are read, not the official ones; raise FileNotFoundError if only some are there."""
+        """Return whether VPT's lists are read; raise FileNotFoundError if only some of them are there."""
         there = [name for name in VPT_LISTS if self.exists(self.join(name))]
         if self.lists == 'vpt' or (self.lists == 'auto' and len(there) == len(VPT_LISTS)):
             return True
@@ -71,9 +71,8 @@ class FineGrained(BenchmarkTask):
     def read_vpt(self, split: str) -> list[Item]:
         """Read 'train', 'val' or 'test' from VPT's lists.
 
-        The classes of train.json are numbered in ascending order, and the other lists follow. VPT numbers each list by
-        its own classes: the same as long as all have all classes, while a list that lacks one would shift the labels
-        after it.
+        The classes of train.json are numbered in ascending order for all lists. VPT numbers each list by its own
+        classes, so a list that lacks one shifts the labels after it.
         """
         train = read_json(self.join('train.json'), self.remedy)
         content = train if split == 'train' else read_json(self.join(f'{split}.json'), self.remedy)

@@ -6,23 +6,21 @@ from collections.abc import Sequence
 
 
 def hold_out(names: Sequence[str], labels: Sequence[int], fraction: float = 0.1, seed: int = 0) -> list[bool]:
-    """Choose ceil(fraction * N) of N images, every class with its share.
+    """Choose ceil(fraction * N) of N images, from every class its share.
 
-    Nothing but the names, the labels and SHA-256 decide: no generator, whose stream may change with a library's
-    version, and no order of files. Each class gives floor(fraction * its size), and the classes with the largest
-    remainders give one more until the count is reached (ties by label); of a class, the images whose hashed names come
-    first are taken.
+    Each class gives floor(fraction * its size), and the classes with the largest remainders give one more until the
+    count is reached (ties by label). Of a class, the images with the smallest SHA-256 of '<seed>:<name>' (UTF-8) are
+    taken: no generator, whose stream may change with a library's version, and no order of files.
 
     Args:
         names (Sequence[str]): Names of the images. The data sets give paths below ``data_root`` with '/' between the
-            parts, their image folder included, as 'images/001.Black_footed_Albatross/x.jpg'. What is hashed is
-            '<seed>:<name>' in UTF-8. Shape (N, ).
-        labels (Sequence[int]): Their classes. Shape (N, ).
+            parts, for example 'images/001.Black_footed_Albatross/x.jpg'. Shape (N, ).
+        labels (Sequence[int]): Classes of the images. Shape (N, ).
         fraction (float): Defaults to 0.1, as in VPT (https://arxiv.org/abs/2203.12119, appendix A).
-        seed (int): Another seed, another split. Defaults to 0.
+        seed (int): Seed of the split. Defaults to 0.
 
     Returns:
-        list[bool]: Whether an image is held out. Shape (N, ).
+        list[bool]: True for images that are held out. Shape (N, ).
     """
     classes = defaultdict(list)
     for index, label in enumerate(labels):

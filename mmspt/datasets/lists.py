@@ -1,4 +1,4 @@
-"""Reading the lists that data sets come with, with errors that name file, line and remedy."""
+"""Read the lists that data sets come with; errors name file, line and remedy."""
 import json
 import os
 import os.path as osp
@@ -32,7 +32,7 @@ def read_text(path: str, remedy: str) -> str:
 
 
 def read_pairs(path: str, remedy: str) -> dict[str, str]:
-    """Read lines of `<key> <value>`, in their order, as CUB and NABirds have them; a value may hold spaces.
+    """Read lines of `<key> <value>`, the format of CUB and NABirds, in their order; a value may hold spaces.
 
     Raises:
         FileNotFoundError: No such file.
@@ -52,12 +52,12 @@ def read_pairs(path: str, remedy: str) -> dict[str, str]:
 
 
 def is_label(text: str) -> bool:
-    """Whether a text is a whole number of at most 9 digits; Python itself refuses one of over 4,300."""
+    """Return whether a text is a whole number of at most 9 digits; Python itself refuses one of over 4,300."""
     return re.fullmatch('-?[0-9]{1,9}', text) is not None
 
 
 def read_items(path: str, remedy: str) -> list[Item]:
-    """Read lines of `<image path> <label>`, as VTAB-1k has them.
+    """Read lines of `<image path> <label>`, the format of VTAB-1k.
 
     Raises:
         FileNotFoundError: No such file.
@@ -95,7 +95,7 @@ def read_json(path: str, remedy: str) -> dict[str, Any]:
 
 
 def find_missing(paths: Sequence[str]) -> list[str]:
-    """Say which paths are no files, with one listing for each folder; remote files count as there."""
+    """Return the paths that are no files, with one listing for each folder; remote files are not looked for."""
     listings: dict[str, set[str]] = {}
     missing = []
     for path in paths:
@@ -112,7 +112,7 @@ def find_missing(paths: Sequence[str]) -> list[str]:
 def _files(folder: str) -> set[str]:
     if not osp.isdir(folder):
         return set()
-    with os.scandir(folder) as entries:  # knows what is a file without a look at each; of a link the target counts
+    with os.scandir(folder) as entries:  # tells files without a look at each; of a link the target counts
         return {entry.name for entry in entries
                 if (osp.isfile(entry.path) if entry.is_symlink() else entry.is_file())}
 

@@ -10,9 +10,9 @@ GROUPS = ('FGVC', 'Natural', 'Specialized', 'Structured')
 
 
 class Task(NamedTuple):
-    """What is known of a task before its files are there."""
+    """Facts about a task that do not depend on its files."""
     name: str
-    """As the papers' tables write it."""
+    """Name in the papers' tables."""
     group: str
     """One of :data:`GROUPS`."""
     dataset: str
@@ -60,7 +60,7 @@ TASKS = FGVC | {f'vtab_{folder}': task for folder, task in VTAB.items()}
 
 
 def task_of(dataset: Mapping[str, Any]) -> str | None:
-    """Name the task that a data set config stands for, a key of :data:`TASKS`; None for every other data set."""
+    """Return the key in :data:`TASKS` of a data set config; None for every other data set."""
     kind = dataset.get('type')
     kind = kind if isinstance(kind, str) else getattr(kind, '__name__', '')
     if kind == 'mmspt.VTAB1k' or kind == 'VTAB1k':

@@ -22,7 +22,7 @@ class VTAB1k(BenchmarkTask):
         data_root (str): The folder of all tasks.
         task (str): Name of the task, that is, of its folder.
         split (str): 'train' (800), 'val' (200), 'trainval' (1,000) or 'test'. Defaults to 'train'.
-        **kwargs: Those of :class:`mmpretrain.datasets.BaseDataset`.
+        **kwargs: Arguments of :class:`mmpretrain.datasets.BaseDataset`.
 
     Raises:
         FileNotFoundError: A list or an image is missing.

@@ -4,7 +4,7 @@ from typing import Any
 
 
 def leaves(dataset: Mapping[str, Any]) -> Iterator[Any]:
-    """The configs that read data, within RepeatDataset, ConcatDataset and other wrappers, however deep."""
+    """Yield the configs that read data, within RepeatDataset, ConcatDataset and other wrappers, however deep."""
     inner = [dataset.get('dataset'), *(dataset.get('datasets') or [])]
     inner = [config for config in inner if isinstance(config, Mapping)]
     for config in inner:
@@ -14,7 +14,7 @@ def leaves(dataset: Mapping[str, Any]) -> Iterator[Any]:
 
 
 def with_skipping(dataset: dict) -> dict:
-    """A config that puts ``mmspt.SkipBadImages`` around each of its :func:`leaves` that has none."""
+    """Return the config with ``mmspt.SkipBadImages`` around each of its :func:`leaves` that has none."""
     if _skips(dataset):
         return dataset
     if next(leaves(dataset)) is dataset:
@@ -23,12 +23,12 @@ def with_skipping(dataset: dict) -> dict:
 
 
 def without_skipping(dataset: dict) -> dict:
-    """A config without ``mmspt.SkipBadImages``: what was asked for, before the images were looked at."""
+    """Return the config without ``mmspt.SkipBadImages``."""
     return without_skipping(dataset['dataset']) if _skips(dataset) else _change_inner(dataset, without_skipping)
 
 
 def skip_bad_images(cfg: Any) -> None:
-    """Do :func:`with_skipping` to each data loader of a run's config, in place, if it says ``skip_bad_images``."""
+    """Apply :func:`with_skipping` to each data loader of a run's config, in place, if it sets ``skip_bad_images``."""
     if not cfg.get('skip_bad_images'):
         return
     for field in ('train_dataloader', 'val_dataloader', 'test_dataloader'):

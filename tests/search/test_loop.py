@@ -1,10 +1,9 @@
 """The search's loop over runs that train nothing."""
 import json
 import math
-from itertools import pairwise
 
 import pytest
-from fakes import EPOCHS, FakeProcess, Launch, rising
+from fakes import EPOCHS, Launch, rising
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
@@ -86,11 +85,6 @@ def test_no_more_trials_than_asked_for(run, specs, workers):
     assert len({str(settings) for settings in launch.settings}) == 8
 
 
-def test_many_trials_find_the_best(run):
-    study, _ = run(['lr=0.1:10:log'], best_at(3.3), num_trials=20, workers=4)
-    assert count(study) == 20 and abs(best(study).params[LR] - 3.3) < 0.3
-
-
 def test_fewer_settings_than_trials_end_the_search(run):
     study, ends = run(['lr=1:4'], best_at(2), num_trials=50, workers=2)
     assert sorted(trial.params[LR] for trial in study.get_trials(states=(COMPLETE, ))) == [1, 2, 3, 4]
@@ -107,30 +101,6 @@ def test_hopeless_runs_are_stopped(run):
     for trial in bad:
         assert launch.runs[trial.number].stopped == 1 and launch.runs[trial.number].epoch == 1
     assert best(study).value == 80
-
-
-def test_the_database_is_asked_when_something_happened(run):
-    """Not at each look, though a worker has nothing to do: that would take a part of a core from the runs."""
-    statements, looks = [], []
-
-    def count_statement(*args):
-        statements.append(args[2])
-
-    class Slow(FakeProcess):
-        def poll(self):
-            self.looks = getattr(self, 'looks', -1) + 1
-            return super().poll() if self.looks % 5 == 0 else None
-
-    event.listen(Engine, 'before_cursor_execute', count_statement)
-    try:
-        run(['lr=1,2'], lambda settings, work_dir, environment: Slow(work_dir, rising(90)), num_trials=1, workers=2,
-            startup=0, on_change=lambda running: looks.append((running[0].values.copy(), len(statements))))
-    finally:
-        event.remove(Engine, 'before_cursor_execute', count_statement)
-    asked = [(before[0] != after[0], after[1] - before[1]) for before, after in pairwise(looks)]
-    assert all(number > 0 for validated, number in asked if validated)
-    idle = [number for validated, number in asked if not validated]
-    assert len(idle) >= 4 * EPOCHS and set(idle) == {0}
 
 
 @pytest.mark.parametrize(('value', 'startup'), [(math.nan, 0), (math.inf, 1000)])
@@ -234,15 +204,3 @@ def test_a_cut_off_run_goes_on_in_its_folder(run):
     assert launch.work_dirs[0] == launch.work_dirs[1] and launch.settings[0] == launch.settings[1]
     assert [(t.state, t.params) for t in study.trials] == [(FAILED, launch.settings[0]), (COMPLETE, launch.settings[0])]
     assert ends == [(1, 'finished')] and len(study.trials[1].intermediate_values) == EPOCHS
-
-
-def test_folders_of_two_configs_differ(tmp_path):
-    """Or a deleted database would let a search read the curves of another config."""
-    launch = best_at(1)
-    space = parse_space(['lr=1,2'])
-    for name in ('one', 'two'):
-        (tmp_path / name).mkdir()
-        study = open_study(str(tmp_path / name), dict(config=name), 0, 5, 0)
-        search(study, space, grid(space, 0), launch, str(tmp_path / 'trials'), [{}], 2, METRIC, lambda r: None,
-               lambda r, e: None)
-    assert launch.settings[:2] == launch.settings[2:] and len(set(launch.work_dirs)) == 4

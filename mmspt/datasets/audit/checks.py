@@ -65,7 +65,8 @@ def check_source(source: Source, decode: bool = True, workers: int | None = None
     paths = list(dict.fromkeys(path for split in splits for path, _ in split.items if path not in source.in_memory))
     missing = set(find_missing(paths))
     there = [path for path in paths if path not in missing]
-    digests, errors = dict(source.in_memory), {}
+    digests: dict[str, str] = dict(source.in_memory)
+    errors: dict[str, str] = {}
     if decode:
         for done, (path, digest, error) in enumerate(map_in_threads(load, there, workers), 1):
             digests |= {path: digest} if digest else {}
@@ -96,7 +97,7 @@ def load(path: str) -> tuple[str, str | None, str | None]:
 def digest_pixels(image: np.ndarray) -> str:
     """Hash an image of any shape and dtype: equal for equal pixels, whatever the format and the metadata."""
     digest = hashlib.blake2b(f'{image.dtype} {image.shape}'.encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(image))
+    digest.update(image.tobytes())
     return digest.hexdigest()
 
 

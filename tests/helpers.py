@@ -1,4 +1,5 @@
 """What several tests need: golden files, tiny models, image folders, and the tools as commands."""
+import importlib.util
 import json
 import os
 import subprocess
@@ -87,6 +88,14 @@ def tool(name, *args, cwd=None, fails=False):
         code, output = forked.run(name, args, log.name, environment=environment(), cwd=cwd)
     assert (code != 0) == fails, output[-6000:]
     return output
+
+
+def load_tool(name):
+    """Import tools/``name``.py, to call its functions in this process."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / 'tools' / f'{name}.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def scalars(work_dir):

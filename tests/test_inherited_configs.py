@@ -14,9 +14,9 @@ from mmengine.runner import Runner
 
 from helpers import ROOT, command, environment, tool
 from mmspt import registry
+from mmspt.engine.launch import set_loader_defaults
 from mmspt.evaluation.description import flatten
 from mmspt.evaluation.scalars import read_scalars
-from train import set_loader_defaults
 
 STOCK = Path(mmpretrain.__path__[0], '.mim', 'tools')  # MMPretrain's own tools
 SHORT = """

@@ -11,7 +11,7 @@ from mmengine.logging import MMLogger
 from mmengine.runner.checkpoint import CheckpointLoader
 from rich.console import Console
 
-from mmspt.evaluation import FILE_NAME, read_result
+from mmspt.evaluation import RESULT_FILE, read_result
 from mmspt.files import write_bytes
 from mmspt.models import PromptedViT
 from mmspt.models.fingerprint import show
@@ -65,7 +65,6 @@ def export(args: argparse.Namespace) -> None:
     whole_run = osp.isdir(args.source)
     run = RunFolder(args.source if whole_run else osp.dirname(args.source) or '.', None if whole_run else args.source,
                     device='cpu', backbone=args.backbone)
-    run.check_loaded()
     task = args.task or str(run.description['task'])
     out = args.out or osp.join(run.folder, re.sub(r'[^\w.-]+', '_', task) + '.safetensors')
     if not out.endswith('.safetensors'):
@@ -77,7 +76,7 @@ def export(args: argparse.Namespace) -> None:
 
 def metrics_of(run: RunFolder) -> dict[str, float]:
     """Numbers of ``result.json``, if it is of the run's checkpoint."""
-    path = osp.join(run.folder, FILE_NAME)
+    path = osp.join(run.folder, RESULT_FILE)
     result = read_result(path) if osp.isfile(path) else None
     if result is None or result.checkpoint is None:
         return {}

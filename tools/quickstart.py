@@ -12,12 +12,12 @@ from collections.abc import Callable
 from functools import partial
 
 from mmengine.config import Config
-from mmengine.registry import MODELS, DefaultScope
 from rich.console import Console
 from rich.progress import Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from mmspt.evaluation import FILE_NAME, METRIC, read_result, read_scalars
+from mmspt.engine.build import build_model
+from mmspt.evaluation import METRIC, RESULT_FILE, read_result, read_scalars
 from mmspt.files import write_text
 from mmspt.visualization import RunFolder, draw_curves, save_picture
 
@@ -69,7 +69,7 @@ def run(config: str, work_dir: str, on_epoch: Callable[[int], object]) -> dict:
     write_text(begun, text)
     seconds = run_tool('train.py', config, '--work-dir', work_dir, '--resume', log=osp.join(work_dir, 'train.txt'),
                        watch=work_dir, on_epoch=on_epoch)
-    test = read_result(osp.join(work_dir, FILE_NAME)).metrics[METRIC]
+    test = read_result(osp.join(work_dir, RESULT_FILE)).metrics[METRIC]
     write_text(path, json.dumps(dict(val=read_scalars(work_dir, METRIC), test=test, seconds=seconds,
                                  trained=count_trained(config))))
     return json.loads(_read(path))
@@ -82,9 +82,7 @@ def _read(path: str) -> str:
 
 def count_trained(config: str) -> int:
     """Count the parameters that a config trains."""
-    cfg = Config.fromfile(config)
-    with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        return sum(p.numel() for p in MODELS.build(cfg.model).parameters() if p.requires_grad)
+    return sum(p.numel() for p in build_model(Config.fromfile(config)).parameters() if p.requires_grad)
 
 
 def show(results: dict[str, dict], console: Console) -> None:

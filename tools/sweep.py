@@ -18,6 +18,7 @@ from rich.markdown import Markdown
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from mmspt.engine.checks import check_config
+from mmspt.engine.launch import add_amp, default_work_dir, name_amp
 from mmspt.evaluation import read_epoch
 from mmspt.evaluation.description import recipe_of
 from mmspt.files import write_text
@@ -29,7 +30,6 @@ from mmspt.search.protocol import check_overlap, final_config, search_config
 from mmspt.search.space import DEFAULT, FIELD, FORM, as_options, describe, read_space
 from mmspt.search.study import COMPLETE, PRUNED, Study, best, count, grid, identify, open_study, take_up
 from mmspt.search.table import summarize, to_markdown, write
-from train import add_amp, default_work_dir, name_amp
 
 BATCH_KEYS = ('train_dataloader.batch_size', 'optim_wrapper.accumulative_counts')
 TRAIN = osp.join(osp.dirname(osp.abspath(__file__)), 'train.py')

@@ -5,11 +5,18 @@ import os
 from copy import deepcopy
 
 import mmengine
-from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.config import Config, ConfigDict
 from mmengine.evaluator import DumpResults
 
 from mmspt.datasets.wrappers import leaves
-from train import build_runner, dump_as, set_loader_defaults, set_work_dir, shut_down
+from mmspt.engine.launch import (
+    add_launcher,
+    build_runner,
+    rename_config,
+    set_loader_defaults,
+    set_work_dir,
+    shut_down,
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -19,7 +26,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--work-dir', help='where logs and metrics go')
     parser.add_argument('--out', help='file (.pkl, .json, .yml) for the results')
     parser.add_argument('--out-item', choices=['metrics', 'pred'], help='what --out holds; predictions by default')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='override the config: key=value ...')
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision: float16, on a CPU bfloat16')
     parser.add_argument('--show-dir', help='folder for pictures of the predictions')
     parser.add_argument('--show', action='store_true', help='show the predictions in a window')
@@ -27,8 +33,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--wait-time', type=float, default=2, help='seconds that a window stays')
     parser.add_argument('--no-pin-memory', action='store_true', help='pin_memory=False in the data loader')
     parser.add_argument('--tta', action='store_true', help='average over test-time augmentations; flips by default')
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    add_launcher(parser)
     args = parser.parse_args()
     if args.out_item is not None and args.out is None:
         parser.error('--out-item says what --out holds: give --out FILE as well')
@@ -71,7 +76,8 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
 
 def main() -> None:
     args = parse_args()
-    runner = build_runner(dump_as(merge_args(Config.fromfile(args.config), args), 'test'), 'test')
+    cfg = merge_args(Config.fromfile(args.config), args)
+    runner = build_runner(rename_config(cfg, 'test'), 'test')
     if args.out and args.out_item != 'metrics':
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
     metrics = runner.test()

@@ -2,36 +2,11 @@
 """Train: the flags of MMPretrain's tools/train.py, and three things more: it looks at folders and the work directory
 before anything is built, ``--launcher pytorch`` works without a GPU, and ``--amp`` takes a data type."""
 import argparse
-import os
-import os.path as osp
-import sys
 
-import torch
-from mmengine import dist
-from mmengine.config import Config, ConfigDict, DictAction
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
+from mmengine.config import Config
 
-from mmspt.datasets.wrappers import skip_bad_images
-from mmspt.engine.checks import check_config
-from mmspt.engine.global_batch import keep_global_batch
+from mmspt.engine.launch import build_runner, merge_training_args, parse_training_args, shut_down
 from mmspt.engine.reliability.disk import explain_disk_errors
-from mmspt.repairs import init_cpu_distributed
-
-DTYPES = ('bfloat16', 'float16')
-
-
-def add_amp(parser: argparse.ArgumentParser) -> None:
-    """Add ``--amp [DTYPE]``; the command line goes through :func:`name_amp` first."""
-    parser.add_argument('--amp', nargs='?', const=DTYPES[0], choices=DTYPES,
-                        help='automatic mixed precision: bfloat16 if none is named; float16 needs a GPU')
-
-
-def name_amp(argv: list[str]) -> list[str]:
-    """Name the data type of a bare ``--amp``, for which argparse would take the config that follows."""
-    following = [*argv[1:], '']
-    return [f'{arg}={DTYPES[0]}' if arg == '--amp' and after not in DTYPES else arg
-            for arg, after in zip(argv, following, strict=True)]
 
 
 def parse_args() -> argparse.Namespace:
@@ -40,133 +15,16 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--work-dir', help='where logs, checkpoints and initial prompts go')
     parser.add_argument('--resume', nargs='?', type=str, const='auto',
                         help='go on from a checkpoint: the one named, or the latest in the work directory')
-    add_amp(parser)
     parser.add_argument('--no-validate', action='store_true', help='no validation while training')
-    add_auto_scale_lr(parser)
     parser.add_argument('--no-pin-memory', action='store_true', help='pin_memory=False in the data loaders')
     parser.add_argument('--no-persistent-workers', action='store_true',
                         help='persistent_workers=False in the data loaders')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='override the config: key=value ...')
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    # torch.distributed.launch passes --local-rank, torchrun sets LOCAL_RANK
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
-    args = parser.parse_args(name_amp(sys.argv[1:]))
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    return args
-
-
-def set_loader_defaults(cfg: Config, pin_memory: bool, persistent_workers: bool) -> None:
-    """Fill in what MMPretrain's tools fill in; persistent workers only where there are workers."""
-    for field in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
-        loader = cfg.get(field)
-        if loader is None:
-            continue
-        loader.setdefault('pin_memory', pin_memory and torch.cuda.is_available())
-        loader.setdefault('persistent_workers', persistent_workers and loader.get('num_workers', 0) > 0)
-        loader.setdefault('collate_fn', ConfigDict(type='default_collate'))
-        if isinstance(loader.collate_fn, dict):
-            loader.collate_fn.pop('_scope_', None)  # of an inherited loader; MMEngine would pass it to the function
-        loader.pin_memory &= pin_memory
-        loader.persistent_workers &= persistent_workers and loader.get('num_workers', 0) > 0
-
-
-def default_work_dir(config: str) -> str:
-    """Name a run's folder after its config; below `configs/` with the folder's name, since spt/, vpt/, linear/ and
-    finetune/ have recipes of one name."""
-    path = osp.splitext(osp.abspath(config))[0]
-    folder, name = osp.split(path)
-    inside = osp.basename(osp.dirname(folder)) == 'configs'
-    return osp.join('work_dirs', osp.basename(folder) if inside else '', name)
-
-
-def set_work_dir(cfg: Config, args: argparse.Namespace) -> None:
-    """Command line before config before the config's name below work_dirs/."""
-    if args.work_dir is not None:
-        cfg.work_dir = args.work_dir
-    elif cfg.get('work_dir') is None:
-        cfg.work_dir = default_work_dir(args.config)
-
-
-def add_auto_scale_lr(parser: argparse.ArgumentParser) -> None:
-    """Add ``--auto-scale-lr``."""
-    parser.add_argument('--auto-scale-lr', action='store_true',
-                        help='do not divide the batch among processes, scale the rate by the global batch')
-
-
-def set_batch(cfg: Config, args: argparse.Namespace) -> None:
-    """Let MMEngine scale the rate if ``--auto-scale-lr`` says so, else divide the batch among the processes.
-
-    Raises:
-        ValueError: The config does not say which batch its rate was chosen for, or the processes do not divide it.
-    """
-    if args.auto_scale_lr:
-        if not (cfg.get('auto_scale_lr') or {}).get('base_batch_size'):
-            raise ValueError('--auto-scale-lr needs the batch that the rate was chosen for, but the config has no '
-                             'auto_scale_lr.base_batch_size: add auto_scale_lr = dict(base_batch_size=N)')
-        cfg.auto_scale_lr.enable = True
-    keep_global_batch(cfg, batch_given='train_dataloader.batch_size' in (args.cfg_options or {}))
-
-
-def use_amp(cfg: Config, dtype: str) -> None:
-    """Let the run train in mixed precision; ``loss_scale`` of the config stays.
-
-    Raises:
-        ValueError: ``optim_wrapper.type`` is another than OptimWrapper and AmpOptimWrapper.
-    """
-    kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
-    if kind not in ('OptimWrapper', 'AmpOptimWrapper', 'mmspt.AmpOptimWrapper'):
-        raise ValueError(f'--amp needs optim_wrapper.type OptimWrapper or AmpOptimWrapper, got {kind}: change it, or '
-                         'leave --amp out')
-    cfg.optim_wrapper.type = 'AmpOptimWrapper'
-    cfg.optim_wrapper.dtype = dtype
-    if dtype == 'float16':
-        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
-
-
-def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
-    """Merge the command line into the config, ``--cfg-options`` last."""
-    cfg.launcher = args.launcher
-    set_work_dir(cfg, args)
-    if args.no_validate:
-        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
-    if args.amp:
-        use_amp(cfg, args.amp)
-    if args.resume is not None:
-        cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
-    set_batch(cfg, args)
-    cfg.default_hooks = cfg.get('default_hooks') or ConfigDict()  # MMPretrain's default runtime lacks the hook
-    cfg.default_hooks.setdefault('global_batch', ConfigDict(type='mmspt.GlobalBatchHook'))
-    set_loader_defaults(cfg, not args.no_pin_memory, not args.no_persistent_workers)
-    return cfg
-
-
-def build_runner(cfg: Config, phase: str = 'train') -> Runner:
-    """Check the config, let the data sets skip bad images if it says so, start gloo where it is needed, build."""
-    check_config(cfg, phase)
-    skip_bad_images(cfg)
-    init_cpu_distributed(cfg)
-    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-
-
-def dump_as(cfg: Config, name: str) -> Config:
-    """Let the runner write the config into the work directory under another name than a training's."""
-    stem = osp.splitext(osp.basename(cfg.filename))[0]
-    return Config(cfg.to_dict(), cfg_text=cfg.pretty_text, filename=f'{stem}_{name}.py')
-
-
-def shut_down() -> None:
-    """Leave the process group together: a rank that goes first can take gloo down under the others."""
-    if dist.is_distributed():
-        dist.barrier()
-        torch.distributed.destroy_process_group()
+    return parse_training_args(parser)
 
 
 def main() -> None:
     args = parse_args()
-    cfg = merge_args(Config.fromfile(args.config), args)
+    cfg = merge_training_args(Config.fromfile(args.config), args)
     with explain_disk_errors(cfg.work_dir):
         build_runner(cfg).train()
     shut_down()

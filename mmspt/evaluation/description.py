@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from mmspt.config import find_hook
 from mmspt.datasets.tasks import TASKS, task_of
 from mmspt.datasets.wrappers import leaves, without_skipping
 
@@ -24,7 +25,7 @@ SOURCE = ('type', 'data_root', 'ann_file', 'data_prefix', 'split', 'task')  # ke
 WEIGHTS = ('checkpoint', 'pretrained', 'load_from')
 
 
-def describe(cfg: Mapping[str, Any], trained: bool = True, world_size: int = 1) -> dict[str, Any]:
+def describe_run(cfg: Mapping[str, Any], trained: bool = True, world_size: int = 1) -> dict[str, Any]:
     """Describe a run; whatever the config leaves out becomes None or 'unknown', nothing is an error.
 
     Args:
@@ -202,13 +203,8 @@ def _num_prompts(backbone: Mapping[str, Any]) -> int:
     return backbone.get('num_prompts', DEFAULT_PROMPTS[_name(backbone.get('type'))]) if _is_prompted(backbone) else 0
 
 
-def _prompt_hook(cfg: Mapping[str, Any]) -> Mapping[str, Any]:
-    hooks = [hook for hook in cfg.get('custom_hooks') or [] if isinstance(hook, Mapping)]
-    return next((hook for hook in hooks if _name(hook.get('type')) == 'PromptInitHook'), {})
-
-
 def _initializer(cfg: Mapping[str, Any]) -> str:
-    hook = _prompt_hook(cfg)
+    hook = find_hook(cfg, 'PromptInitHook')
     if not hook:
         return 'UniformInit'  # how the backbone itself starts its prompts
     return _name((hook.get('initializer') or dict(type='RandomSampleInit')).get('type'))

@@ -10,12 +10,12 @@ from typing import Any, get_type_hints
 
 from mmspt.files import write_text
 
-FILE_NAME = 'result.json'
+RESULT_FILE = 'result.json'
 
 
 @dataclass(frozen=True)
 class Result:
-    """What was tested, how it was made, and the metrics; see :func:`mmspt.evaluation.describe` for the first part."""
+    """The tested setting, see :func:`mmspt.evaluation.describe_run`, how far it was trained, and the metrics."""
     config: str | None
     """Name of the config file."""
     task: str

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from .result import FILE_NAME, read_result
+from .result import RESULT_FILE, read_result
 from .settings import Run
 from .tables import METRIC
 
@@ -79,35 +79,35 @@ def look_at(folder: str, files: Iterable[str], logs: Iterable[str] = ()) -> Run 
     config = find_config(folder, files)
     train = f'python tools/train.py {config} --work-dir {folder} --resume'
     test = f'python tools/test.py {config} CHECKPOINT --work-dir {folder}'
-    if FILE_NAME not in files:
+    if RESULT_FILE not in files:
         if _has_no_test(config):
             return Untested(folder)
         if 'last_checkpoint' not in files and any(name.endswith('_test.py') for name in files) and config == 'CONFIG':
-            return Unfinished(folder, f'no {FILE_NAME}: a test that did not end', test)
+            return Unfinished(folder, f'no {RESULT_FILE}: a test that did not end', test)
         last = last_checkpoint(folder)
-        return Unfinished(folder, f'no {FILE_NAME}: not trained to its end, or not tested (last checkpoint: {last})',
+        return Unfinished(folder, f'no {RESULT_FILE}: not trained to its end, or not tested (last checkpoint: {last})',
                           f"{train}   (default_hooks needs result=dict(type='mmspt.ResultHook'); where its after_train "
                           'is False, tools/test.py on the last checkpoint)')
     try:
-        result = read_result(osp.join(folder, FILE_NAME))
+        result = read_result(osp.join(folder, RESULT_FILE))
     except (OSError, ValueError) as error:
         return Unfinished(folder, str(error), test)
     if not result.finished:
-        lacks = f"{FILE_NAME} is not of the training's end ({result.progress}, {result.checkpoint})"
+        lacks = f"{RESULT_FILE} is not of the training's end ({result.progress}, {result.checkpoint})"
         return Unfinished(folder, lacks, train if result.trained_on is not None else test)
     if not isinstance(result.metrics.get(METRIC), int | float):
-        return Unfinished(folder, f"{FILE_NAME} has no '{METRIC}', only {', '.join(result.metrics)}",
+        return Unfinished(folder, f"{RESULT_FILE} has no '{METRIC}', only {', '.join(result.metrics)}",
                           f"test_evaluator = dict(type='Accuracy') in the config, then {test}")
     newer = _newer(folder, logs)
-    return Run(folder, result, newer and f'{newer} is newer than {FILE_NAME}, so something was trained here after the '
-               'result that is reported (a copy that lost the times of its files looks the same)')
+    return Run(folder, result, newer and f'{newer} is newer than {RESULT_FILE}, so something was trained here after '
+               'the result that is reported (a copy that lost the times of its files looks the same)')
 
 
 def is_run(files: Iterable[str], logs: Iterable[str]) -> bool:
     """Whether a folder with these files, and these folders of MMEngine's logs, is the work directory of a run."""
     configs = [name for name in files if name.endswith('.py')]
     only_prompts = bool(configs) and all(name.endswith('_init_prompts.py') for name in configs)
-    return FILE_NAME in files or 'last_checkpoint' in files or (any(logs) and not only_prompts)
+    return RESULT_FILE in files or 'last_checkpoint' in files or (any(logs) and not only_prompts)
 
 
 def find_config(folder: str, files: Iterable[str]) -> str:
@@ -136,7 +136,7 @@ def _has_no_test(config: str) -> bool:
 
 def _newer(folder: str, logs: Iterable[str]) -> str | None:
     """A file that only trainings write and that is newer than the result: of a run that went on or began again."""
-    written = osp.getmtime(osp.join(folder, FILE_NAME))
+    written = osp.getmtime(osp.join(folder, RESULT_FILE))
     names = ['last_checkpoint', *(osp.join(name, 'vis_data', 'scalars.json') for name in sorted(logs))]
     paths = {name: osp.join(folder, name) for name in names}
     return next((name for name, path in paths.items() if osp.isfile(path) and osp.getmtime(path) > written), None)

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mmspt.evaluation import FILE_NAME, read_result
+from mmspt.evaluation import RESULT_FILE, read_result
 
 from .loop import INTERVAL, Launch
 from .processes import TrainProcess
@@ -63,6 +63,6 @@ def final_dir(folder: str, seed: int) -> str:
 
 def read_tested(folder: str, seeds: Sequence[int]) -> dict[int, dict]:
     """Read seed -> test metrics of the finished last runs."""
-    paths = {seed: osp.join(final_dir(folder, seed), FILE_NAME) for seed in seeds}
+    paths = {seed: osp.join(final_dir(folder, seed), RESULT_FILE) for seed in seeds}
     results = {seed: read_result(path) for seed, path in paths.items() if osp.isfile(path)}
     return {seed: result.metrics for seed, result in results.items() if result.finished}

@@ -1,22 +1,12 @@
-"""The frozen network that all tasks share, taken from a model; and where it computes."""
+"""The frozen network that all tasks share, taken from a model."""
 import torch
 from torch import nn
 
+from mmspt.engine.device import check_device
 from mmspt.engine.unwrap import find_prompted_vit, unwrap
 from mmspt.models import PromptedViT
 
 from .folded import share
-
-
-def check_device(device: str | torch.device | None) -> torch.device:
-    """The device, the GPU if there is one for None; ValueError if this machine lacks it."""
-    try:
-        found = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
-        torch.empty(0, device=found)
-    except (AssertionError, RuntimeError) as error:
-        raise ValueError(f"the device must be one of this machine, but '{device}' is not "
-                         f'({str(error).splitlines()[0]}): leave it out, or say cpu') from error
-    return found
 
 
 def take_backbone(model: nn.Module, device: str | torch.device | None = None) -> PromptedViT:

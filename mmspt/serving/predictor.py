@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mmspt.engine.device import check_device
 from mmspt.models import PromptedViT
 from mmspt.packs.architecture import Architecture, Reading
 from mmspt.packs.backbone import load_backbone
@@ -19,7 +20,7 @@ from mmspt.packs.merge import check_backbone
 from mmspt.packs.pack import Pack
 from mmspt.packs.preprocessing import Preprocessing
 
-from .backbone import check_device, take_backbone
+from .backbone import take_backbone
 from .served_task import ServedTask, Serving, TaskInfo
 
 Image = str | os.PathLike | np.ndarray

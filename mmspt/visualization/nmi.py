@@ -13,6 +13,7 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from mmspt.config import find_hook
 from mmspt.evaluation import read_records
 
 from .groups import add_legend, count_seeds, group_runs, name_cut, name_left_out, plot_spread, read_all, spread
@@ -59,8 +60,7 @@ def read_nmi(run: RunFolder) -> dict[float, Measurement]:
 
 def read_options(run: RunFolder) -> tuple[str, str]:
     """Normalizer and number of images of a run's PromptNMIHook, as its config has them."""
-    hooks = [*(run.config.get('default_hooks') or {}).values(), *(run.config.get('custom_hooks') or [])]
-    hook: dict = next((hook for hook in hooks if hook and str(hook.get('type')).endswith('PromptNMIHook')), {})
+    hook = find_hook(run.config, 'PromptNMIHook')
     return hook.get('normalizer', 'geometric'), str(hook.get('num_images') or 'up to 16')
 
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from mmspt.engine.token_loader import SeededImages, choose_images
+from mmspt.engine.token_loader import SeededImages
 from mmspt.prompts.nearest import METRICS, check_options, nearest_patches
 
 from .choices import choose, choose_own
@@ -73,8 +73,7 @@ def draw_prototypes(run: RunFolder, layer: int = 1, count: int = 6, context: int
         raise ValueError(f'num_images must be at least 1, or None for all, got {num_images!r}')
     initial, tuned = run.initial_prompts[layer - 1], run.tuned_prompts[layer - 1]
     drawn = choose('prompts', prompts, len(tuned), MOST_ROWS)
-    dataset = run.images('train').dataset
-    images = SeededImages(dataset, choose_images(num_images or len(dataset), len(dataset), run.seed), run.seed)
+    images = run.sample_images(num_images)
     sizes: list[tuple[int, ...]] = []
     scores, indices, positions = nearest_patches(
         _note_sizes(stream_images(run, images, f'nearest patches, block {layer}', track), sizes),

@@ -12,7 +12,6 @@ from matplotlib.patches import Rectangle
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
-from mmspt.engine.token_loader import SeededImages, choose_images
 from mmspt.prompts.tokens import collect_tokens
 
 from .choices import choose_own
@@ -105,8 +104,7 @@ def draw_token_map(run: RunFolder, layers: Sequence[int] | None = None, method: 
         raise ValueError(f'num_tokens must be at least 2, got {num_tokens!r}')
     project = METHODS[method](run.seed)
     shown = choose_own(run, layers, MOST_LAYERS)
-    dataset = run.images('train').dataset
-    images = SeededImages(dataset, choose_images(min(MOST_IMAGES, num_tokens), len(dataset), run.seed), run.seed)
+    images = run.sample_images(min(MOST_IMAGES, num_tokens))
     tokens = collect_tokens(stream_images(run, images, 'tokens', track), run.backbone.patch_tokens, len(images),
                             max(shown), num_tokens // len(images), run.seed)  # (L, images, kept, D)
     maps, num_prompts = {}, run.tuned_prompts.shape[1]

@@ -14,7 +14,7 @@ from helpers import ROOT, scalars
 from mmspt.datasets import RoundDownSampler
 from mmspt.engine.global_batch import keep_global_batch
 from mmspt.engine.hooks import GlobalBatchHook, global_batch_hook
-from train import merge_args
+from mmspt.engine.launch import merge_training_args
 
 DIGITS = f"""
 _base_ = '{ROOT}/configs/spt/vit-xs_mae_digits.py'
@@ -167,11 +167,11 @@ def test_the_hook_is_there_without_our_default_runtime(text, tmp_path):
     arguments = SimpleNamespace(
         launcher='none', work_dir=None, config='mine.py', no_validate=False, amp=None, resume=None, cfg_options=None,
         auto_scale_lr=False, no_pin_memory=False, no_persistent_workers=False)
-    cfg = merge_args(Config.fromfile(tmp_path / 'mine.py'), arguments)
+    cfg = merge_training_args(Config.fromfile(tmp_path / 'mine.py'), arguments)
     assert cfg.default_hooks.global_batch.type == 'mmspt.GlobalBatchHook'
     arguments.auto_scale_lr = True
     with pytest.raises(ValueError, match=r'--auto-scale-lr needs .*dict\(base_batch_size=N\)'):
-        merge_args(Config.fromfile(tmp_path / 'mine.py'), arguments)
+        merge_training_args(Config.fromfile(tmp_path / 'mine.py'), arguments)
 
 
 def test_the_rate_is_scaled_if_the_user_says_so(tmp_path):

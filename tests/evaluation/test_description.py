@@ -3,7 +3,7 @@ import pytest
 from mmengine.config import Config
 
 from helpers import ROOT
-from mmspt.evaluation import describe
+from mmspt.evaluation import describe_run
 from mmspt.evaluation.description import arch_of, config_name, method_of, unusual
 from mmspt.models import PromptedViT
 from mmspt.registry import MODELS
@@ -12,7 +12,7 @@ from mmspt.registry import MODELS
 def of(path, **options):
     cfg = Config.fromfile(ROOT / 'configs' / path if '::' not in path else path)
     cfg.merge_from_dict(options)
-    return describe(cfg)
+    return describe_run(cfg)
 
 
 @pytest.mark.parametrize(('path', 'method', 'initializer', 'num_prompts', 'arch'), [
@@ -40,7 +40,7 @@ def test_the_task():
     flowers = of('spt/vit-b_mae_flowers17.py')
     assert (flowers['task'], flowers['group'], flowers['split']) == ('CustomDataset flowers17', 'Other', 'test.txt')
     assert flowers['trained_on'] == dict(dataset='CustomDataset', split='train.txt')
-    vtab = describe(dict(test_dataloader=dict(dataset=dict(
+    vtab = describe_run(dict(test_dataloader=dict(dataset=dict(
         type='RepeatDataset', dataset=dict(type='mmspt.VTAB1k', data_root='x', task='dsprites_loc', split='test')))))
     assert (vtab['task'], vtab['group'], vtab['split']) == ('vtab_dsprites_loc', 'Structured', 'test')
 
@@ -64,7 +64,7 @@ def test_the_task():
 ])
 def test_other_backbones(backbone, method, arch):
     """Prompts without the hook start as VPT's."""
-    found = describe(dict(model=dict(type='ImageClassifier', backbone=backbone)))
+    found = describe_run(dict(model=dict(type='ImageClassifier', backbone=backbone)))
     assert (found['method'], found['arch']) == (method, arch)
 
 
@@ -84,7 +84,7 @@ def test_every_named_architecture_of_the_host_is_known(arch):
 def test_prompts_that_a_config_does_not_count(kind, num_prompts):
     backbone = MODELS.get(f'mmspt.{kind}')(arch=dict(embed_dims=8, num_layers=2, num_heads=2, feedforward_channels=8))
     assert backbone.num_prompts == num_prompts
-    found = describe(dict(model=dict(type='ImageClassifier', backbone=dict(type=f'mmspt.{kind}'))))
+    found = describe_run(dict(model=dict(type='ImageClassifier', backbone=dict(type=f'mmspt.{kind}'))))
     assert (found['num_prompts'], found['initializer']) == (num_prompts, 'UniformInit')
 
 
@@ -101,12 +101,12 @@ def test_what_sets_prompts_apart(method, initializer, num_prompts, parts):
 
 
 def test_holes_and_test_time_augmentation():
-    empty = describe(Config())
+    empty = describe_run(Config())
     assert (empty['task'], empty['pretraining'], empty['config']) == ('unknown', 'unknown', None)
     cfg = Config.fromfile(ROOT / 'configs/spt/vit-b_mae_cub.py')
     wrapped = Config(dict(cfg.to_dict(), model=dict(type='AverageClsScoreTTA', module=cfg.model.to_dict())),
                      cfg_text='', filename=str(ROOT / 'configs/spt/vit-b_mae_cub.py'))
-    found = describe(wrapped, trained=False)
+    found = describe_run(wrapped, trained=False)
     assert found['tta'] and found['method'] == 'SPT-Deep' and found['config'] == 'vit-b_mae_cub'
     assert config_name('work_dirs/vit-b_mae_cub_test.py') == 'vit-b_mae_cub'  # tools/test.py's dump
     assert found['recipe'] is None and found['trained_on'] is None
@@ -139,9 +139,9 @@ def test_the_recipe_sees_what_seeds_must_share():
         recipe = of('spt/vit-b_mae_cub.py', **changed)['recipe']
         assert {name for name in recipe if recipe[name] != base.get(name)} == {key}
     cfg = Config.fromfile(ROOT / 'configs/spt/vit-b_mae_cub.py')
-    assert describe(cfg, world_size=4)['recipe']['global_batch'] == 128
+    assert describe_run(cfg, world_size=4)['recipe']['global_batch'] == 128
     cfg.optim_wrapper.accumulative_counts = 2
-    assert describe(cfg, world_size=4)['recipe']['global_batch'] == 256
+    assert describe_run(cfg, world_size=4)['recipe']['global_batch'] == 256
 
 
 def wrapped(*datasets, **more):
@@ -153,25 +153,25 @@ CUB = dict(type='mmspt.CUB', data_root='/here/cub', split='test')
 
 def test_data_sets_within_others():
     """One within is itself; several are a task of their own."""
-    one = describe(dict(test_dataloader=wrapped(CUB)))
+    one = describe_run(dict(test_dataloader=wrapped(CUB)))
     assert (one['task'], one['group'], one['split']) == ('cub', 'FGVC', 'test')
-    two = describe(dict(test_dataloader=wrapped(CUB, CUB | dict(type='mmspt.StanfordDogs')),
+    two = describe_run(dict(test_dataloader=wrapped(CUB, CUB | dict(type='mmspt.StanfordDogs')),
                         train_dataloader=wrapped(CUB | dict(split='train'), CUB | dict(split='val'))))
     assert (two['task'], two['group'], two['split']) == ('cub + dogs', 'Other', 'test')
     assert two['trained_on'] == dict(dataset='CUB', split='train + val')
 
 
 def test_folders_of_data_sets_within_others_are_not_in_the_recipe():
-    here, there = (describe(dict(train_dataloader=wrapped(
+    here, there = (describe_run(dict(train_dataloader=wrapped(
         dict(type='CustomDataset', data_root=root, ann_file=f'{root}/{name}'))))['recipe']
         for root, name in (('/here', 'train.txt'), ('/the/re', 'train.txt')))
     assert here == there and here['train.datasets.0.ann_file'] == 'train.txt'
-    other = describe(dict(train_dataloader=wrapped(dict(type='CustomDataset', ann_file='fold_2/train.txt'))))['recipe']
-    assert other['train.datasets.0.ann_file'] == 'fold_2/train.txt'
+    other = describe_run(dict(train_dataloader=wrapped(dict(type='CustomDataset', ann_file='fold_2/train.txt'))))
+    assert other['recipe']['train.datasets.0.ann_file'] == 'fold_2/train.txt'
 
 
 def test_objects_have_no_address_in_the_recipe():
-    recipes = [describe(dict(custom_hooks=[object()]))['recipe'] for _ in range(2)]
+    recipes = [describe_run(dict(custom_hooks=[object()]))['recipe'] for _ in range(2)]
     assert recipes[0] == recipes[1] and ' at ' not in str(recipes)
 
 
@@ -180,6 +180,6 @@ def test_objects_have_no_address_in_the_recipe():
     (dict(type='RepeatDataset', times=2, dataset=CUB | dict(pipeline=[])), True),
 ])
 def test_training_on_what_is_tested_is_told(train, shared):
-    found = describe(dict(test_dataloader=dict(dataset=CUB), train_dataloader=dict(dataset=train)))
+    found = describe_run(dict(test_dataloader=dict(dataset=CUB), train_dataloader=dict(dataset=train)))
     assert found['trained_on'].get('tested', False) is shared
-    assert 'tested' not in describe(dict())['trained_on']
+    assert 'tested' not in describe_run(dict())['trained_on']

@@ -5,7 +5,7 @@ from dataclasses import fields
 import pytest
 from fakes import FakeProcess
 
-from mmspt.evaluation import FILE_NAME, Result, write_result
+from mmspt.evaluation import RESULT_FILE, Result, write_result
 from mmspt.search import finals
 from mmspt.search.finals import run_finals
 
@@ -36,7 +36,7 @@ class Launch:
                 if status is not None and seed not in launch.broken:
                     known = KNOWN | dict(finished=launch.finished, metrics={'accuracy/top1': 70. + seed})
                     write_result(Result(**{field.name: known.get(field.name) for field in fields(Result)}),
-                                 os.path.join(work_dir, FILE_NAME))
+                                 os.path.join(work_dir, RESULT_FILE))
                 return status
 
         self.begun.append((seed, work_dir, environment['WORKER']))

@@ -11,8 +11,8 @@ from mmengine.config import Config
 from mmengine.runner.checkpoint import CheckpointLoader
 from safetensors.torch import load_file
 
-import train
-from helpers import scalars, tool
+from helpers import load_tool, scalars, tool
+from mmspt.engine.launch import use_amp
 
 
 def load(path):
@@ -36,7 +36,7 @@ def losses(work_dir):
 ], ids=str)
 def test_command_line(argv, amp, monkeypatch):
     monkeypatch.setattr(sys, 'argv', ['tool', *argv])
-    args = train.parse_args()
+    args = load_tool('train').parse_args()
     assert (args.config, args.amp) == ('job.py', amp)
 
 
@@ -44,7 +44,7 @@ def test_command_line(argv, amp, monkeypatch):
 def test_a_type_that_is_none(argv, monkeypatch, capsys):
     monkeypatch.setattr(sys, 'argv', ['train.py', *argv])
     with pytest.raises(SystemExit):
-        train.parse_args()
+        load_tool('train').parse_args()
     error = capsys.readouterr().err
     assert '[--amp [{bfloat16,float16}]]' in error and 'half' in error.splitlines()[-1]
 
@@ -57,7 +57,7 @@ def test_a_type_that_is_none(argv, monkeypatch, capsys):
 ], ids=str)
 def test_config(wrapper, dtype, expected):
     cfg = Config(dict(optim_wrapper=wrapper))
-    train.use_amp(cfg, dtype)
+    use_amp(cfg, dtype)
     assert cfg.optim_wrapper.to_dict() == dict(type='AmpOptimWrapper') | expected
 
 

@@ -96,7 +96,7 @@ def test_images_of_one_name_do_not_replace_each_other(runs, tmp_path):
     (['nmi', '{linear}'], 'needs a run with prompts'),
     (['drift', '{root}/no_prompts'], 'python tools/init_prompts.py'),
     (['tokens', '{root}/no_checkpoint'], 'no_checkpoint_again'),
-    (['drift', '{spt}', '--device', 'warp'], 'leave --device out'),
+    (['drift', '{spt}', '--device', 'warp'], 'leave it out'),
     (['curves', '{root}/no_config'], 'job.py'),
     (['attention', '{spt}', '{root}/broken.png'], 'broken.png'),
     (['attention', '{spt}', 'val:99'], 'val'),

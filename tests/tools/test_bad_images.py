@@ -9,7 +9,7 @@ from PIL import Image
 from test_bad_input import train
 
 from helpers import tool
-from mmspt.evaluation import describe
+from mmspt.evaluation import describe_run
 from mmspt.visualization.run_folder import RunFolder
 
 
@@ -60,9 +60,9 @@ def test_the_run_goes_on_without_them(job):
     result = json.loads((run / 'result.json').read_text())
     assert result['num_images'] == 5 and result['split'] == 'test.txt'
     cfg = Config.fromfile(job.config)
-    assert (result['trained_on'], result['task']) == tuple(describe(cfg)[key] for key in ('trained_on', 'task'))
+    assert (result['trained_on'], result['task']) == tuple(describe_run(cfg)[key] for key in ('trained_on', 'task'))
     assert {key for key in result['recipe'] if key.startswith('train.')} == {
-        key for key in describe(cfg)['recipe'] if key.startswith('train.')}
+        key for key in describe_run(cfg)['recipe'] if key.startswith('train.')}
 
     images = RunFolder(str(run)).images('train')  # what tools/analyze.py draws
     assert len(images) == 11 and str(cut) not in {images[i]['data_samples'].img_path for i in range(11)}

@@ -7,7 +7,7 @@ from mmengine.config import Config
 from safetensors.torch import save_file
 
 from helpers import DATA
-from train import build_runner, merge_args
+from mmspt.engine.launch import build_runner, merge_training_args
 
 FLAGS = dict(no_validate=False, launcher='none', amp=None, resume=None, auto_scale_lr=False, no_pin_memory=False,
              no_persistent_workers=False)
@@ -17,7 +17,7 @@ def train(job, work_dir=None, amp=None, **options):
     """What tools/train.py does, in this process."""
     work_dir = str(work_dir or job.root / 'run')
     args = argparse.Namespace(config=job.config, work_dir=work_dir, cfg_options=options, **FLAGS | dict(amp=amp))
-    cfg = merge_args(Config.fromfile(job.config), args)
+    cfg = merge_training_args(Config.fromfile(job.config), args)
     cfg.experiment_name = job.root.name  # MMEngine keeps runners by name
     build_runner(cfg).train()
 
@@ -94,7 +94,7 @@ def test_class_index_outside_the_head(job):
 def test_class_index_outside_the_head_while_testing(job):
     (job.data / 'test.txt').write_text('class_1/006.png 7\n')
     args = argparse.Namespace(config=job.config, work_dir=str(job.root / 'run'), cfg_options={}, **FLAGS)
-    cfg = merge_args(Config.fromfile(job.config), args)
+    cfg = merge_training_args(Config.fromfile(job.config), args)
     cfg.experiment_name = job.root.name
     with pytest.raises(ValueError, match=r'must lie in \[0, 3\).*labels from 7 to 7'):
         build_runner(cfg, 'test').test()

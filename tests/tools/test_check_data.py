@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-import check_data
-from helpers import make_images, tool
+from helpers import load_tool, make_images, tool
 from layouts import add_vpt_lists, make_task
 from mmspt.datasets import tasks
 
@@ -24,7 +23,7 @@ def run(monkeypatch, capsys, *args, status):
     monkeypatch.setattr(sys, 'argv', ['check_data.py', *map(str, args)])
     monkeypatch.setenv('COLUMNS', '200')
     with pytest.raises(SystemExit) as exit_:
-        check_data.main()
+        load_tool('check_data').main()
     captured = capsys.readouterr()
     assert exit_.value.code == status, captured
     return captured.out + captured.err

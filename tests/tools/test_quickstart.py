@@ -1,8 +1,7 @@
 """The quickstart with one short run: table, picture, and nothing done twice."""
 from PIL import Image
 
-import quickstart
-from helpers import ROOT, environment
+from helpers import ROOT, environment, load_tool
 
 CONFIG = f"""
 _base_ = {str(ROOT / 'configs/linear/vit-xs_mae_digits.py')!r}
@@ -14,6 +13,7 @@ train_dataloader = dict(dataset=dict(images_per_class=8))
 def test_quickstart(tmp_path, monkeypatch, capsys):
     config, work_dir = tmp_path / 'short.py', tmp_path / 'out'
     config.write_text(CONFIG)
+    quickstart = load_tool('quickstart')
     monkeypatch.setattr(quickstart, 'RUNS', {'linear probe': str(config)})
     monkeypatch.setattr('sys.argv', ['quickstart.py', '--work-dir', str(work_dir)])
     monkeypatch.setenv('PYTHONPATH', environment()['PYTHONPATH'])

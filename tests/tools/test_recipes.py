@@ -3,8 +3,7 @@ import sys
 
 import pytest
 
-import train
-from helpers import ROOT, scalars
+from helpers import ROOT, load_tool, scalars
 from layouts import CLASSES, TEST, TRAIN, make_task
 from mmspt.datasets.tasks import TASKS
 from mmspt.evaluation import read_result
@@ -22,7 +21,7 @@ def run(monkeypatch, config, work_dir, *options):
     """Train by the tool; return the losses."""
     monkeypatch.setattr(sys, 'argv', ['train.py', str(ROOT / config), '--work-dir', str(work_dir), '--cfg-options',
                                       *options])
-    train.main()
+    load_tool('train').main()
     return [record['loss'] for record in scalars(work_dir) if 'loss' in record]
 
 

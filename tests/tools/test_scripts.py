@@ -5,7 +5,7 @@ import subprocess
 import pytest
 
 from helpers import ROOT
-from train import default_work_dir
+from mmspt.engine.launch import default_work_dir
 
 
 def run(script, *args, path=''):

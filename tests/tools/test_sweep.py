@@ -11,8 +11,7 @@ import pytest
 from rich.console import Console
 
 import forked
-import sweep
-from helpers import ROOT, environment, tool
+from helpers import ROOT, environment, load_tool, tool
 from mmspt.search.study import identify
 
 SHORT = ['--cfg-options', 'train_cfg.max_epochs=2', 'param_scheduler.end=2']
@@ -138,6 +137,7 @@ def test_killed_three_times_it_finds_what_it_finds_whole(job):
 def prepare(monkeypatch, *arguments):
     """A search as the tool would begin it; its folder is not made."""
     monkeypatch.setattr(sys, 'argv', ['sweep.py', *map(str, arguments)])
+    sweep = load_tool('sweep')
     return sweep.Search(sweep.parse_args(), Console(quiet=True))
 
 

@@ -18,13 +18,6 @@ from mmspt.visualization import RunFolder
 from mmspt.visualization.images import preprocess, to_pixels
 
 PROMPTS = 'initial_prompts.safetensors'
-LABELS = {
-    'spt': 'SPT-Deep, 5 prompts',
-    'spt_seed1': 'SPT-Deep, 5 prompts',
-    'vpt': 'VPT-Deep, 5 prompts',
-    'shallow': 'SPT-Shallow, 5 prompts',
-    'linear': 'Linear',
-}
 
 
 @pytest.fixture
@@ -40,14 +33,6 @@ def copy(runs, tmp_path):
 def prompts_in(checkpoint):
     state = torch.load(checkpoint, map_location='cpu', weights_only=False)['state_dict']
     return state['backbone.prompts']
-
-
-# ---------------------------------------------------------------------------------------------- what a run holds
-
-
-@pytest.mark.parametrize('name', sorted(LABELS))
-def test_label(runs, name):
-    assert RunFolder(getattr(runs, name)).label == LABELS[name]
 
 
 def test_the_global_batch_is_of_all_processes(copy):
@@ -66,21 +51,18 @@ def test_the_global_batch_is_of_all_processes(copy):
     assert RunFolder(str(folder)).description['recipe']['global_batch'] == 12
 
 
-@pytest.mark.parametrize(('name', 'layers'), [('spt', 4), ('vpt', 4), ('shallow', 1)])
-def test_prompts_before_and_after(runs, name, layers):
+@pytest.mark.parametrize(('name', 'label', 'layers', 'seed'), [
+    ('spt_seed1', 'SPT-Deep, 5 prompts', 4, 1), ('shallow', 'SPT-Shallow, 5 prompts', 1, 0)])
+def test_prompts_before_and_after(runs, name, label, layers, seed):
     folder = getattr(runs, name)
     run = RunFolder(folder)
+    assert (run.label, run.seed) == (label, seed)
     assert run.checkpoint == os.path.join(folder, 'epoch_2.pth')
     tuned, initial = run.tuned_prompts, run.initial_prompts
     assert tuned.shape == initial.shape == (layers, 5, 64) and tuned.dtype == initial.dtype == torch.float32
     assert torch.equal(tuned, prompts_in(run.checkpoint)) and not tuned.requires_grad
     assert torch.equal(initial, load_file(os.path.join(folder, PROMPTS))['prompts'])
     assert not torch.equal(tuned, initial)
-
-
-@pytest.mark.parametrize(('name', 'seed'), [('spt', 0), ('spt_seed1', 1)])
-def test_seed(runs, name, seed):
-    assert RunFolder(getattr(runs, name)).seed == seed
 
 
 @pytest.mark.parametrize('name', ['spt', 'linear'])
@@ -106,19 +88,15 @@ def test_a_checkpoint_of_ones_choice(runs):
     assert not torch.equal(chosen.tuned_prompts, newest.tuned_prompts)
 
 
-@pytest.mark.parametrize(('present', 'newest'), [
-    (['epoch_2.pth', 'epoch_10.pth', 'epoch_9.pth'], 'epoch_10.pth'),
-    (['iter_900.pth', 'iter_1000.pth', 'best_accuracy_top1_iter_2000.pth', 'iter_3000.pth.tmp'], 'iter_1000.pth'),
-], ids=str)
-def test_newest_checkpoint_by_number(copy, present, newest):
+def test_newest_checkpoint_by_number(copy):
     """Whatever the files' times say."""
     folder = copy()
     for name in ('epoch_1.pth', 'epoch_2.pth'):
         (folder / name).unlink()
-    for i, name in enumerate(sorted(present, reverse=True)):
+    for time, name in enumerate(['iter_1000.pth', 'iter_3000.pth.tmp', 'best_iter_2000.pth', 'iter_900.pth']):
         (folder / name).write_bytes(b'')
-        os.utime(folder / name, (i, i))
-    assert RunFolder(str(folder)).checkpoint == str(folder / newest)
+        os.utime(folder / name, (time, time))
+    assert RunFolder(str(folder)).checkpoint == str(folder / 'iter_1000.pth')
 
 
 def test_moved_folder(runs, copy):
@@ -128,9 +106,6 @@ def test_moved_folder(runs, copy):
     assert run.folder == str(folder) and run.label == original.label
     assert run.checkpoint == str(folder / 'epoch_2.pth')
     assert torch.equal(run.tuned_prompts, original.tuned_prompts)
-    (folder / PROMPTS).unlink()
-    with pytest.raises(ValueError, match='is missing'):
-        _ = run.initial_prompts
 
 
 @pytest.mark.parametrize('whole', [True, False])
@@ -152,10 +127,7 @@ def test_the_backbone_is_read_only_where_the_checkpoint_lacks_it(whole, copy, tm
             _ = RunFolder(str(folder)).tuned_prompts
 
 
-# ---------------------------------------------------------------------------------------------- images
-
-
-@pytest.mark.parametrize(('split', 'count'), [('train', 12), ('val', 6), ('test', 6)])
+@pytest.mark.parametrize(('split', 'count'), [('train', 12), ('test', 6)])
 def test_images(runs, split, count):
     run = RunFolder(runs.spt)
     images = run.images(split)
@@ -174,9 +146,8 @@ def test_images(runs, split, count):
 
 
 @pytest.mark.parametrize('to_rgb', [True, False])
-@pytest.mark.parametrize('normalize', [
-    dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]), dict(mean=[127.5] * 3, std=[127.5] * 3), dict()
-], ids=str)
+@pytest.mark.parametrize('normalize', [dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]), dict()],
+                         ids=str)
 def test_to_pixels_inverts_the_preprocessor(to_rgb, normalize):
     rgb = np.random.default_rng(0).integers(0, 256, (2, 5, 4, 3), dtype=np.uint8)
     inputs = [torch.from_numpy(image[..., ::-1].copy()).permute(2, 0, 1) for image in rgb]  # loaded as BGR
@@ -192,24 +163,10 @@ def test_to_pixels_stays_in_range():
     assert pixels.max() == 1 and to_pixels(torch.full((1, 3, 2, 2), -9.), preprocessor).min() == 0
 
 
-# ---------------------------------------------------------------------------------------------- what is missing
-
-
-@pytest.mark.parametrize('content', [None, [], ['notes.txt']], ids=str)
-def test_no_run(tmp_path, content):
-    folder = tmp_path / 'folder'
-    if content is not None:
-        folder.mkdir()
-        for name in content:
-            (folder / name).write_text('')
-    with pytest.raises(ValueError, match=r'must be the work directory of a training.*python tools/train\.py') as error:
-        RunFolder(str(folder))
-    assert str(folder) in str(error.value)
-
-
-def test_a_file_is_no_run(runs):
-    with pytest.raises(ValueError, match=r'is no folder: .*python tools/train\.py CONFIG --work-dir'):
-        RunFolder(os.path.join(runs.spt, 'job.py'))
+@pytest.mark.parametrize(('name', 'words'), [('absent', 'is no folder'), ('', 'holds none')])
+def test_no_run(tmp_path, name, words):
+    with pytest.raises(ValueError, match=rf"'{tmp_path}/{name}' {words}: .*python tools/train\.py CONFIG --work-dir"):
+        RunFolder(f'{tmp_path}/{name}')
 
 
 def lose_config(folder):
@@ -225,20 +182,8 @@ def truncate_prompts(folder):
     (folder / PROMPTS).write_bytes(content[:len(content) // 2])
 
 
-def empty_prompts(folder):
-    (folder / PROMPTS).write_bytes(b'')
-
-
-def rename_prompts(folder):
-    save_file({'other': torch.ones(4, 5, 64)}, folder / PROMPTS)
-
-
 def shrink_prompts(folder):
     save_file({'prompts': torch.ones(4, 3, 64)}, folder / PROMPTS)
-
-
-def spoil_prompts(folder):
-    save_file({'prompts': torch.full((4, 5, 64), float('nan'))}, folder / PROMPTS)
 
 
 def lose_last_checkpoints(folder):
@@ -253,15 +198,9 @@ def lose_checkpoints(folder):
 
 @pytest.mark.parametrize(('harm', 'attribute', 'message', 'tool'), [
     (lose_config, 'label', "must hold the config .* '{folder}' has none", 'train.py CONFIG --work-dir {folder}'),
-    (lose_prompts, 'initial_prompts', "must have its initial prompts, but '{folder}/{prompts}' is missing", None),
-    (lose_prompts, 'seed', "'{folder}/{prompts}' is missing", None),
-    (truncate_prompts, 'initial_prompts', "'{folder}/{prompts}' must hold initial prompts, but cannot be read", None),
-    (empty_prompts, 'initial_prompts', "'{folder}/{prompts}' must hold initial prompts, but cannot be read", None),
-    (rename_prompts, 'initial_prompts', "'{folder}/{prompts}' must hold initial prompts, but cannot be read", None),
+    (lose_prompts, 'seed', "must have its initial prompts, but '{folder}/{prompts}' does not hold them .No such", None),
+    (truncate_prompts, 'initial_prompts', "'{folder}/{prompts}' does not hold them", None),
     (shrink_prompts, 'initial_prompts', r"= \(4, 5, 64\), '{folder}/{prompts}' gives \(4, 3, 64\)", None),
-    (spoil_prompts, 'initial_prompts', "must be finite, '{folder}/{prompts}' gives NaN or infinity", None),
-    (lose_checkpoints, 'checkpoint', r"must have a checkpoint .*, but '{folder}' has none",
-     'train.py {folder}/job.py --work-dir {folder}_again'),
     (lose_checkpoints, 'initial_prompts', r"must have a checkpoint .*, but '{folder}' has none",
      'train.py {folder}/job.py --work-dir {folder}_again'),
 ], ids=lambda value: getattr(value, '__name__', None))
@@ -301,30 +240,25 @@ def test_chosen_checkpoint_is_missing(runs):
         _ = RunFolder(runs.spt, 'nowhere.pth').model
 
 
-@pytest.mark.parametrize(('name', 'other'), [('spt', 'linear'), ('spt', 'shallow'), ('shallow', 'spt')])
+@pytest.mark.parametrize(('name', 'other'), [('spt', 'linear'), ('shallow', 'spt')])
 def test_checkpoint_of_another_model(runs, name, other):
     """No prompts may stay random in silence."""
-    with pytest.raises((RuntimeError, ValueError), match='prompts'):
+    with pytest.raises(ValueError, match='prompts'):
         _ = RunFolder(getattr(runs, name), os.path.join(getattr(runs, other), 'epoch_2.pth')).tuned_prompts
 
 
-@pytest.mark.parametrize('attribute', ['tuned_prompts', 'initial_prompts', 'backbone', 'seed'])
-def test_run_without_prompts(runs, attribute):
-    with pytest.raises(ValueError, match=r'needs a run with prompts.*linear.*python tools/train\.py') as error:
-        getattr(RunFolder(runs.linear), attribute)
-    assert runs.linear in str(error.value)
+def test_run_without_prompts(runs):
+    with pytest.raises(ValueError, match=r'needs a run with prompts.*linear.*python tools/train\.py'):
+        _ = RunFolder(runs.linear).initial_prompts
 
 
-@pytest.mark.parametrize('split', ['training', 'predict', ''])
-def test_unknown_split(runs, split):
-    with pytest.raises(ValueError, match=f"images of '{split}' need a {split}_dataloader.* train, val, test"):
-        RunFolder(runs.spt).images(split)
-
-
-@pytest.mark.parametrize(('indices', 'wrong'), [([12], 12), ([0, 99], 99), ([-1], -1)])
-def test_unknown_index(runs, indices, wrong):
-    with pytest.raises(ValueError, match=f"images of 'train' are numbered from 0 to 11, got {wrong}"):
-        RunFolder(runs.spt).images('train', indices)
+@pytest.mark.parametrize(('split', 'indices', 'message'), [
+    ('predict', None, "images of 'predict' need a predict_dataloader.* train, val, test"),
+    ('train', [0, 12], "images of 'train' are numbered from 0 to 11, got 12"),
+])
+def test_unknown_images(runs, split, indices, message):
+    with pytest.raises(ValueError, match=message):
+        RunFolder(runs.spt).images(split, indices)
 
 
 def test_data_are_gone(copy, runs, tmp_path):
@@ -335,12 +269,11 @@ def test_data_are_gone(copy, runs, tmp_path):
         RunFolder(str(folder)).images()
 
 
-@pytest.mark.parametrize(('lost', 'kept'), [('job.py', '20261121_120000.py')])
-def test_newest_config_counts(copy, lost, kept):
+def test_newest_config_counts(copy):
     """A run that was resumed with another config has two; a test's and init_prompts' are not the run's."""
     folder = copy()
-    text = (folder / lost).read_text()
-    for i, name in enumerate(('old.py', kept, 'job_test.py', 'job_init_prompts.py')):
+    text = (folder / 'job.py').read_text()
+    for i, name in enumerate(('old.py', '20261121_120000.py', 'job_test.py', 'job_init_prompts.py')):
         (folder / name).write_text(text)
         os.utime(folder / name, (2 * 10**9 + i, 2 * 10**9 + i))
-    assert RunFolder(str(folder)).config_path == str(folder / kept)
+    assert RunFolder(str(folder)).config_path == str(folder / '20261121_120000.py')

@@ -11,7 +11,7 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import BaseLoop, Runner
 
 import mmspt
-from mmspt.evaluation import FILE_NAME, Result, describe, plain_metrics, read_result, set_aside, write_result
+from mmspt.evaluation import RESULT_FILE, Result, describe_run, plain_metrics, read_result, set_aside, write_result
 from mmspt.registry import HOOKS
 
 from ..checks import check_data_folder, check_labels
@@ -71,11 +71,11 @@ class ResultHook(Hook):
         """Write the result, on rank 0."""
         if not dist.is_main_process():
             return
-        path = osp.join(runner.work_dir, FILE_NAME)
+        path = osp.join(runner.work_dir, RESULT_FILE)
         try:
             plain = plain_metrics(metrics)
         except ValueError as error:
-            runner.logger.warning(f'{FILE_NAME} is not written: {error}')
+            runner.logger.warning(f'{RESULT_FILE} is not written: {error}')
             return
         result = make_result(runner, plain, self._loaded)
         kept = _finished(path)
@@ -108,7 +108,7 @@ def make_result(runner: Runner, metrics: dict[str, Any], loaded: dict[str, Any] 
     reached, wanted = at.get('iter' if iterations else 'epoch'), plan.get('max_iters' if iterations else 'max_epochs')
     stopped = trained and getattr(runner.train_loop, 'stop_training', False)  # by EarlyStoppingHook and the like
     return Result(
-        **describe(runner.cfg, trained, dist.get_world_size()),
+        **describe_run(runner.cfg, trained, dist.get_world_size()),
         num_images=len(runner.test_loop.dataloader.dataset),
         seed=at.get('seed', runner.seed),
         epoch=None if iterations else reached,

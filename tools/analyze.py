@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from rich.console import Console
-from rich.progress import Progress
 
 from mmspt.evaluation.work_dirs import walk_runs
 from mmspt.files import write_text
@@ -27,11 +26,10 @@ from mmspt.visualization import (
 )
 from mmspt.visualization.attention import DIRECTIONS
 from mmspt.visualization.page import make_page, slug
-from mmspt.visualization.progress import Track
 from mmspt.visualization.report import draw_all, lay_out
 from mmspt.visualization.token_map import METHODS
 
-Draw = Callable[[list[RunFolder], argparse.Namespace, Track], Iterable[Picture]]
+Draw = Callable[[list[RunFolder], argparse.Namespace], Iterable[Picture]]
 PAGE = 'report.html'
 WIDTH = 200  # columns where the output is no terminal
 
@@ -55,9 +53,9 @@ def parse_args() -> argparse.Namespace:
         command.set_defaults(draw=draw)
         return command
 
-    add('nmi', lambda runs, args, bar: [draw_nmi(with_prompts(runs), args.lenient)], many,
+    add('nmi', lambda runs, args: [draw_nmi(with_prompts(runs), args.lenient)], many,
         'NMI of prompts and patches over training')
-    add('curves', lambda runs, args, bar: [draw_curves(runs, args.lenient)], many,
+    add('curves', lambda runs, args: [draw_curves(runs, args.lenient)], many,
         'accuracy and loss, with the spread over seeds')
     command = add('prototypes', prototypes, one, 'the training patches nearest to each prompt, before and after')
     command.add_argument('--layers', type=int, nargs='+', default=[1], metavar='I', help='blocks, from 1; default 1')
@@ -76,7 +74,7 @@ def parse_args() -> argparse.Namespace:
     command = add('tokens', tokens, one, 'a map of patches, initial and tuned prompts')
     command.add_argument('--layers', type=int, nargs='+', metavar='I', help='blocks, from 1; default up to 6')
     command.add_argument('--method', choices=list(METHODS), default='pca', help='default pca')
-    add('drift', lambda runs, args, bar: [draw_drift(runs[0])], one, "how far each block's prompts moved")
+    add('drift', lambda runs, args: [draw_drift(runs[0])], one, "how far each block's prompts moved")
     command = add('report', report, many, 'all of these, settings, environment and results on one HTML page')
     command.add_argument('--images', nargs='+', default=[], metavar='IMAGE', help='for attention; default the first '
                          'two of validation')
@@ -89,43 +87,29 @@ def with_prompts(runs: list[RunFolder]) -> list[RunFolder]:
     return [run for run in runs if run.description['num_prompts']] or runs
 
 
-def prototypes(runs: list[RunFolder], args: argparse.Namespace, bar: Track) -> Iterator[Picture]:
+def prototypes(runs: list[RunFolder], args: argparse.Namespace) -> Iterator[Picture]:
     for layer in args.layers:
-        yield draw_prototypes(runs[0], layer, args.count, args.context, args.metric, args.prompts,
-                              num_images=args.num_images, track=bar)
+        yield draw_prototypes(runs[0], layer, args.count, args.context, args.metric, args.prompts, args.num_images)
 
 
-def attention(runs: list[RunFolder], args: argparse.Namespace, bar: Track) -> Iterator[Picture]:
+def attention(runs: list[RunFolder], args: argparse.Namespace) -> Iterator[Picture]:
     for image in args.images:
         yield draw_attention(runs[0], image, args.layers, args.prompts, args.direction)
 
 
-def tokens(runs: list[RunFolder], args: argparse.Namespace, bar: Track) -> Iterator[Picture]:
-    yield draw_token_map(runs[0], args.layers, args.method, track=bar)
+def tokens(runs: list[RunFolder], args: argparse.Namespace) -> Iterator[Picture]:
+    yield draw_token_map(runs[0], args.layers, args.method)
 
 
-def report(runs: list[RunFolder], args: argparse.Namespace, bar: Track) -> Iterator[Picture]:
+def report(runs: list[RunFolder], args: argparse.Namespace) -> Iterator[Picture]:
     """Write the page, and give the pictures on it, each under the name of its setting's folder."""
-    drawn = list(draw_all(runs, args.images, args.num_images, bar))
+    drawn = list(draw_all(runs, args.images, args.num_images))
     os.makedirs(args.out, exist_ok=True)
     title = f'mmspt: {len(runs)} runs' if len(runs) > 1 else f'mmspt: {runs[0].label}'
     write_text(osp.join(args.out, PAGE), make_page(title, lay_out(runs, drawn)))
     for setting, picture in drawn:
         if isinstance(picture, Picture):
             yield replace(picture, name=osp.join(slug(setting), picture.name) if setting else picture.name)
-
-
-def follow(progress: Progress) -> Track:
-    """Bars, one below the other, that are gone when they are done."""
-    def bar(items: Iterable, description: str, total: int) -> Iterator:
-        task = progress.add_task(description, total=total)
-        try:
-            for item in items:
-                yield item
-                progress.advance(task)
-        finally:
-            progress.remove_task(task)
-    return bar
 
 
 def open_runs(folders: Sequence[str], backbone: str | None = None) -> list[RunFolder]:
@@ -163,8 +147,7 @@ def main() -> None:
             open_runs(args.runs, args.backbone)
         args.lenient = 'run' not in args and len(runs) > len(args.runs)  # a folder may hold runs that have just begun
         args.out = args.out or default_out(runs)
-        with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-            save(args.draw(runs, args, follow(progress)), args.out, console)
+        save(args.draw(runs, args), args.out, console)
     except (OSError, ValueError, RuntimeError) as error:
         raise SystemExit(f'{args.command}: {error}') from error
     if args.command == 'report':

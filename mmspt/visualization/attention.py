@@ -1,12 +1,11 @@
 """Where CLS and each prompt look in an image, or which patches read them, block by block."""
 import os.path as osp
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from scipy.ndimage import gaussian_filter
@@ -17,7 +16,7 @@ from mmspt.models.layers.attention_maps import attention_maps
 
 from .choices import choose
 from .images import ITEM, load_item, preprocess, to_pixels
-from .picture import Picture, styled
+from .picture import Picture, label_log_axis, styled
 from .run_folder import RunFolder
 
 MOST_LAYERS, MOST_PROMPTS = 6, 8
@@ -88,16 +87,16 @@ def draw_attention(run: RunFolder, image: str, layers: Sequence[int] | None = No
 
 
 def _explain(backbone: PromptedViT, direction: str, grid: tuple[int, int]) -> str:
-    """What the weights are, their unit, and which of them do not act in this model."""
+    """Say what the weights are, their unit, and which of them do not act in this model."""
     note = ''
     if direction == 'looks' and backbone.prompt_type == 'deep':
         pooled = backbone.out_type == 'avg_featmap' and backbone.pool_prompts
         note = (' The network never asks with its prompts' + ', but in the last block, where their outputs are pooled'
                 * pooled + ': this is what they would look at.')
     if direction == 'looks' and backbone.out_type == 'avg_featmap':
-        note += ' Nobody uses what CLS puts out in the last block.'
+        note += ' The output of CLS in the last block is not used.'
     elif direction == 'read' and backbone.out_type == 'cls_token':
-        note = ' In the last block nobody uses what the patches read: CLS alone is put out.'
+        note = ' In the last block the reading of the patches is not used: the output is CLS alone.'
     tokens = backbone.num_extra_tokens + backbone.num_prompts + grid[0] * grid[1]
     return (f'{DIRECTIONS[direction][1]}.{note} Mean over {backbone.layers[0].attn.num_heads} heads, as a multiple of '
             f'1/{tokens}, the weight of each token if all ({"CLS, " * backbone.num_extra_tokens}{backbone.num_prompts} '
@@ -129,31 +128,23 @@ def _draw(pixels: np.ndarray, maps: np.ndarray, rows: list[str], columns: list[s
         for axes, title in zip(panels[0], ['image', *columns], strict=True):
             axes.set_title(title, fontsize='medium')
         for axes in panels.flat:
-            _bare(axes)
+            axes.set(xticks=[], yticks=[])
+            axes.grid(False)
+            axes.spines[:].set_visible(False)
         bar = figure.colorbar(shades, ax=panels, extend='both', aspect=30, pad=0.01,
                               label='attention, multiple of uniform')
-        ticks = [m * 10.**e for e in range(-4, 5) for m in (1, 2, 5) if low <= m * 10.**e <= high]
-        bar.set_ticks(ticks, labels=[f'{tick:g}' for tick in ticks], minor=False)
-        bar.set_ticks([], minor=True)
+        label_log_axis(bar.ax.yaxis)
     return figure
-
-
-def _bare(axes: Axes) -> None:
-    axes.set(xticks=[], yticks=[])
-    axes.grid(False)
-    axes.spines[:].set_visible(False)
 
 
 def _table(weights: Tensor, names: list[str], n: int, grid: tuple[int, int],
            direction: str) -> tuple[list[str], list[list[Any]]]:
-    """Header and rows: of each block, CLS and each prompt, the weights, and those of CLS and all prompts."""
+    """Return header and rows, one for each block and CLS or prompt: weights of CLS, all prompts, each patch."""
     by = 'on' if direction == 'looks' else 'by'
     header = ['layer', 'token', *[f'{by} CLS'] * n, *['on prompts'] * (direction == 'looks'),
               *(f'{by} patch r{row}c{column}' for row in range(1, grid[0] + 1) for column in range(1, grid[1] + 1))]
 
-    def rows() -> Iterator[list[Any]]:
-        for layer, table in enumerate(weights, 1):
-            for name, row in zip(names, table, strict=False):  # patches are no rows
-                own = [row[n:len(names)].sum(dim=0, keepdim=True)] * (direction == 'looks')
-                yield [layer, name, *torch.cat([row[:n], *own, row[len(names):]]).tolist()]
-    return header, list(rows())
+    prompts, patches = weights[..., n:len(names)].sum(-1, keepdim=True), weights[..., len(names):]
+    parts = [weights[..., :n], prompts, patches] if direction == 'looks' else [weights[..., :n], patches]
+    return header, [[layer, name, *row] for layer, block in enumerate(torch.cat(parts, dim=-1).tolist(), 1)
+                    for name, row in zip(names, block, strict=False)]  # the patches' own rows are left out

@@ -11,7 +11,7 @@ from .run_folder import RunFolder
 
 
 class Drift(NamedTuple):
-    """Of each prompt, (L, N_p)."""
+    """Measures of each prompt, (L, N_p)."""
     cosine: Tensor
     """Between the prompt before and after, in [-1, 1]."""
     before: Tensor
@@ -31,11 +31,8 @@ def measure_drift(initial: Tensor, tuned: Tensor) -> Drift:
 def draw_drift(run: RunFolder) -> Picture:
     """Draw cosine and norms by block: means as lines, bands from the lowest to the highest prompt.
 
-    Args:
-        run (RunFolder): A run with prompts.
-
     Raises:
-        ValueError: It has no prompts, or its initial prompts or its checkpoint are missing.
+        ValueError: The run has no prompts, or its initial prompts or its checkpoint are missing.
     """
     drift = measure_drift(run.initial_prompts, run.tuned_prompts)
     blocks = range(1, len(drift.cosine) + 1)

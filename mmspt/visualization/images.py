@@ -1,4 +1,4 @@
-"""The images of a run as its network sees them, and back to pixels."""
+"""Images as a run's network sees them, and back to pixels."""
 import copy
 import os.path as osp
 import re
@@ -9,25 +9,24 @@ import torch
 from mmcv.transforms import LoadImageFromFile
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import DefaultScope
+from rich.progress import track
 from torch import Tensor
 
 from mmspt.datasets.wrappers import leaves
 from mmspt.engine.token_loader import SeededImages, iterate_images
 
-from .progress import Track
 from .run_folder import SPLITS, RunFolder
 
 ITEM = re.compile(rf'({"|".join(SPLITS)}):(-?\d+)')
-"""An image of the run's data: its split and its place there, from 0 on."""
+"""An image of the run's data: split and index, from 0."""
 
 
-def stream_images(run: RunFolder, images: SeededImages, description: str,
-                  track: Track) -> Iterable[tuple[list[int], Tensor]]:
-    """Yield (indices, normalized images) by batches of the size that the run trained with."""
+def stream_images(run: RunFolder, images: SeededImages, description: str) -> Iterable[tuple[list[int], Tensor]]:
+    """Yield (indices, normalized images) by batches of the run's size, behind a progress bar on a terminal."""
     loader = run.config.train_dataloader
     batch_size = loader.get('batch_size') or 32
     batches = iterate_images(images, run.model.data_preprocessor, batch_size, loader.get('num_workers', 0))
-    return track(batches, description, -(-len(images) // batch_size))
+    return track(batches, description, -(-len(images) // batch_size), transient=True)
 
 
 def load_item(run: RunFolder, image: str) -> dict:

@@ -7,17 +7,16 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.collections import QuadMesh
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator
 
 from mmspt.config import find_hook
 from mmspt.evaluation import read_records
 
 from .groups import add_legend, count_seeds, group_runs, name_cut, name_left_out, plot_spread, read_all, spread
-from .picture import Picture, styled
+from .picture import Picture, label_log_axis, styled
 from .run_folder import RunFolder
 
 WIDE = 30.
@@ -104,7 +103,7 @@ def draw_nmi(runs: Sequence[RunFolder], lenient: bool = False) -> Picture:
             dict(yscale='log') if wide else dict(ylim=(0, None))))
         top.xaxis.set_major_locator(MaxNLocator(integer=True))
         if wide:
-            _label(top.yaxis)
+            label_log_axis(top.yaxis)
         add_legend(figure, top)
         highest = float(finite.max())
         steep = wide or highest > WIDE * max(float(np.median(finite)), TINY)
@@ -116,7 +115,7 @@ def draw_nmi(runs: Sequence[RunFolder], lenient: bool = False) -> Picture:
             below[-1].set_title(textwrap.fill(name, 30), fontsize='medium')
         bar = figure.colorbar(mesh, ax=below, label='NMI')
         if steep:
-            _label(bar.ax.yaxis)
+            label_log_axis(bar.ax.yaxis)
     rows = [(name, run.folder, epoch, m.iteration, layer, value) for name, members in groups.items() for run in members
             for epoch, m in logs[run.folder].items()
             for layer, value in [*enumerate(m.layers, 1), ('mean', m.mean)]]
@@ -151,13 +150,6 @@ def _heat_map(axes: Axes, epochs: list[float], table: np.ndarray, norm: Normaliz
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.grid(False)
     return mesh
-
-
-def _label(axis: Axis) -> None:
-    """Plain numbers on a logarithmic axis, more than one for each power of ten."""
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter(FuncFormatter(lambda value, place: f'{value:g}'))
-    axis.set_minor_locator(NullLocator())
 
 
 def _ticks(depth: int) -> list[int]:

@@ -1,7 +1,6 @@
-"""A picture with the numbers behind it, in the house's style, as files."""
+"""A figure with its numbers, in the style of ``mmspt.mplstyle``, as files."""
 import csv
 import io
-import os
 import os.path as osp
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -9,9 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib.style
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from mmspt.files import write_text
+from mmspt.files import write_bytes, write_text
 
 STYLE = osp.join(osp.dirname(__file__), 'mmspt.mplstyle')
 # no date, so that a picture drawn twice is the same file
@@ -19,8 +20,15 @@ METADATA: dict[str, dict[str, Any]] = dict(png={}, svg=dict(Date=None))
 
 
 def styled() -> AbstractContextManager:
-    """The house's style inside; figures are made in it, and saved by :func:`save_picture`, which is in it too."""
+    """Return a context with the style of ``mmspt.mplstyle``, to make figures in."""
     return matplotlib.style.context(['default', STYLE])
+
+
+def label_log_axis(axis: Axis) -> None:
+    """Put plain numbers on a logarithmic axis, up to three for each power of ten."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, place: f'{value:g}'))
+    axis.set_minor_locator(NullLocator())
 
 
 @dataclass(frozen=True)
@@ -29,7 +37,7 @@ class Picture:
     name: str
     """Of the files, without ending; may hold folders."""
     title: str
-    """What is shown, for a page's heading."""
+    """Heading on a page."""
     caption: str
     """How to read it: axes, units, what was measured on what."""
     figure: Figure
@@ -39,7 +47,7 @@ class Picture:
     """The numbers."""
 
     def __post_init__(self) -> None:
-        """Lay the figure out once: each drawing would move things a little, and SVG and PNG would differ."""
+        """Lay the figure out once: each drawing moves things a little, and SVG and PNG would differ."""
         with styled():
             self.figure.draw_without_rendering()
         self.figure.set_layout_engine('none')
@@ -62,14 +70,10 @@ class Picture:
 
 
 def save_picture(picture: Picture, folder: str) -> list[str]:
-    """Write PNG, SVG and CSV into a folder, which is made if need be, each beside and renamed; return their paths."""
+    """Write PNG, SVG and CSV into a folder, made if it is missing, each atomically; return their paths."""
     stem = osp.join(folder, picture.name)
-    os.makedirs(osp.dirname(stem) or '.', exist_ok=True)
     for kind in METADATA:
-        content = picture.render(kind)
-        with open(f'{stem}.{kind}.tmp', 'wb') as file:
-            file.write(content)
-        os.replace(f'{stem}.{kind}.tmp', f'{stem}.{kind}')
+        write_bytes(f'{stem}.{kind}', picture.render(kind))
     write_text(f'{stem}.csv', picture.csv)
     return [f'{stem}.{kind}' for kind in (*METADATA, 'csv')]
 

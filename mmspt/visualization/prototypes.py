@@ -1,5 +1,5 @@
-"""What prompts stand for: the training images' patches nearest to each, before and after tuning."""
-from collections.abc import Iterable, Iterator, Sequence
+"""The training images' patches nearest to each prompt, before and after tuning: what prompts stand for."""
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -7,15 +7,13 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from torch import Tensor
 
 from mmspt.engine.token_loader import SeededImages
 from mmspt.prompts.nearest import METRICS, check_options, nearest_patches
 
-from .choices import choose, choose_own
+from .choices import choose
 from .images import preprocess, stream_images, to_pixels
 from .picture import Picture, styled
-from .progress import Track, untracked
 from .run_folder import RunFolder
 
 MOST_ROWS = 12
@@ -41,8 +39,7 @@ class Patch(NamedTuple):
 
 
 def draw_prototypes(run: RunFolder, layer: int = 1, count: int = 6, context: int = 2, metric: str = 'cosine',
-                    prompts: Sequence[int] | None = None, num_images: int | None = None,
-                    track: Track = untracked) -> Picture:
+                    prompts: Sequence[int] | None = None, num_images: int | None = None) -> Picture:
     """Draw the patches nearest to each prompt of a block, before and after tuning, with their surroundings.
 
     Prompts P_{i-1} of block i are compared with the tokens E_{i-1} of all training images in the frozen network without
@@ -53,20 +50,19 @@ def draw_prototypes(run: RunFolder, layer: int = 1, count: int = 6, context: int
         run (RunFolder): A run with prompts.
         layer (int): Number i = 1..L of the block; 1 for shallow prompts. Defaults to 1.
         count (int): Patches a prompt, each of another image. Defaults to 6.
-        context (int): Patches shown on each side of the one that is meant. Defaults to 2.
+        context (int): Patches shown on each side of the nearest one. Defaults to 2.
         metric (str): 'cosine' or 'euclidean'. Defaults to 'cosine'.
         prompts (Sequence[int] | None): Which prompts are drawn, 1..N_p; None is all, or 12 spread evenly. The CSV has
             them all. Defaults to None.
         num_images (int | None): Training images to look through, drawn by the run's seed; None is all.
             Defaults to None.
-        track (Track): A progress bar. Defaults to none.
 
     Raises:
         ValueError: An option out of its range, or a run whose prompts cannot be compared.
         OSError: The data are missing.
     """
     check_options(layer, count, metric)
-    choose_own(run, [layer], 1)
+    choose('layers with prompts of their own', [layer], len(run.tuned_prompts), 1)
     if context < 0:
         raise ValueError(f'context must be at least 0 patches, got {context!r}')
     if num_images is not None and num_images < 1:
@@ -74,17 +70,18 @@ def draw_prototypes(run: RunFolder, layer: int = 1, count: int = 6, context: int
     initial, tuned = run.initial_prompts[layer - 1], run.tuned_prompts[layer - 1]
     drawn = choose('prompts', prompts, len(tuned), MOST_ROWS)
     images = run.sample_images(num_images)
-    sizes: list[tuple[int, ...]] = []
-    scores, indices, positions = nearest_patches(
-        _note_sizes(stream_images(run, images, f'nearest patches, block {layer}', track), sizes),
-        run.backbone.patch_tokens, torch.cat((initial, tuned)), layer, count, metric)
+    preprocessor = run.model.data_preprocessor
+    batches = stream_images(run, images, f'nearest patches, block {layer}')
+    scores, indices, positions = nearest_patches(batches, run.backbone.patch_tokens, torch.cat((initial, tuned)), layer,
+                                                 count, metric)
     patch_size = tuple(run.backbone.patch_size)
-    width = -(-sizes[0][1] // patch_size[1])  # the patch embedding pads below and to the right
+    width = preprocess([images[0]], preprocessor).shape[3]  # all have one size
+    columns = -(-width // patch_size[1])  # the patch embedding pads below and to the right
     patches = [Patch(i % len(tuned) + 1, WHEN[i // len(tuned)], rank + 1, int(indices[i, rank]),
-                     int(positions[i, rank]) // width, int(positions[i, rank]) % width, float(scores[i, rank]))
+                     *divmod(int(positions[i, rank]), columns), float(scores[i, rank]))
                for i in range(len(scores)) for rank in range(scores.shape[1])]
     wanted = [patch for patch in patches if patch.prompt in drawn]
-    crops, paths = _load(images, patches, wanted, run.model.data_preprocessor, patch_size, context)
+    crops, paths = _load(images, patches, wanted, preprocessor, patch_size, context)
     with styled():
         figure = _draw(wanted, crops, drawn, scores.shape[1], context, METRICS[metric].label)
         figure.suptitle(f'{run.label}, block {layer}', fontsize='medium')
@@ -100,25 +97,16 @@ def draw_prototypes(run: RunFolder, layer: int = 1, count: int = 6, context: int
 
 
 def crop_patch(pixels: np.ndarray, row: int, column: int, patch_size: tuple[int, ...], context: int) -> np.ndarray:
-    """Cut a patch and ``context`` patches on each side out of (H, W, 3) in [0, 1]; what is outside is GREY."""
+    """Cut a patch and ``context`` patches on each side out of (H, W, 3) in [0, 1]; GREY outside of the image."""
     (height, width), across = patch_size, 2 * context + 1
-    crop = np.full((across * height, across * width, 3), GREY, dtype=np.float32)
-    top, left = (row - context) * height, (column - context) * width
-    part = pixels[max(top, 0):max(top + len(crop), 0), max(left, 0):max(left + crop.shape[1], 0)]
-    crop[max(-top, 0):max(-top, 0) + part.shape[0], max(-left, 0):max(-left, 0) + part.shape[1]] = part
-    return crop
-
-
-def _note_sizes(batches: Iterable[tuple[list[int], Tensor]],
-                sizes: list[tuple[int, ...]]) -> Iterator[tuple[list[int], Tensor]]:
-    for indices, images in batches:
-        sizes.append(tuple(images.shape[2:]))
-        yield indices, images
+    below, beside = (context + 1) * height, (context + 1) * width  # one more: the patch embedding pads
+    padded = np.pad(pixels, ((context * height, below), (context * width, beside), (0, 0)), constant_values=GREY)
+    return padded[row * height:(row + across) * height, column * width:(column + across) * width]
 
 
 def _load(images: SeededImages, patches: list[Patch], wanted: list[Patch], data_preprocessor: Any,
           patch_size: tuple[int, ...], context: int) -> tuple[dict[Patch, np.ndarray], dict[int, str]]:
-    """Look at the images of the patches again: crops of those wanted, and the files of all images."""
+    """Load the images of the patches again: return crops of the wanted ones, and the files of all images."""
     crops: dict[Patch, np.ndarray] = {}
     paths: dict[int, str] = {}
     again = SeededImages(images.dataset, sorted({patch.image for patch in patches}), images.seed)

@@ -16,7 +16,6 @@ from .groups import group_runs
 from .nmi import draw_nmi
 from .page import Absent, Section, Table
 from .picture import Picture
-from .progress import Track, untracked
 from .prototypes import draw_prototypes
 from .run_folder import RunFolder
 from .token_map import draw_token_map
@@ -25,21 +24,19 @@ IMAGES = 2
 """Validation images on which attention is shown unless others are named."""
 
 
-def draw_all(runs: Sequence[RunFolder], images: Sequence[str] = (), num_images: int | None = None,
-             track: Track = untracked) -> Iterator[tuple[str, Picture | Absent]]:
+def draw_all(runs: Sequence[RunFolder], images: Sequence[str] = (), num_images: int | None = None
+             ) -> Iterator[tuple[str, Picture | Absent]]:
     """Draw every picture: curves and NMI of all runs, the others of the first run with prompts of each setting.
 
     Args:
         runs (Sequence[RunFolder]): One or more.
         images (Sequence[str]): For :func:`draw_attention`. Defaults to the first two of validation, or of the test.
         num_images (int | None): Training images to look through for prototypes; None is all. Defaults to None.
-        track (Track): A progress bar. Defaults to none.
 
     Yields:
         tuple[str, Picture | Absent]: Name of the setting, '' for all, and the picture or why there is none.
     """
-    jobs = list(_plan(runs, images, num_images, track))
-    for setting, title, draw in track(jobs, 'pictures', len(jobs)):
+    for setting, title, draw in _plan(runs, images, num_images):
         try:
             yield setting, draw()
         except (OSError, ValueError, RuntimeError) as error:
@@ -52,7 +49,7 @@ class _Job(NamedTuple):
     draw: Callable[[], Picture]
 
 
-def _plan(runs: Sequence[RunFolder], images: Sequence[str], num_images: int | None, track: Track) -> Iterator[_Job]:
+def _plan(runs: Sequence[RunFolder], images: Sequence[str], num_images: int | None) -> Iterator[_Job]:
     prompted = [run for run in runs if run.description['num_prompts']]
     yield _Job('', 'Accuracy and loss', partial(draw_curves, runs, lenient=True))
     if prompted:
@@ -64,8 +61,8 @@ def _plan(runs: Sequence[RunFolder], images: Sequence[str], num_images: int | No
         depth = _own_layers(run)
         for layer in sorted({1, (depth + 1) // 2, depth}):
             yield _Job(name, f'What the prompts of block {layer} stand for',
-                       partial(draw_prototypes, run, layer, num_images=num_images, track=track))
-        yield _Job(name, 'Patches and prompts on a map', partial(draw_token_map, run, track=track))
+                       partial(draw_prototypes, run, layer, num_images=num_images))
+        yield _Job(name, 'Patches and prompts on a map', partial(draw_token_map, run))
         split = 'val' if run.config.get('val_dataloader') else 'test'
         for image in images or [f'{split}:{i}' for i in range(IMAGES)]:
             yield _Job(name, f'Attention, {image}', partial(draw_attention, run, image))

@@ -8,7 +8,7 @@ from matplotlib.ticker import MaxNLocator
 
 from mmspt.evaluation import METRIC, read_records, read_scalars
 
-from .groups import add_legend, count_seeds, group_runs, name_cut, name_left_out, plot_spread, read_all, spread
+from .groups import add_legend, count_seeds, group_runs, name_cut, plot_spread, read_all, spread
 from .picture import Picture, styled
 from .run_folder import RunFolder
 
@@ -16,12 +16,12 @@ QUANTITIES = {'accuracy': 'validation accuracy (%)', 'loss': 'training loss (nat
 
 
 def counts_epochs(run: RunFolder) -> bool:
-    """Whether a run counts in epochs rather than iterations."""
+    """Return whether a run counts in epochs, not in iterations."""
     return (run.config.get('train_cfg') or {}).get('max_epochs') is not None
 
 
 def read_loss(run: RunFolder) -> dict[int, float]:
-    """Epoch -> mean of the losses logged in it (each a mean over some iterations before); or iteration -> loss.
+    """Return epoch -> mean of the losses logged in it (each a mean over some iterations); or iteration -> loss.
 
     Raises:
         ValueError: There are none.
@@ -51,16 +51,15 @@ def draw_curves(runs: Sequence[RunFolder], lenient: bool = False) -> Picture:
             others iterations.
     """
     losses, left_out = read_all(runs, read_loss, lenient)
-    runs = [run for run in runs if run.folder in losses]
-    if len({counts_epochs(run) for run in runs}) > 1:
+    if len({counts_epochs(run) for run in losses}) > 1:
         raise ValueError('curves need runs that all count epochs or all iterations (train_cfg.max_epochs or '
                          'max_iters): draw them apart')
-    unit = 'epoch' if counts_epochs(runs[0]) else 'iteration'
-    groups = group_runs(runs)
+    unit = 'epoch' if counts_epochs(next(iter(losses))) else 'iteration'
+    groups = group_runs(list(losses))
     curves: dict[str, dict[str, list[Mapping[int, float]]]] = dict(
         accuracy={name: list(filter(None, (read_scalars(run.folder, METRIC) for run in members)))
                   for name, members in groups.items()},
-        loss={name: [losses[run.folder] for run in members] for name, members in groups.items()})
+        loss={name: [losses[run] for run in members] for name, members in groups.items()})
     shown = [quantity for quantity in QUANTITIES if any(curves[quantity].values())]
     rows, cut = [], ''
     with styled():
@@ -79,6 +78,5 @@ def draw_curves(runs: Sequence[RunFolder], lenient: bool = False) -> Picture:
     caption = f'Lines are means over seeds, bands go from the lowest to the highest seed; loss: {means}.{cut}'
     if silent:
         caption += f' Without validation in some or all seeds: {"; ".join(silent)}.'
-    caption += name_left_out(left_out)
-    return Picture('curves', 'Accuracy and loss', caption, figure,
+    return Picture('curves', 'Accuracy and loss', caption + left_out, figure,
                    ('setting', 'quantity', unit, 'mean', 'lowest', 'highest', 'seeds'), rows)

@@ -1,4 +1,4 @@
-"""Runs put together: seeds of one setting under one name, and their curves with their spread."""
+"""Group runs: seeds of one setting under one name, and their curves with their spread."""
 import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -20,14 +20,14 @@ LONGEST = 60
 
 
 def group_runs(runs: Sequence[RunFolder]) -> dict[str, list[RunFolder]]:
-    """Put runs together that differ in nothing but the seed and where files lie.
+    """Group the runs that differ in nothing but the seed and the places of files.
 
     Args:
         runs (Sequence[RunFolder]): One or more.
 
     Returns:
-        dict[str, list[RunFolder]]: A short name, of the method and of what sets the setting apart from others of its
-        method -> its runs; in the order of ``runs``.
+        dict[str, list[RunFolder]]: A short name, of the method and of what differs from its other settings -> runs, in
+        the order of ``runs``.
     """
     settings: dict[str, list[RunFolder]] = defaultdict(list)
     for run in runs:
@@ -52,31 +52,29 @@ def group_runs(runs: Sequence[RunFolder]) -> dict[str, list[RunFolder]]:
 
 
 def read_all(runs: Sequence[RunFolder], read: Callable[[RunFolder], T],
-             lenient: bool) -> tuple[dict[str, T], list[RunFolder]]:
-    """Read something of each run: folder -> what was read, and the runs that have none of it.
+             lenient: bool) -> tuple[dict[RunFolder, T], str]:
+    """Read something from each run.
 
     Args:
         runs (Sequence[RunFolder]): One or more.
         read (Callable): Raises ValueError for a run that has none.
         lenient (bool): Leave such runs out, as long as one remains.
+
+    Returns:
+        tuple[dict[RunFolder, T], str]: Run -> the value, and a sentence for the caption that names the others.
     """
-    found: dict[str, T] = {}
-    errors: dict[RunFolder, ValueError] = {}
+    found: dict[RunFolder, T] = {}
+    errors: dict[str, ValueError] = {}
     for run in runs:
         try:
-            found[run.folder] = read(run)
+            found[run] = read(run)
         except ValueError as error:
             if not lenient:
                 raise
-            errors[run] = error
+            errors[run.folder] = error
     if not found:
         raise next(iter(errors.values()))
-    return found, list(errors)
-
-
-def name_left_out(runs: Sequence[RunFolder]) -> str:
-    """For the caption."""
-    return f' Left out, since their logs hold none of it yet: {", ".join(run.folder for run in runs)}.' if runs else ''
+    return found, f' Left out, since their logs hold none of it yet: {", ".join(errors)}.' if errors else ''
 
 
 class Spread(NamedTuple):
@@ -87,7 +85,7 @@ class Spread(NamedTuple):
 
 
 def spread(curves: Sequence[Mapping[X, float]], name: str) -> dict[X, Spread]:
-    """Put curves of one setting together at the places that all of them have; ValueError if there is none."""
+    """Return mean and extremes of one setting's curves where all of them have a point; ValueError if nowhere."""
     places = sorted(set.intersection(*(set(curve) for curve in curves)))
     if not places:
         raise ValueError(f"seeds of one setting must have been logged at common moments, but those of '{name}' share "
@@ -97,7 +95,7 @@ def spread(curves: Sequence[Mapping[X, float]], name: str) -> dict[X, Spread]:
 
 
 def name_cut(curves: Sequence[Mapping[X, float]], name: str, unit: str) -> str:
-    """For the caption: where a setting's line ends because a seed's does, though others go on."""
+    """Return a sentence for the caption if a setting's line ends early, since one of its seeds does."""
     lasts = [max(curve) for curve in curves]
     return '' if min(lasts) == max(lasts) else f" '{name}' ends at {unit} {min(lasts):g}, the last that all seeds have."
 
@@ -111,12 +109,12 @@ def plot_spread(axes: Axes, points: Mapping[X, Spread], label: str | None) -> No
 
 
 def count_seeds(name: str, seeds: int) -> str:
-    """The name, with the number of seeds where it is more than one."""
+    """Return the name, with the number of seeds if there are several."""
     return name if seeds == 1 else f'{name} ({seeds} seeds)'
 
 
 def add_legend(figure: Figure, axes: Axes) -> None:
-    """Inside the axes if there is room, else below them."""
+    """Draw the legend inside the axes if there is room, else below them."""
     labels = axes.get_legend_handles_labels()[1]
     if len(labels) <= 4 and max(map(len, labels)) <= 36:
         axes.legend()
@@ -125,7 +123,7 @@ def add_legend(figure: Figure, axes: Axes) -> None:
 
 
 def add_legend_below(figure: Figure, axes: Axes) -> None:
-    """Below all axes, in as many columns as there is room for; the figure grows by its height."""
+    """Draw the legend below all axes, in as many columns as fit; the figure grows by its height."""
     handles, labels = axes.get_legend_handles_labels()
     columns = max(1, int(9.5 * figure.get_figwidth() / max(map(len, labels))))
     figure.set_figheight(figure.get_figheight() + 0.3 * -(-len(labels) // columns))

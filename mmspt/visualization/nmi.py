@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from mmspt.config import find_hook
 from mmspt.evaluation import read_records
 
-from .groups import add_legend, count_seeds, group_runs, name_cut, name_left_out, plot_spread, read_all, spread
+from .groups import add_legend, count_seeds, group_runs, name_cut, plot_spread, read_all, spread
 from .picture import Picture, label_log_axis, styled
 from .run_folder import RunFolder
 
@@ -27,7 +27,7 @@ TINY = 1e-6
 
 
 class Measurement(NamedTuple):
-    """What PromptNMIHook logged at one moment."""
+    """A measurement of PromptNMIHook."""
     iteration: int
     layers: tuple[float, ...]
     """NMI of blocks 1, ..., L."""
@@ -39,7 +39,7 @@ class Measurement(NamedTuple):
 
 
 def read_nmi(run: RunFolder) -> dict[float, Measurement]:
-    """Read a run's measurements, where it was resumed the later ones: epochs done -> measurement.
+    """Read a run's measurements: epochs done -> measurement, the later one where the run was resumed.
 
     Raises:
         ValueError: There are none.
@@ -58,7 +58,7 @@ def read_nmi(run: RunFolder) -> dict[float, Measurement]:
 
 
 def read_options(run: RunFolder) -> tuple[str, str]:
-    """Normalizer and number of images of a run's PromptNMIHook, as its config has them."""
+    """Return normalizer and number of images of the PromptNMIHook in a run's config."""
     hook = find_hook(run.config, 'PromptNMIHook')
     return hook.get('normalizer', 'geometric'), str(hook.get('num_images') or 'up to 16')
 
@@ -75,17 +75,17 @@ def draw_nmi(runs: Sequence[RunFolder], lenient: bool = False) -> Picture:
         ValueError: A run without NMI in its logs, runs that cannot stand side by side, or no finite NMI.
     """
     logs, left_out = read_all(runs, read_nmi, lenient)
-    runs = [run for run in runs if run.folder in logs]
+    runs = list(logs)
     _check_alike(runs, 'blocks', [len(next(iter(log.values())).layers) for log in logs.values()])
     _check_alike(runs, 'as normalizer', [read_options(run)[0] for run in runs])
     groups = group_runs(runs)
-    means = {name: [{epoch: m.mean for epoch, m in logs[run.folder].items()} for run in members]
+    means = {name: [{epoch: m.mean for epoch, m in logs[run].items()} for run in members]
              for name, members in groups.items()}
     points = {name: spread(lines, name) for name, lines in means.items()}
-    layers = {name: np.array([np.mean([logs[run.folder][epoch].layers for run in members], axis=0)
+    layers = {name: np.array([np.mean([logs[run][epoch].layers for run in members], axis=0)
                               for epoch in points[name]]).T for name, members in groups.items()}  # (L, epochs)
     finite = np.concatenate([table[np.isfinite(table)] for table in layers.values()])
-    broken = [run.folder for run in runs if not all(np.isfinite(m.layers).all() for m in logs[run.folder].values())]
+    broken = [run.folder for run in runs if not all(np.isfinite(m.layers).all() for m in logs[run].values())]
     if not finite.size:
         raise ValueError(f'NMI must be finite somewhere, but it is not in {", ".join(broken)}: the prompts diverged, '
                          'train with a lower learning rate')
@@ -117,7 +117,7 @@ def draw_nmi(runs: Sequence[RunFolder], lenient: bool = False) -> Picture:
         if steep:
             label_log_axis(bar.ax.yaxis)
     rows = [(name, run.folder, epoch, m.iteration, layer, value) for name, members in groups.items() for run in members
-            for epoch, m in logs[run.folder].items()
+            for epoch, m in logs[run].items()
             for layer, value in [*enumerate(m.layers, 1), ('mean', m.mean)]]
     ends = '; '.join(f'{name}: {line[0].mean:.3g} at first, {line[-1].mean:.3g} at last'
                      for name, line in ((name, list(line.values())) for name, line in points.items()))
@@ -125,7 +125,7 @@ def draw_nmi(runs: Sequence[RunFolder], lenient: bool = False) -> Picture:
     caption = ('Normalized mutual information of the prompts and the patch tokens that a block reads, on training '
                f'images that stay the same ({images}; normalizer: {normalizer}); 0 is independence. Above the mean '
                f'over blocks ({ends}; bands: lowest to highest seed), below each block.'
-               + ''.join(name_cut(lines, name, 'epoch') for name, lines in means.items()) + name_left_out(left_out))
+               + ''.join(name_cut(lines, name, 'epoch') for name, lines in means.items()) + left_out)
     if broken:
         caption += f' Not finite in part, since prompts diverged: {", ".join(broken)}.'
     return Picture('nmi', 'Mutual information of prompts and patches', caption, figure,
@@ -133,7 +133,7 @@ def draw_nmi(runs: Sequence[RunFolder], lenient: bool = False) -> Picture:
 
 
 def _check_alike(runs: Sequence[RunFolder], what: str, values: Sequence[object]) -> None:
-    """Raise ValueError if runs differ in what makes their NMI comparable."""
+    """Raise ValueError if runs differ in a property that makes their NMI comparable."""
     if len(set(values)) > 1:
         listed = ', '.join(f"'{run.folder}' has {value} {what}" for run, value in zip(runs, values, strict=True))
         raise ValueError(f'runs must be alike to stand side by side, but {listed}: draw them apart, '
@@ -141,17 +141,12 @@ def _check_alike(runs: Sequence[RunFolder], what: str, values: Sequence[object])
 
 
 def _heat_map(axes: Axes, epochs: list[float], table: np.ndarray, norm: Normalize) -> QuadMesh:
-    """Block x epoch, (L, epochs): each measurement fills the time until the next is nearer."""
+    """Draw (L, epochs), block by epoch: each measurement fills the time until the next is nearer."""
     middles = [(a + b) / 2 for a, b in pairwise(epochs)]
     mesh = axes.pcolormesh([epochs[0], *middles, max(epochs[-1], epochs[0] + 1e-6)],
                            np.arange(len(table) + 1) + 0.5, np.maximum(table, norm.vmin or 0), norm=norm,
                            rasterized=True)
-    axes.set(xlabel='epoch', ylabel='block', yticks=_ticks(len(table)))
+    axes.set(xlabel='epoch', ylabel='block', yticks=range(1, len(table) + 1, math.ceil(len(table) / 6)))
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.grid(False)
     return mesh
-
-
-def _ticks(depth: int) -> list[int]:
-    step = math.ceil(depth / 6)
-    return list(range(1, depth + 1, step))

@@ -1,8 +1,7 @@
-"""Everything there is to see of some runs, on one page."""
+"""All pictures, results, settings and environments of some runs, in the order of the report's page."""
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
-from typing import NamedTuple
 
 from mmspt.evaluation import METRIC, Found, build_tables, find_runs
 from mmspt.evaluation.environment import read_environment
@@ -24,8 +23,8 @@ IMAGES = 2
 """Validation images on which attention is shown unless others are named."""
 
 
-def draw_all(runs: Sequence[RunFolder], images: Sequence[str] = (), num_images: int | None = None
-             ) -> Iterator[tuple[str, Picture | Absent]]:
+def draw_all(runs: Sequence[RunFolder], images: Sequence[str] = (),
+             num_images: int | None = None) -> Iterator[tuple[str, Picture | Absent]]:
     """Draw every picture: curves and NMI of all runs, the others of the first run with prompts of each setting.
 
     Args:
@@ -43,41 +42,32 @@ def draw_all(runs: Sequence[RunFolder], images: Sequence[str] = (), num_images: 
             yield setting, Absent(title, str(error))
 
 
-class _Job(NamedTuple):
-    setting: str
-    title: str
-    draw: Callable[[], Picture]
-
-
-def _plan(runs: Sequence[RunFolder], images: Sequence[str], num_images: int | None) -> Iterator[_Job]:
+def _plan(runs: Sequence[RunFolder], images: Sequence[str],
+          num_images: int | None) -> Iterator[tuple[str, str, Callable[[], Picture]]]:
+    """Yield setting, title and function of each picture."""
     prompted = [run for run in runs if run.description['num_prompts']]
-    yield _Job('', 'Accuracy and loss', partial(draw_curves, runs, lenient=True))
+    yield '', 'Accuracy and loss', partial(draw_curves, runs, lenient=True)
     if prompted:
-        yield _Job('', 'Mutual information of prompts and patches', partial(draw_nmi, prompted, lenient=True))
+        yield '', 'Mutual information of prompts and patches', partial(draw_nmi, prompted, lenient=True)
     for name, (run, *_) in group_runs(runs).items():
         if run not in prompted:
             continue
-        yield _Job(name, 'How far the prompts moved', partial(draw_drift, run))
-        depth = _own_layers(run)
+        yield name, 'How far the prompts moved', partial(draw_drift, run)
+        try:
+            depth = len(run.tuned_prompts)
+        except (OSError, ValueError, RuntimeError):
+            depth = 1  # the pictures will say why
         for layer in sorted({1, (depth + 1) // 2, depth}):
-            yield _Job(name, f'What the prompts of block {layer} stand for',
-                       partial(draw_prototypes, run, layer, num_images=num_images))
-        yield _Job(name, 'Patches and prompts on a map', partial(draw_token_map, run))
+            yield (name, f'What the prompts of block {layer} stand for',
+                   partial(draw_prototypes, run, layer, num_images=num_images))
+        yield name, 'Patches and prompts on a map', partial(draw_token_map, run)
         split = 'val' if run.config.get('val_dataloader') else 'test'
         for image in images or [f'{split}:{i}' for i in range(IMAGES)]:
-            yield _Job(name, f'Attention, {image}', partial(draw_attention, run, image))
-
-
-def _own_layers(run: RunFolder) -> int:
-    """How many blocks have prompts of their own; 1 if the run cannot say, and its pictures will tell why."""
-    try:
-        return len(run.tuned_prompts)
-    except (OSError, ValueError, RuntimeError):
-        return 1
+            yield name, f'Attention, {image}', partial(draw_attention, run, image)
 
 
 def lay_out(runs: Sequence[RunFolder], drawn: Sequence[tuple[str, Picture | Absent]]) -> list[Section]:
-    """Put results, pictures, settings and environment in order.
+    """Put results, pictures, settings and environments in order.
 
     Args:
         runs (Sequence[RunFolder]): One or more.
@@ -98,9 +88,8 @@ def lay_out(runs: Sequence[RunFolder], drawn: Sequence[tuple[str, Picture | Abse
 def _results(found: Found) -> list[str | Table]:
     items: list[str | Table] = []
     for table in build_tables(found.runs):
-        header, rows = grid(table)
         items += [f'{table.group}: top-1 accuracy (%), of the last weights, tested once; ± is the sample standard '
-                  'deviation over seeds.', Table(header, rows), *table.notes]
+                  'deviation over seeds.', Table(*grid(table)), *table.notes]
     items += [f'{folder}: {lacks}. Remedy: {remedy}' for folder, lacks, remedy in found.unfinished]
     items += [f'{item.folder}: without a test.' for item in found.untested]
     return items
@@ -109,12 +98,11 @@ def _results(found: Found) -> list[str | Table]:
 def _runs(groups: Mapping[str, Sequence[RunFolder]], found: Found) -> Table:
     results = {run.folder: run.result for run in found.runs}
     rows = []
-    for name, members in groups.items():
-        for run in members:
-            result = results.get(run.folder)
-            done = ['', '', 'unfinished'] if result is None else [
-                str(result.seed), result.progress, f'{result.metrics[METRIC]:.2f}']
-            rows.append([run.folder, str(run.description['config']), name, *done])
+    for name, run in ((name, run) for name, members in groups.items() for run in members):
+        result = results.get(run.folder)
+        done = ['', '', 'unfinished'] if result is None else [
+            str(result.seed), result.progress, f'{result.metrics[METRIC]:.2f}']
+        rows.append([run.folder, str(run.description['config']), name, *done])
     return Table(['folder', 'config', 'setting', 'seed', 'weights', 'test accuracy (%)'], rows)
 
 
@@ -130,17 +118,17 @@ def _settings(groups: Mapping[str, Sequence[RunFolder]]) -> list[str | Table]:
 
 
 def _environments(runs: Sequence[RunFolder]) -> list[str | Table]:
-    """A column for each environment that differs from the others in more than the seed."""
+    """Return a table with a column for each environment that differs from the others in more than the seed."""
     columns: dict[tuple, list[str]] = {}
     for run in runs:
-        environment = {key: value for key, value in read_environment(run.folder).items() if 'seed' not in key}
-        columns.setdefault(tuple(environment.items()), []).append(run.folder)
-    environments = [(dict(items), folders) for items, folders in columns.items()]
-    keys = list(dict.fromkeys(key for environment, _ in environments for key in environment))
+        items = [(key, value) for key, value in read_environment(run.folder).items() if 'seed' not in key]
+        columns.setdefault(tuple(items), []).append(run.folder)
+    environments = [dict(items) for items in columns]
+    keys = dict.fromkeys(key for environment in environments for key in environment)
     if not keys:
         return ['No log of these runs tells it.']
-    header = ['all runs'] if len(environments) == 1 else [
+    header = ['all runs'] if len(columns) == 1 else [
         ', '.join(islice(folders, 3)) + (f' and {len(folders) - 3} more' if len(folders) > 3 else '')
-        for _, folders in environments]
-    return [Table(['', *header], [[key, *(environment.get(key, 'not said') for environment, _ in environments)]
+        for folders in columns.values()]
+    return [Table(['', *header], [[key, *(environment.get(key, 'not said') for environment in environments)]
                                   for key in keys])]

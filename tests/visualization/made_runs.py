@@ -1,4 +1,4 @@
-"""Work directories with logs of one's choice, and a progress bar that remembers."""
+"""Work directories with chosen logs."""
 import json
 
 from mmspt.visualization import RunFolder
@@ -41,15 +41,3 @@ def train(iteration, epoch, loss):
 def val(epoch, accuracy):
     """A record as LoggerHook writes it after a validation."""
     return {'accuracy/top1': accuracy, 'step': epoch}
-
-
-def record_progress():
-    """What was tracked, (description, how many were announced, how many came), and the tracker that records it."""
-    calls = []
-
-    def track(items, description, total):
-        items = list(items)
-        calls.append((description, total, len(items)))
-        return items
-
-    return calls, track

@@ -67,8 +67,7 @@ def small_file(runs, tmp_path_factory):
     return str(path)
 
 
-@pytest.mark.parametrize('name', ['spt', 'shallow'])
-@pytest.mark.parametrize('layer', [1, 3, 4])
+@pytest.mark.parametrize(('name', 'layer'), [('spt', 3), ('spt', 4), ('shallow', 3)])
 def test_numbers_are_those_of_the_concatenated_network(runs, small_file, name, layer):
     run = RunFolder(getattr(runs, name))
     looks = table(draw_attention(run, small_file, layers=[1], prompts=[1]))
@@ -97,14 +96,11 @@ def test_the_table_holds_everything_whatever_is_drawn(runs):
     assert all(list(row) == ['by CLS', *(name.replace('on', 'by') for name in names)] for row in read.values())
 
 
-@pytest.mark.parametrize('direction', ['looks', 'read'])
-@pytest.mark.parametrize(('layers', 'prompts', 'rows', 'columns'), [
-    (None, None, [1, 2, 3, 4], [1, 2, 3, 4, 5]),
-    ([4, 2], [5], [4, 2], [5]),
-    ([3], [1, 4], [3], [1, 4])])
+@pytest.mark.parametrize(('layers', 'prompts', 'rows', 'columns', 'direction'), [
+    (None, None, [1, 2, 3, 4], [1, 2, 3, 4, 5], 'looks'),
+    ([4, 2], [5], [4, 2], [5], 'read')])
 def test_layout(runs, layers, prompts, rows, columns, direction):
-    run = RunFolder(runs.spt)
-    picture = draw_attention(run, 'val:2', layers, prompts, direction)
+    picture = draw_attention(RunFolder(runs.spt), 'val:2', layers, prompts, direction)
     *panels, bar = picture.figure.axes
     width = 2 + len(columns)
     assert len(panels) == len(rows) * width
@@ -140,20 +136,12 @@ def test_the_image_is_what_the_network_saw(runs, small_file):
     assert picture.name == 'attention_grün_gelb_v2'
 
 
-@pytest.mark.parametrize('direction', ['looks', 'read'])
-def test_a_file_and_an_item_with_the_same_pixels_give_the_same_numbers(runs, direction):
+def test_a_file_and_an_item_with_the_same_pixels_give_the_same_numbers(runs):
     run = RunFolder(runs.spt)
-    file, item, other = (draw_attention(run, image, layers=[1], direction=direction).csv
-                         for image in (first_image(runs), 'test:0', 'test:5'))
-    assert file == item != other
-
-
-@pytest.mark.parametrize(('split', 'index'), [('train', 3), ('val', 0)])
-def test_items_of_other_splits(runs, split, index):
-    lines = (runs.job.data / f'{split}.txt').read_text().splitlines()
-    file = str(runs.job.data / 'images' / lines[index].split()[0])  # all pipelines of this job are the same
-    run = RunFolder(runs.vpt)
-    assert draw_attention(run, f'{split}:{index}', [1]).csv == draw_attention(run, file, [1]).csv
+    first_train = str(runs.job.data / 'images' / (runs.job.data / 'train.txt').read_text().split()[0])
+    pairs = [(first_image(runs), 'test:0'), (first_train, 'train:0')]  # all pipelines of this job are the same
+    (file, item), (other, train) = ([draw_attention(run, image, [1]).csv for image in pair] for pair in pairs)
+    assert file == item != other == train
 
 
 def changed(runs, folder, change):
@@ -166,22 +154,13 @@ def changed(runs, folder, change):
     return RunFolder(str(folder))
 
 
-def test_a_pipeline_without_loader_gets_one(runs, small_file, tmp_path):
-    def drop(cfg):
-        cfg.test_dataloader.dataset.pipeline = cfg.test_dataloader.dataset.pipeline[1:]
-        cfg.val_dataloader.dataset.pipeline.insert(1, dict(type='RandomFlip', prob=1.))  # that of the test goes first
-    run = changed(runs, tmp_path / 'run', drop)
-    assert draw_attention(run, small_file, [1]).csv == draw_attention(RunFolder(runs.spt), small_file, [1]).csv
-
-
-@pytest.mark.parametrize('wrapped', [False, True])
-def test_without_test_data_files_go_through_the_validation_pipeline(runs, small_file, tmp_path, wrapped):
+def test_without_test_data_files_go_through_the_validation_pipeline(runs, small_file, tmp_path):
+    """It lies within a wrapper, and has no loader."""
     def drop(cfg):
         cfg.test_dataloader = cfg.test_cfg = cfg.test_evaluator = None
         cfg.val_dataloader.dataset.pipeline[1] = dict(type='Resize', scale=32, backend='cv2')
-        cfg.val_dataloader.dataset.pipeline.insert(2, dict(type='RandomFlip', prob=1.))
-        if wrapped:
-            cfg.val_dataloader.dataset = dict(type='RepeatDataset', times=2, dataset=cfg.val_dataloader.dataset)
+        cfg.val_dataloader.dataset.pipeline[0] = dict(type='RandomFlip', prob=1.)
+        cfg.val_dataloader.dataset = dict(type='RepeatDataset', times=2, dataset=cfg.val_dataloader.dataset)
     shown = [np.asarray(draw_attention(run, small_file, [1]).figure.axes[0].images[0].get_array())
              for run in (changed(runs, tmp_path / 'run', drop), RunFolder(runs.spt))]
     np.testing.assert_allclose(shown[0], shown[1][:, ::-1], atol=1e-5)
@@ -204,25 +183,6 @@ def test_a_model_without_cls(runs, small_file, tmp_path):
         assert len(row) == 1 + N_E and sum(row.values()) == pytest.approx(1, abs=1e-5)
 
 
-def test_many_are_thinned_out_evenly(runs, small_file, tmp_path):
-    def grow(cfg):
-        cfg.model.backbone.update(num_prompts=20, init_cfg=None)
-        cfg.model.backbone.arch.num_layers = 12
-    run = changed(runs, tmp_path / 'run', grow)
-    cfg = Config.fromfile(run.config_path)
-    model = MODELS.build(cfg.model | dict(data_preprocessor=cfg.data_preprocessor, _scope_='mmpretrain'))
-    torch.save(dict(state_dict=model.state_dict(), meta={}), run.checkpoint)
-    picture = draw_attention(run, small_file)
-    blocks = [axes.get_ylabel() for axes in picture.figure.axes[:-1] if axes.get_ylabel()]
-    prompts = [axes.get_title() for axes in picture.figure.axes[:-1] if axes.get_title()][2:]
-    for shown, most, last in ((blocks, 6, 12), (prompts, 8, 20)):
-        numbers = [int(name.split()[1]) for name in shown]
-        assert (len(numbers), numbers[0], numbers[-1]) == (most, 1, last)
-        steps = np.diff(numbers)
-        assert steps.min() >= 1 and steps.max() - steps.min() <= 1
-    assert len(table(picture)) == 12 * 21
-
-
 @pytest.mark.parametrize('level', [0., 40.])
 def test_flat_and_sharp_attention_can_be_drawn(runs, small_file, level):
     run = RunFolder(runs.spt)
@@ -238,15 +198,10 @@ def test_flat_and_sharp_attention_can_be_drawn(runs, small_file, level):
 
 @pytest.mark.parametrize(('kwargs', 'words'), [
     (dict(layers=[5]), ['layers', '1 to 4', 'got 5']),
-    (dict(layers=[0]), ['layers', '1 to 4', 'got 0']),
-    (dict(layers=[]), ['layers', 'none']),
     (dict(prompts=[2, 6]), ['prompts', '1 to 5', 'got 6']),
-    (dict(prompts=[-1]), ['prompts', '1 to 5', 'got -1']),
     (dict(direction='seen'), ['direction', "'looks', 'read'", "'seen'"]),
-    (dict(image='train:12'), ["'train'", '0 to 11', 'got 12']),
     (dict(image='train:-1'), ["'train'", '0 to 11', 'got -1']),
-    (dict(image='train:x'), ["'train:x'", 'no file', 'test:0']),
-    (dict(image='no/such.png'), ["'no/such.png'", 'no file', 'test:0'])], ids=str)
+    (dict(image='train:x'), ["'train:x'", 'no file', 'test:0'])], ids=str)
 def test_errors_name_rule_value_and_remedy(runs, kwargs, words):
     with pytest.raises(ValueError) as error:
         draw_attention(**(dict(run=RunFolder(runs.spt), image='test:0') | kwargs))
@@ -258,11 +213,6 @@ def test_a_file_that_is_no_image(runs, tmp_path):
     path.write_text('no pixels')
     with pytest.raises(ValueError, match=r'must be readable.*text\.png'):
         draw_attention(RunFolder(runs.spt), str(path))
-
-
-def test_a_run_without_prompts(runs):
-    with pytest.raises(ValueError, match='needs a run with prompts'):
-        draw_attention(RunFolder(runs.linear), 'test:0')
 
 
 def test_a_file_needs_a_pipeline(runs, small_file, tmp_path):

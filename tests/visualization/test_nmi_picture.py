@@ -47,13 +47,6 @@ def test_epochs_are_counted_in_whole_numbers(tmp_path):
         assert [tick for tick in axes.get_xticks() if 0 <= tick <= 2] == [0, 1, 2]
 
 
-def test_zero_is_drawn(tmp_path):
-    """As from a run that was only begun; rounding may leave less than nothing."""
-    picture = draw_nmi([make_run(tmp_path / 'a', [nmi(0, 0., 0., -1e-9)]),
-                        make_run(tmp_path / 'b', [nmi(0, 0., .2, .2)], initializer='UniformInit')])
-    assert picture.render('png').startswith(b'\x89PNG')
-
-
 def test_runs_of_different_depth_stand_apart(tmp_path):
     runs = [make_run(tmp_path / 'a', [nmi(0, 0., .1, .3)]), make_run(tmp_path / 'b', [nmi(0, 0., .1, .3, .5)])]
     with pytest.raises(ValueError, match=r"be alike.*a' has 2 blocks, .*b' has 3 blocks.*tools/analyze.py nmi RUN"):
@@ -86,8 +79,3 @@ def test_prompts_that_diverged_are_named(tmp_path):
     assert picture.render('png').startswith(b'\x89PNG')
     with pytest.raises(ValueError, match=r'must be finite somewhere, but it is not in .*c: the prompts diverged'):
         draw_nmi([make_run(tmp_path / 'c', [nmi(0, 0., float('nan'), float('nan'))])])
-
-
-def test_a_run_that_has_just_begun_does_not_hide_the_others(tmp_path):
-    runs = [make_run(tmp_path / 'a', [nmi(0, 0., .1, .3)]), make_run(tmp_path / 'b', seed=1)]
-    assert f'none of it yet: {runs[1].folder}.' in draw_nmi(runs, lenient=True).caption

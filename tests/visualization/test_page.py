@@ -88,9 +88,3 @@ def test_pictures_and_numbers_are_in_the_page(page):
         assert Image.open(io.BytesIO(b64decode(content))).size == (480, 320)  # 3 x 2 inches, 160 dots an inch
         text = b64decode(link['href'].partition(',')[2]).decode()
         assert list(csv.reader(io.StringIO(text))) == [['a', 'b, "c"'], ['1', HOSTILE], ['0.5', '']]
-
-
-def test_no_address_but_its_own(page):
-    for element in page.elements:
-        for key in ('src', 'href'):
-            assert element.get(key, '#').startswith(('#', 'data:'))

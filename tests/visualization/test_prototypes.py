@@ -7,7 +7,6 @@ import pytest
 import torch
 from matplotlib.image import AxesImage
 
-from made_runs import record_progress
 from mmspt.visualization import RunFolder
 from mmspt.visualization.images import preprocess, to_pixels
 from mmspt.visualization.prototypes import GREY, crop_patch, draw_prototypes
@@ -24,7 +23,7 @@ def tokens_of(run, layer):
     return torch.cat([list(run.backbone.patch_tokens(image, layer))[layer - 1] for image in single]).double().numpy()
 
 
-@pytest.mark.parametrize('name, layer', [('spt', 1), ('spt', 4), ('spt_seed1', 2), ('shallow', 1)])
+@pytest.mark.parametrize('name, layer', [('spt_seed1', 2), ('shallow', 1)])
 def test_sampled_prompts_find_themselves(runs, name, layer):
     rows = numbers(draw_prototypes(RunFolder(getattr(runs, name)), layer, count=2))
     first = [float(row['score']) for row in rows if (row['when'], row['rank']) == ('before', '1')]
@@ -38,11 +37,11 @@ def test_random_prompts_do_not(runs):
 
 
 @pytest.mark.parametrize('metric', ['cosine', 'euclidean'])
-@pytest.mark.parametrize('layer', [1, 3])
-def test_numbers(runs, layer, metric):
-    run = RunFolder(runs.spt)
+def test_numbers(runs, metric):
+    run, layer = RunFolder(runs.spt), 3
     picture = draw_prototypes(run, layer, count=3, metric=metric)
     tokens, found = tokens_of(run, layer), numbers(picture)
+    files = (runs.job.data / 'train.txt').read_text().splitlines()
     prompts = dict(before=run.initial_prompts[layer - 1].double().numpy(),
                    after=run.tuned_prompts[layer - 1].double().numpy())
     assert not np.allclose(prompts['before'], prompts['after'])
@@ -56,13 +55,7 @@ def test_numbers(runs, layer, metric):
         assert float(row['score']) == pytest.approx(own if metric == 'euclidean' else -own, abs=1e-4)
         assert own == pytest.approx(np.sort(distances.min(axis=1))[int(row['rank']) - 1], abs=1e-4)
         assert int(row['layer']) == layer
-
-
-def test_files_of_the_images(runs):
-    run = RunFolder(runs.spt)
-    listed = (runs.job.data / 'train.txt').read_text().splitlines()
-    for row in numbers(draw_prototypes(run, count=2)):
-        assert row['image_path'].endswith(listed[int(row['image'])].split()[0])
+        assert row['image_path'].endswith(files[int(row['image'])].split()[0])
 
 
 def test_crops_are_the_pixels_that_the_network_saw(runs):
@@ -95,27 +88,11 @@ def test_fewer_images(runs):
     assert len({row['image'] for row in everything}) == 12 and len(everything) == 2 * 5 * 12
 
 
-def test_drawn_twice_it_is_the_same(runs):
-    first, second = (draw_prototypes(RunFolder(runs.spt), count=2) for _ in range(2))
-    assert first.csv == second.csv and first.render('png') == second.render('png')
-
-
-def test_progress(runs):
-    calls, track = record_progress()
-    draw_prototypes(RunFolder(runs.spt), 2, 1, track=track)
-    assert calls == [('nearest patches, block 2', 3, 3)]
-
-
 @pytest.mark.parametrize('name, options, message', [
     ('spt', dict(layer=0), 'layer must be the number of a block, at least 1, got 0'),
-    ('spt', dict(layer=5), 'layers must be .* numbers from 1 to 4, got 5'),
-    ('shallow', dict(layer=2), r'from 1 to 1, got 2 \(only block 1 of a shallow model'),
-    ('spt', dict(count=0), 'at least 1, got 0'),
+    ('shallow', dict(layer=2), 'layers with prompts of their own must be .* from 1 to 1, got 2'),
     ('spt', dict(context=-1), 'context must be at least 0 patches, got -1'),
-    ('spt', dict(metric='dot'), "one of cosine, euclidean, got 'dot'"),
     ('spt', dict(prompts=[1, 6]), 'numbers from 1 to 5, got 6'),
-    ('spt', dict(prompts=[0]), 'numbers from 1 to 5, got 0'),
-    ('spt', dict(prompts=[]), 'numbers from 1 to 5, got none'),
     ('spt', dict(num_images=0), 'num_images must be at least 1, or None for all, got 0'),
     ('linear', {}, 'needs a run with prompts'),
 ])
@@ -124,8 +101,8 @@ def test_errors(runs, name, options, message):
         draw_prototypes(RunFolder(getattr(runs, name)), **options)
 
 
-@pytest.mark.parametrize('context', [0, 1, 2, 5])
-@pytest.mark.parametrize('row, column', [(0, 0), (1, 2), (2, 3), (0, 3), (3, 1)])
+@pytest.mark.parametrize('context', [0, 2])
+@pytest.mark.parametrize('row, column', [(0, 0), (1, 2), (3, 3)])
 def test_crop_patch(row, column, context):
     """Grid of 3 x 4 patches, 2 x 3 pixels each; a fourth row, such as padding makes, is outside of the image."""
     pixels = np.random.default_rng(0).random((6, 12, 3), dtype=np.float32)

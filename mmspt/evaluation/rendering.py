@@ -38,8 +38,8 @@ def _line(row: Row, table: Table, means: bool) -> list[str]:
 
 def _text(cell: Cell) -> str:
     spread = '' if cell.std is None else f' ±{cell.std:.2f}'
-    return f'{cell.mean:.2f}{spread}{"*" if cell.mark else ""}'
+    return f'{cell.mean:.2f}{spread}{"*" if cell.caveat else ""}'
 
 
 def _plain(cell: Cell) -> dict[str, Any]:
-    return dict(mean=cell.mean, std=cell.std, values=list(cell.values), seeds=list(cell.seeds), mark=cell.mark)
+    return dict(mean=cell.mean, std=cell.std, values=list(cell.values), seeds=list(cell.seeds), mark=cell.caveat)

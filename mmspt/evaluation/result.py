@@ -1,11 +1,11 @@
-"""The record of a tested run, ``result.json`` in its work directory: written whole, checked when it is read."""
+"""The record of a tested run, ``result.json`` in its work directory."""
 import json
-import math
 import os
 import os.path as osp
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from itertools import count
+from operator import methodcaller
 from typing import Any, get_type_hints
 
 from mmspt.files import write_text
@@ -72,37 +72,32 @@ class Result:
 
 
 def plain_metrics(metrics: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Metrics as JSON holds them: numbers and text, and nested lists for tensors and arrays.
+    """Return metrics as JSON holds them: numbers and text, and nested lists for tensors and arrays.
 
     Raises:
-        ValueError: There are none, or one is or holds None, what is not finite, or what JSON has no form for.
+        ValueError: There are none, or one is None, not finite, or of a type that JSON has not.
     """
     if not metrics:
         raise ValueError(f'a result must have metrics, got {metrics!r}: set test_evaluator')
-    return {str(name): _plain(value, str(name)) for name, value in metrics.items()}
-
-
-def _plain(value: Any, name: str) -> Any:
-    value = value.tolist() if hasattr(value, 'tolist') else value
-    if isinstance(value, Mapping):
-        return {str(key): _plain(inner, f'{name}.{key}') for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner, f'{name}.{i}') for i, inner in enumerate(value)]
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
-        raise ValueError(f"a result's metrics must be finite, but '{name}' is {value}: look at the losses in the log")
-    if not isinstance(value, str | int | float):
-        raise ValueError(f"a result's metrics must be numbers or text, but '{name}' is a {type(value).__name__}: "
-                         'change what test_evaluator gives')
-    return value
+    plain = {}
+    for name, value in metrics.items():
+        try:
+            if value is None:
+                raise ValueError('no value')
+            plain[str(name)] = json.loads(json.dumps(value, default=methodcaller('tolist'), allow_nan=False))
+        except (AttributeError, TypeError, ValueError) as error:
+            raise ValueError(f"a result's metrics must be finite numbers or text, but '{name}' is {value!s:.200} "
+                             f'({error}): look at the losses in the log, or change test_evaluator') from error
+    return plain
 
 
 def write_result(result: Result, path: str) -> None:
-    """Write beside ``path`` and rename, so that no half-written file is ever found there."""
+    """Write a result atomically."""
     write_text(path, json.dumps(asdict(result), indent=2, allow_nan=False) + '\n')
 
 
 def set_aside(path: str) -> str:
-    """Rename a result to the first free of result.1.json, result.2.json, ..., which no report reads; say to which."""
+    """Rename a result to the first free of result.1.json, result.2.json, ..., which no report reads; return it."""
     stem, ending = osp.splitext(path)
     aside = next(name for name in (f'{stem}.{i}{ending}' for i in count(1)) if not osp.exists(name))
     os.replace(path, aside)
@@ -110,7 +105,7 @@ def set_aside(path: str) -> str:
 
 
 def read_result(path: str) -> Result:
-    """Read what :func:`write_result` wrote; keys that a later version added are passed by.
+    """Read a result; keys that a later version added are ignored.
 
     Raises:
         ValueError: The file is not JSON, or a key is missing or of another type.
@@ -118,22 +113,15 @@ def read_result(path: str) -> Result:
     remedy = 'delete it and test the run again'
     try:
         with open(path, encoding='utf-8') as file:
-            content = json.load(file, parse_constant=_refuse)
-    except ValueError as error:
+            content = dict(json.load(file))
+    except (TypeError, ValueError) as error:
         raise ValueError(f"a result must be whole JSON, but '{path}' is not ({error}): {remedy}") from error
-    keys = [field.name for field in fields(Result) if field.default is MISSING]
-    missing = sorted(set(keys) - set(content)) if isinstance(content, dict) else keys
-    if missing:
-        raise ValueError(f"a result must have all of its keys, but '{path}' lacks {', '.join(missing)}: {remedy}")
-    for key, kind in get_type_hints(Result).items():
-        if key in content and not isinstance(content[key], kind):
-            raise ValueError(f"'{key}' of a result must be {getattr(kind, '__name__', kind)}, but '{path}' has "
-                             f'{content[key]!r}: {remedy}')
+    for field in fields(Result):
+        kind = get_type_hints(Result)[field.name]
+        if not isinstance(content.setdefault(field.name, field.default), kind):
+            raise ValueError(f"'{field.name}' of a result must be {getattr(kind, '__name__', kind)}, but '{path}' has "
+                             f'{"none" if content[field.name] is MISSING else repr(content[field.name])}: {remedy}')
     recipe = content['recipe'] or {}
     if 'batch_size' in recipe:  # its name before November 2026
         recipe['global_batch'] = recipe.pop('batch_size')
-    return Result(**{field.name: content[field.name] for field in fields(Result) if field.name in content})
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f'{constant} is no number')
+    return Result(**{field.name: content[field.name] for field in fields(Result)})

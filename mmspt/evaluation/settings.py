@@ -1,4 +1,4 @@
-"""Which results are seeds of one setting, and which may stand beside the benchmark's."""
+"""Which results are seeds of one setting, and which are comparable with the benchmark's."""
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,11 +16,11 @@ class Run(NamedTuple):
     folder: str
     result: Result
     note: str | None = None
-    """What a reader of its result should know."""
+    """For the reader of its result."""
 
 
-def why_apart(result: Result) -> str | None:
-    """Say what keeps a result from standing beside the benchmark's; None if nothing does."""
+def find_caveat(result: Result) -> str | None:
+    """Return why a result is not comparable with the benchmark's; None if it is."""
     task = TASKS.get(result.task)
     if _on_test(result):
         return 'trained on the images it was tested on'
@@ -33,8 +33,8 @@ def why_apart(result: Result) -> str | None:
     return 'with test-time augmentation' if result.tta else None
 
 
-def part_settings(runs: list[Run]) -> list[list[Run]]:
-    """Part the runs of one task into settings."""
+def split_settings(runs: list[Run]) -> list[list[Run]]:
+    """Group the runs of one task by setting."""
     settings: dict[tuple, list[Run]] = defaultdict(list)
     for run in runs:
         r = run.result
@@ -47,7 +47,7 @@ def _text(recipe: Mapping[str, Any] | None) -> str:
 
 
 def name_setting(setting: Sequence[Run], settings: Sequence[Sequence[Run]]) -> str:
-    """Name a setting by its config and by what sets it apart from the others of its config and task."""
+    """Name a setting by its config and its differences from other settings of its config and task."""
     result = setting[0].result
     rivals = [members for members in settings if members[0].result.config == result.config]
     differ = differing_keys([members[0].result.recipe for members in rivals if members[0].result.recipe is not None])
@@ -72,7 +72,7 @@ def differing_keys(recipes: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def name_values(recipe: Mapping[str, Any], keys: Iterable[str]) -> list[str]:
-    """'optimizer.lr=0.05' and the like, each key by its last two names."""
+    """Return texts like 'optimizer.lr=0.05', each key by its last two names."""
     return [f'{_short(key)}={recipe.get(key, UNSAID)}' for key in keys]
 
 

@@ -9,7 +9,7 @@ from mmspt.datasets.tasks import GROUPS, TASKS
 from .description import unusual
 from .published import PUBLISHED, SOURCES
 from .result import Result
-from .settings import Run, name_setting, part_settings, why_apart
+from .settings import Run, find_caveat, name_setting, split_settings
 
 METRIC = 'accuracy/top1'
 METHODS = ('Full', 'Linear', 'VPT-Shallow', 'VPT-Deep', 'GateVPT', 'SPT-Shallow', 'SPT-Deep', 'VIPAMIN',
@@ -21,7 +21,7 @@ class Cell:
     """Accuracies of one task, or of a group's mean, in percent: one a seed."""
     values: tuple[float, ...]
     seeds: tuple[int | None, ...] = ()
-    mark: str | None = None
+    caveat: str | None = None
     """Why it may not stand beside the benchmark's numbers."""
     trained_on: str | None = None
     """Split of the training."""
@@ -72,9 +72,9 @@ def build_tables(runs: Iterable[Run]) -> list[Table]:
     """Make a table for every group that has a run.
 
     A cell holds the seeds of one setting: same method, backbone, initializer, number of prompts, config, recipe and
-    test. Settings of one task that differ in the last three get rows of their own, since to choose among them
-    would be to choose by the test. What was only tested has no recipe, and a row of its own. A group has a mean where
-    all of its tasks were tested as the benchmark does.
+    test. Settings of one task that differ in the last three get rows of their own: choosing one of them would be
+    choosing by the test. A run that was only tested has no recipe, and a row of its own. A group has a mean if all of
+    its tasks were tested as in the benchmark.
 
     Args:
         runs (Iterable[Run]): Finished, with the metric 'accuracy/top1'.
@@ -87,10 +87,8 @@ def build_tables(runs: Iterable[Run]) -> list[Table]:
 
 def _table(group: str, runs: list[Run]) -> Table:
     notes: list[str] = []
-    if group in GROUPS:
-        tasks = {key: task.name for key, task in TASKS.items() if task.group == group}
-    else:
-        tasks = {name: name for name in sorted({run.result.task for run in runs})}
+    tasks = {key: task.name for key, task in TASKS.items() if task.group == group}
+    tasks = tasks or {name: name for name in sorted({run.result.task for run in runs})}
     bases: dict[tuple, list[Run]] = defaultdict(list)
     for run in runs:
         r = run.result
@@ -110,13 +108,13 @@ def _table(group: str, runs: list[Run]) -> Table:
 
 
 def _rows(runs: list[Run], tasks: dict[str, str], notes: list[str]) -> list[Row]:
-    """Rows of one method on one backbone: the main one first, then settings that share a task with another."""
+    """Return the rows of one method on one backbone: the main one, then settings that share a task with another."""
     first = runs[0].result
     main = Row(first.method, first.arch, first.pretraining, _unusual(first))
     others: dict[str, Row] = {}
     for task in tasks:
-        settings = part_settings([run for run in runs if run.result.task == task])
-        comparable = [members for members in settings if why_apart(members[0].result) is None]
+        settings = split_settings([run for run in runs if run.result.task == task])
+        comparable = [members for members in settings if find_caveat(members[0].result) is None]
         chosen = comparable if len(comparable) == 1 else settings if len(settings) == 1 else []
         for members in settings:
             if members in chosen:
@@ -134,7 +132,7 @@ def _rows(runs: list[Run], tasks: dict[str, str], notes: list[str]) -> list[Row]
 
 
 def _mixed(row: Row, tasks: dict[str, str]) -> str | None:
-    """Say which of the benchmark's tasks a row trained on which split, if not all on the same."""
+    """Return a note if a row trained the benchmark's tasks on different splits."""
     splits: dict[str, list[str]] = defaultdict(list)
     for task, cell in row.cells.items():
         if task in TASKS and cell.trained_on is not None:
@@ -146,7 +144,7 @@ def _mixed(row: Row, tasks: dict[str, str]) -> str | None:
 
 
 def _cell(runs: Sequence[Run], name: str, notes: list[str]) -> Cell:
-    """One value a seed; runs of the same seed count once, as their mean."""
+    """Return one value a seed; runs of the same seed count once, as their mean."""
     seeds: dict[int | None, list[Run]] = defaultdict(list)
     for run in runs:
         seeds[run.result.seed].append(run)
@@ -157,18 +155,18 @@ def _cell(runs: Sequence[Run], name: str, notes: list[str]) -> Cell:
     if len(runs) > 1 and runs[0].result.recipe is None:
         notes.append(f'{name}: only tested, so whether these were trained alike is not known '
                      f"({', '.join(run.folder for run in runs)})")
-    mark = why_apart(runs[0].result)
-    if mark:
-        notes.append(f'* {name}: {mark}; not in a mean')
+    caveat = find_caveat(runs[0].result)
+    if caveat:
+        notes.append(f'* {name}: {caveat}; not in a mean')
     ordered = sorted(seeds, key=str)
     values = tuple(mean(run.result.metrics[METRIC] for run in seeds[seed]) for seed in ordered)
     first = runs[0].result
-    return Cell(values, tuple(ordered), mark, (first.trained_on or {}).get('split'),
+    return Cell(values, tuple(ordered), caveat, (first.trained_on or {}).get('split'),
                 (first.recipe or {}).get('global_batch'))
 
 
 def _batches(rows: list[Row]) -> list[str]:
-    """One line of the global batches: one number, or the rows of each."""
+    """Return a note on the global batches: one number, or the rows of each."""
     found: dict[int, list[str]] = defaultdict(list)
     for row in rows:
         for batch in sorted({cell.global_batch for cell in row.cells.values() if cell.global_batch}):
@@ -179,7 +177,8 @@ def _batches(rows: list[Row]) -> list[str]:
 
 
 def _add_mean(row: Row, tasks: list[str]) -> None:
-    cells = [row.cells[task] for task in tasks if task in row.cells and row.cells[task].mark is None]
+    """Set the mean over all tasks, seed by seed if they share seeds, and 'n of m tasks'."""
+    cells = [row.cells[task] for task in tasks if task in row.cells and row.cells[task].caveat is None]
     row.tasks = f'{len(cells)} of {len(tasks)} tasks'
     if len(cells) == len(tasks):
         same = len({cell.seeds for cell in cells}) == 1
@@ -187,12 +186,13 @@ def _add_mean(row: Row, tasks: list[str]) -> None:
         row.mean = Cell(by_seed, cells[0].seeds) if by_seed else Cell((mean(cell.mean for cell in cells), ))
 
 
-def _published(group: str, wanted: set[tuple[str, str]]) -> list[Row]:
+def _published(group: str, backbones: set[tuple[str, str]]) -> list[Row]:
+    """Return the published rows of a group on these (arch, pretraining)."""
     rows: dict[tuple, Row] = {}
     for p in PUBLISHED:
-        if p.group == group and (p.arch, p.pretraining) in wanted:
-            row = rows.setdefault((p.method, p.pretraining, p.source), Row(p.method, p.arch, p.pretraining,
-                                                                           source=p.source))
+        if p.group == group and (p.arch, p.pretraining) in backbones:
+            key = p.method, p.arch, p.pretraining, p.source
+            row = rows.setdefault(key, Row(p.method, p.arch, p.pretraining, source=p.source))
             if p.task is None:
                 row.mean = Cell(p.values)
             else:

@@ -1,4 +1,4 @@
-"""Find the runs below folders: those with a finished result, those that lack something, and those without a test."""
+"""Find the runs below folders: finished ones, unfinished ones, and those without a test."""
 import os
 import os.path as osp
 import re
@@ -26,7 +26,7 @@ class Untested(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What lies below the folders that were asked for, each in their order."""
+    """Everything below the folders that were asked for, in their order."""
     runs: list[Run]
     unfinished: list[Unfinished]
     untested: list[Untested]
@@ -35,8 +35,8 @@ class Found(NamedTuple):
 def find_runs(folders: Iterable[str]) -> Found:
     """Search folders and all below them.
 
-    A run is a folder with ``result.json``, ``last_checkpoint`` or MMEngine's folders of logs; those that
-    tools/init_prompts.py alone made, and the trials of a search, are passed by.
+    A run is a folder with ``result.json``, ``last_checkpoint`` or MMEngine's folders of logs; folders that
+    tools/init_prompts.py alone wrote, and the trials of a search, are skipped.
 
     Args:
         folders (Iterable[str]): Work directories or their parents; one that is reached twice counts once.
@@ -48,7 +48,7 @@ def find_runs(folders: Iterable[str]) -> Found:
     for top in folders:
         runs = list(walk_runs(top))
         for folder, files, logs in runs:
-            found.setdefault(osp.realpath(folder), look_at(folder, files, logs))
+            found.setdefault(osp.realpath(folder), read_run(folder, files, logs))
         if not runs:
             lacks = 'holds no run' if osp.isdir(top) else 'is no folder'
             found.setdefault(osp.realpath(top), Unfinished(top, lacks, 'name the --work-dir of a run, or a folder '
@@ -68,8 +68,8 @@ def walk_runs(top: str) -> Iterator[tuple[str, list[str], list[str]]]:
             yield folder, files, logs
 
 
-def look_at(folder: str, files: Iterable[str], logs: Iterable[str] = ()) -> Run | Unfinished | Untested:
-    """Read the result of one run, or say what it lacks and how to get it.
+def read_run(folder: str, files: Iterable[str], logs: Iterable[str] = ()) -> Run | Unfinished | Untested:
+    """Read the result of one run, or return what it lacks and how to get it.
 
     Args:
         folder (str): Its work directory.
@@ -104,20 +104,21 @@ def look_at(folder: str, files: Iterable[str], logs: Iterable[str] = ()) -> Run 
 
 
 def is_run(files: Iterable[str], logs: Iterable[str]) -> bool:
-    """Whether a folder with these files, and these folders of MMEngine's logs, is the work directory of a run."""
+    """Return whether a folder with these files and MMEngine's log folders is the work directory of a run."""
     configs = [name for name in files if name.endswith('.py')]
     only_prompts = bool(configs) and all(name.endswith('_init_prompts.py') for name in configs)
     return RESULT_FILE in files or 'last_checkpoint' in files or (any(logs) and not only_prompts)
 
 
 def find_config(folder: str, files: Iterable[str]) -> str:
-    """The config that MMEngine wrote there last, other than a test's."""
+    """Return the path of the config that MMEngine wrote there last, other than a test's; 'CONFIG' if none."""
     paths = [osp.join(folder, name) for name in files
              if name.endswith('.py') and not name.endswith(('_test.py', '_init_prompts.py'))]
     return max(paths, key=osp.getmtime, default='CONFIG')
 
 
 def last_checkpoint(folder: str) -> str:
+    """Return the name of a run's last checkpoint, 'none' if it saved none."""
     path = osp.join(folder, 'last_checkpoint')
     if not osp.isfile(path):
         return 'none'
@@ -126,7 +127,7 @@ def last_checkpoint(folder: str) -> str:
 
 
 def _has_no_test(config: str) -> bool:
-    """Whether a config as MMEngine writes it, which is read and never executed, has no test loader."""
+    """Return whether a config that MMEngine wrote has no test loader; it is read, never executed."""
     if not osp.isfile(config):
         return False
     with open(config, encoding='utf-8') as file:
@@ -135,7 +136,7 @@ def _has_no_test(config: str) -> bool:
 
 
 def _newer(folder: str, logs: Iterable[str]) -> str | None:
-    """A file that only trainings write and that is newer than the result: of a run that went on or began again."""
+    """Return a file newer than the result that only trainings write: the run went on, or began again."""
     written = osp.getmtime(osp.join(folder, RESULT_FILE))
     names = ['last_checkpoint', *(osp.join(name, 'vis_data', 'scalars.json') for name in sorted(logs))]
     paths = {name: osp.join(folder, name) for name in names}

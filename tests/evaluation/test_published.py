@@ -1,6 +1,4 @@
 """docs/published.md and mmspt/evaluation/published.py hold the same numbers and sources."""
-import pytest
-
 from helpers import ROOT
 from mmspt.datasets.tasks import TASKS
 from mmspt.evaluation import PUBLISHED, SOURCES
@@ -21,16 +19,6 @@ def test_sources_are_documented():
     for name, source in SOURCES.items():
         assert f'**{name}**: {source}' in flat
     assert {p.source for p in PUBLISHED} == set(SOURCES)
-
-
-@pytest.mark.parametrize(('pretraining', 'means'), [
-    ('MoCo-v3', dict(Natural=76.75, Specialized=84.14, Structured=56.68)),
-    ('MAE', dict(Natural=62.60, Specialized=79.96, Structured=57.47))])
-def test_vipamin(pretraining, means):
-    """As in the README of its authors' code, which does not say whether prompts are shallow or deep."""
-    rows = [p for p in PUBLISHED if p.method.startswith('VIPAMIN') and p.pretraining == pretraining]
-    assert {(p.method, p.source, p.task) for p in rows} == {('VIPAMIN', 'VIPAMIN code', None)}
-    assert {p.group: p.values for p in rows} == {group: (mean, ) for group, mean in means.items()}
 
 
 def test_the_table_of_methods_holds_the_same():

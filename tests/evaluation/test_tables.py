@@ -3,10 +3,9 @@ import numpy as np
 import pytest
 
 from mmspt.datasets.tasks import TASKS
-from mmspt.evaluation import Run, build_tables
+from mmspt.evaluation import build_tables
 from mmspt.evaluation.rendering import grid, markdown, plain
-from mmspt.evaluation.settings import name_setting
-from results import make, run
+from results import run
 
 FGVC = [key for key, task in TASKS.items() if task.group == 'FGVC']
 
@@ -64,9 +63,10 @@ def test_another_test_is_marked_and_left_out_of_the_mean(changes, why):
 
 
 def test_the_same_seed_twice_counts_once():
-    _, (row, ), (note, ) = only([run(70., 'a', seed=0), run(72., 'b', seed=0), run(80., 'c', seed=1)])
+    _, (row, ), (note, told) = only([run(70., 'a', seed=0), run(72., 'b', seed=0),
+                                     run(80., 'c', seed=1)._replace(note='look here')])
     assert row.cells['cub'].values == (71., 80.)
-    assert 'seed 0 2 times (a, b)' in note
+    assert 'seed 0 2 times (a, b)' in note and told == 'c: look here'
 
 
 def test_other_recipes_are_not_chosen_among():
@@ -84,13 +84,6 @@ def test_settings_that_differ_in_many_keys_keep_rows_of_their_own():
     recipes = [{f'key{k}': i * (k > 3) for k in range(8)} for i in range(3)]
     _, rows, _ = only([run(70. + i, recipe=recipe) for i, recipe in enumerate(recipes)])
     assert sorted(row.cells['cub'].values for row in rows) == [(70., ), (71., ), (72., )]
-
-
-def test_a_rival_without_a_recipe_gives_no_names():
-    slow, fast, tested = (make(recipe=recipe) for recipe in ({'a.b': 1, 'c': 0}, {'a.b': 2, 'c': 0}, None))
-    settings = [[Run('run', result)] for result in (slow, fast, tested)]
-    assert [name_setting(members, settings) for members in settings] == [
-        'vit-b_mae_cub a.b=1', 'vit-b_mae_cub a.b=2', 'vit-b_mae_cub']
 
 
 def test_none_is_another_setting_than_a_missing_key():
@@ -119,11 +112,6 @@ def test_a_row_that_mixes_training_splits_says_so():
     _, _, (note, ) = only(runs)
     assert note.startswith("SPT-Deep: trained on different splits: 'train' (CUB-200-2011); 'trainval' (")
     assert only(runs[1:])[2] == []
-
-
-def test_what_a_run_is_noted_for_is_told():
-    _, _, notes = only([run(70.)._replace(note='look here')])
-    assert notes == ['run: look here']
 
 
 def test_methods_backbones_and_starts_have_rows_of_their_own():

@@ -121,7 +121,7 @@ def use_amp(cfg: Config, dtype: str) -> None:
     if kind not in ('OptimWrapper', 'AmpOptimWrapper', 'mmspt.AmpOptimWrapper'):
         raise ValueError(f'--amp needs optim_wrapper.type OptimWrapper or AmpOptimWrapper, got {kind}: change it, or '
                          'leave --amp out')
-    cfg.optim_wrapper.type = 'AmpOptimWrapper'
+    cfg.optim_wrapper.type = 'mmspt.AmpOptimWrapper'
     cfg.optim_wrapper.dtype = dtype
     if dtype == 'float16':
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')

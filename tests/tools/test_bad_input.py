@@ -45,10 +45,7 @@ def test_checkpoint_truncated(job):
 
 
 @pytest.mark.parametrize(('option', 'value', 'message'), [
-    ('model.backbone.arch.embed_dims', 32, 'must have the shapes of the backbone.*arch'),
     ('model.backbone.arch.num_layers', 3, 'it has 4, the backbone 3'),
-    ('model.backbone.patch_size', 16, 'patch_size'),
-    ('model.backbone.num_prompts', -3, 'num_prompts must be .* got -3'),
     ('model.backbone.prompt_type', 'shalow', "prompt_type must be one of .* got 'shalow'"),
     ('custom_hooks.0.initializer.type', 'mmspt.KMeanInit', 'KMeanInit'),
 ])
@@ -70,17 +67,9 @@ def test_data_folder_missing(job):
     assert not list(job.root.glob('run/*.log'))
 
 
-def test_data_folder_empty(job):
-    (job.root / 'empty').mkdir()
-    with pytest.raises(ValueError, match=r"empty' is empty.*data_root"):
-        train(job, **{'val_dataloader.dataset.data_root': str(job.root / 'empty'),
-                      'val_dataloader.dataset.ann_file': '', 'val_dataloader.dataset.data_prefix': ''})
-
-
-@pytest.mark.parametrize('content', [b'', b'not an image'], ids=['empty', 'garbage'])
-def test_unreadable_image(job, content):
+def test_unreadable_image(job):
     for path in (job.data / 'images/class_1').iterdir():
-        path.write_bytes(content)
+        path.write_bytes(b'not an image')
     with pytest.raises(ValueError, match=r"every image must be readable, but '.*class_1/00\d\.png' is not.*fetch it"):
         train(job, **{'custom_hooks.0.num_images': 'all'})
 
@@ -89,21 +78,6 @@ def test_class_index_outside_the_head(job):
     with pytest.raises(ValueError, match=r'must lie in \[0, 2\).*labels from 0 to 2.*num_classes=3'):
         train(job, **{'model.head.num_classes': 2})
     no_work_lost(job)
-
-
-def test_class_index_outside_the_head_while_testing(job):
-    (job.data / 'test.txt').write_text('class_1/006.png 7\n')
-    args = argparse.Namespace(config=job.config, work_dir=str(job.root / 'run'), cfg_options={}, **FLAGS)
-    cfg = merge_training_args(Config.fromfile(job.config), args)
-    cfg.experiment_name = job.root.name
-    with pytest.raises(ValueError, match=r'must lie in \[0, 3\).*labels from 7 to 7'):
-        build_runner(cfg, 'test').test()
-
-
-def test_empty_list_file(job):
-    (job.data / 'train.txt').write_text('')
-    with pytest.raises(ValueError, match=r"train\.txt' is empty.*data_root"):
-        train(job)
 
 
 def test_missing_test_data_are_known_before_the_first_step(job):
@@ -123,13 +97,6 @@ def test_no_batch_in_an_epoch(job):
 def test_fewer_tokens_than_prompts(job):
     with pytest.raises(ValueError, match=r'got 16 tokens for 50 prompts.*num_images'):
         train(job, **{'model.backbone.num_prompts': 50, 'custom_hooks.0.num_images': 1})
-    no_work_lost(job)
-
-
-def test_nan_tokens(job):
-    """A mean and std that divide by zero make NaN of a black image."""
-    with pytest.raises(ValueError, match=r'tokens must be finite, but 64 of 64.*data preprocessor'):
-        train(job, **{'data_preprocessor.mean': [float('nan')] * 3})
     no_work_lost(job)
 
 

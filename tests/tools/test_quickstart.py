@@ -1,4 +1,5 @@
 """The quickstart with one short run: table, picture, and nothing done twice."""
+import pytest
 from PIL import Image
 
 from helpers import ROOT, environment, load_tool
@@ -28,6 +29,11 @@ def test_quickstart(tmp_path, monkeypatch, capsys):
     assert (work_dir / 'train.txt').stat().st_mtime_ns == trained
     assert capsys.readouterr().out.splitlines()[-8:] == table.splitlines()[-8:]
 
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
     config.write_text(CONFIG.replace('images_per_class=8', 'images_per_class=9'))
-    quickstart.main()
-    assert (work_dir / 'train.txt').stat().st_mtime_ns > trained
+    monkeypatch.setattr(quickstart, 'run_tool', interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        quickstart.main()
+    assert not (work_dir / 'train.txt').exists()  # a run of another config is no result of this one

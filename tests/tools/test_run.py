@@ -26,10 +26,6 @@ def free_port():
         return str(s.getsockname()[1])
 
 
-def dist_train(job, processes, *args):
-    return command('env', f'PORT={free_port()}', ROOT / 'tools/dist_train.sh', job.config, processes, *args)
-
-
 def test_train_stop_resume_test(job):
     """A run stopped after two epochs and resumed ends where an uninterrupted one ends, to the bit."""
     whole, parts = job.root / 'whole', job.root / 'parts'
@@ -67,15 +63,13 @@ def test_two_processes_without_a_gpu(job):
     """Same initial prompts as one process, same global batch, and a checkpoint that one process resumes."""
     one, two = job.root / 'one', job.root / 'two'
     tool('train.py', job.config, '--work-dir', one, '--cfg-options', 'train_cfg.max_epochs=1')
-    dist_train(job, 2, '--work-dir', two, '--cfg-options', 'train_cfg.max_epochs=1', 'train_dataloader.batch_size=2')
+    command('env', f'PORT={free_port()}', ROOT / 'tools/dist_train.sh', job.config, 2, '--work-dir', two,
+            '--cfg-options', 'train_cfg.max_epochs=1', 'train_dataloader.batch_size=2')
     assert torch.equal(load_file(one / 'initial_prompts.safetensors')['prompts'],
                        load_file(two / 'initial_prompts.safetensors')['prompts'])
     assert len([record for record in scalars(two) if 'loss' in record]) == 3
     tool('train.py', job.config, '--work-dir', two, '--resume', '--cfg-options', 'train_cfg.max_epochs=2')
     assert (two / 'epoch_2.pth').exists()
-    dist_test = command('env', f'PORT={free_port()}', ROOT / 'tools/dist_test.sh', job.config, two / 'epoch_2.pth', 2,
-                        '--work-dir', two)
-    assert 'accuracy/top1' in dist_test
 
 
 def test_mmpretrains_own_train_py(job):
@@ -87,12 +81,11 @@ def test_mmpretrains_own_train_py(job):
     assert (job.root / 'stock/epoch_1.pth').exists()
 
 
-@pytest.mark.parametrize(('initializer', 'images'), [('KMeansInit', 12), ('MeanPoolInit', 4)])
-def test_init_prompts_without_training(job, initializer, images):
-    extra = f"\ncustom_hooks = [dict(type='mmspt.PromptInitHook', initializer=dict(type='mmspt.{initializer}'))]\n"
+def test_init_prompts_without_training(job):
+    extra = "\ncustom_hooks = [dict(type='mmspt.PromptInitHook', initializer=dict(type='mmspt.KMeansInit'))]\n"
     job.write(extra=extra)
     output = tool('init_prompts.py', job.config, '--work-dir', job.root / 'init')
-    assert f'Prompts from {initializer}: {images} images' in output
+    assert 'Prompts from KMeansInit: 12 images' in output
     assert not (job.root / 'init/job.py').exists()  # the name of a training's config
     made = load_file(job.root / 'init/initial_prompts.safetensors')['prompts']
     assert made.shape == (4, 5, 64)
@@ -118,13 +111,11 @@ def test_runs_of_one_seed_differ_in_their_prompts_alone(job):
     assert differ == ['backbone.prompts']
 
 
-@pytest.mark.parametrize('names', ["['backbone']", "['backbone.layers.1','backbone.layers.2']"])
-def test_activation_checkpointing(job, names):
-    """Around the whole backbone it would cut the prompts off; around blocks it works."""
-    cut = 'layers' not in names
+def test_activation_checkpointing_of_the_whole_backbone_is_refused(job):
+    """It would cut the prompts off."""
     output = tool('train.py', job.config, '--work-dir', job.root / 'run', '--cfg-options', 'train_cfg.max_epochs=1',
-                  f'activation_checkpointing={names}', fails=cut)
-    assert ('the loss must reach the prompts, but no gradient came' in output) == cut
+                  "activation_checkpointing=['backbone']", fails=True)
+    assert 'the loss must reach the prompts, but no gradient came' in output
 
 
 def test_inferencer(job):
@@ -154,22 +145,22 @@ def fair_vit_b(path):
 
 
 def cub_folder(root):
-    """Twelve photographs in the layout of CUB_200_2011.tgz: eight to train, four to test."""
+    """Six photographs in the layout of CUB_200_2011.tgz: four to train, two to test."""
     generator = np.random.default_rng(0)
     (root / 'images/001.Black_footed_Albatross').mkdir(parents=True)
     lines = dict(images=[], image_class_labels=[], train_test_split=[])
-    for i in range(1, 13):
+    for i in range(1, 7):
         name = f'001.Black_footed_Albatross/{i:04d}.jpg'
         Image.fromarray(generator.integers(0, 255, (260, 300, 3), dtype=np.uint8)).save(root / 'images' / name)
         lines['images'].append(f'{i} {name}')
-        lines['image_class_labels'].append(f'{i} {i if i < 12 else 200}')
-        lines['train_test_split'].append(f'{i} {int(i <= 8)}')
+        lines['image_class_labels'].append(f'{i} {i if i < 6 else 200}')
+        lines['train_test_split'].append(f'{i} {int(i <= 4)}')
     for name, content in lines.items():
         (root / f'{name}.txt').write_text('\n'.join(content) + '\n')
 
 
 def test_the_cub_recipe_itself(tmp_path):
-    """configs/spt/vit-b_mae_cub.py, unchanged but for paths and batch size: two iterations, no validation."""
+    """configs/spt/vit-b_mae_cub.py, unchanged but for paths and batch size: one iteration, no validation."""
     cub_folder(tmp_path / 'CUB_200_2011')
     fair_vit_b(tmp_path / 'mae_pretrain_vit_base.pth')
     options = ['train_dataloader.batch_size=4', 'train_dataloader.num_workers=0', 'test_dataloader.num_workers=0',

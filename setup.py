@@ -78,7 +78,7 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache License 2.0',
     packages=find_packages(include=['mmspt', 'mmspt.*']),
-    package_data={'mmspt.visualization': ['*.html', '*.mplstyle']},
+    package_data={'mmspt.evaluation': ['*.csv'], 'mmspt.visualization': ['*.html', '*.mplstyle']},
     cmdclass={'build_py': BuildPy, 'develop': Develop},
     python_requires=f'>={oldest[0]}.{oldest[1]},<{newest[0]}.{newest[1] + 1}',
     install_requires=requirements('runtime'),

@@ -1,4 +1,6 @@
-"""Numbers that papers report, to stand beside one's own; ``docs/published.md`` lists the same with their sources."""
+"""Published accuracies (``published.csv``) and their sources; ``docs/published.md`` lists the same."""
+import csv
+import os.path as osp
 from typing import NamedTuple
 
 SOURCES = {
@@ -28,25 +30,11 @@ class Published(NamedTuple):
     arch: str = 'ViT-B'
 
 
-PUBLISHED = (
-    Published('VPT-Shallow', 'MAE', 'Natural', None, (39.96, ), 'SPT paper'),
-    Published('VPT-Deep', 'MAE', 'Natural', None, (36.02, ), 'SPT paper'),
-    Published('GateVPT', 'MAE', 'Natural', None, (47.61, ), 'GateVPT paper'),
-    Published('SPT-Shallow', 'MAE', 'Natural', None, (62.53, ), 'SPT paper'),
-    Published('SPT-Deep', 'MAE', 'Natural', None, (67.19, ), 'SPT paper'),
-    Published('VPT-Shallow', 'MoCo-v3', 'Natural', None, (67.34, ), 'SPT paper'),
-    Published('VPT-Deep', 'MoCo-v3', 'Natural', None, (70.27, ), 'SPT paper'),
-    Published('GateVPT', 'MoCo-v3', 'Natural', None, (74.84, ), 'GateVPT paper'),
-    Published('SPT-Shallow', 'MoCo-v3', 'Natural', None, (74.47, ), 'SPT paper'),
-    Published('SPT-Deep', 'MoCo-v3', 'Natural', None, (76.20, ), 'SPT paper'),
-    Published('GateVPT', 'MAE', 'FGVC', None, (73.39, ), 'GateVPT paper'),
-    Published('GateVPT', 'MoCo-v3', 'FGVC', None, (83.00, ), 'GateVPT paper'),
-    Published('SPT-Deep', 'MoCo-v3', 'FGVC', None, (86.00, ), 'SPT paper'),
-    Published('SPT-Deep', 'MAE', 'FGVC', 'cub', (80.26, 80.39, 79.74), 'SPT code'),
-    Published('VIPAMIN', 'MAE', 'Natural', None, (62.60, ), 'VIPAMIN code'),
-    Published('VIPAMIN', 'MAE', 'Specialized', None, (79.96, ), 'VIPAMIN code'),
-    Published('VIPAMIN', 'MAE', 'Structured', None, (57.47, ), 'VIPAMIN code'),
-    Published('VIPAMIN', 'MoCo-v3', 'Natural', None, (76.75, ), 'VIPAMIN code'),
-    Published('VIPAMIN', 'MoCo-v3', 'Specialized', None, (84.14, ), 'VIPAMIN code'),
-    Published('VIPAMIN', 'MoCo-v3', 'Structured', None, (56.68, ), 'VIPAMIN code'),
-)
+def _read() -> tuple[Published, ...]:
+    with open(osp.join(osp.dirname(__file__), 'published.csv'), encoding='utf-8', newline='') as file:
+        return tuple(Published(row['method'], row['pretraining'], row['group'],
+                               None if row['task'] == 'mean' else row['task'],
+                               tuple(map(float, row['values'].split())), row['source']) for row in csv.DictReader(file))
+
+
+PUBLISHED = _read()

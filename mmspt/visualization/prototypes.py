@@ -78,7 +78,7 @@ def draw_prototypes(run: RunFolder, layer: int = 1, count: int = 6, context: int
     width = preprocess([images[0]], preprocessor).shape[3]  # all have one size
     columns = -(-width // patch_size[1])  # the patch embedding pads below and to the right
     patches = [Patch(i % len(tuned) + 1, WHEN[i // len(tuned)], rank + 1, int(indices[i, rank]),
-                     *divmod(int(positions[i, rank]), columns), float(scores[i, rank]))
+                     int(positions[i, rank]) // columns, int(positions[i, rank]) % columns, float(scores[i, rank]))
                for i in range(len(scores)) for rank in range(scores.shape[1])]
     wanted = [patch for patch in patches if patch.prompt in drawn]
     crops, paths = _load(images, patches, wanted, preprocessor, patch_size, context)

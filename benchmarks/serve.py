@@ -60,7 +60,7 @@ def make_packs(args: argparse.Namespace, model: ImageClassifier) -> Iterator[Pac
     """Yield random tasks without end, on a model's backbone."""
     vit, mark = model.backbone, model.backbone.fingerprint()
     arch = Architecture.from_model(vit)
-    preprocessing = Preprocessing((dict(type='Resize', scale=args.img_size), ), vit.img_size, None, None, True)
+    preprocessing = Preprocessing(vit.img_size, resize=vit.img_size, to_rgb=True)
     random = torch.Generator().manual_seed(1)
     for number in count():
         yield Pack(

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Prompt packs: a tuned model as one small file, beside a backbone that everybody has."""
+"""Prompt packs: a tuned model as one small file, without its backbone."""
 import argparse
 import io
 import os.path as osp
@@ -42,17 +42,17 @@ def parse_args() -> argparse.Namespace:
     command.add_argument('--no-recipe', action='store_true', help="leave the config's text out")
     command.set_defaults(run=export)
 
-    command = commands.add_parser('inspect', help='say what packs hold')
+    command = commands.add_parser('inspect', help='show packs')
     command.add_argument('packs', nargs='+')
-    command.add_argument('--recipe', action='store_true', help='and the config that each was tuned with')
+    command.add_argument('--recipe', action='store_true', help='show the config that each was tuned with, too')
     command.set_defaults(run=inspect)
 
-    command = commands.add_parser('verify', help='check packs, and whether a backbone is theirs')
+    command = commands.add_parser('verify', help='check packs, and that they were tuned on a backbone')
     command.add_argument('packs', nargs='+')
     command.add_argument('--backbone', help="the backbone's checkpoint: path or address")
     command.set_defaults(run=verify)
 
-    command = commands.add_parser('merge', help='put a pack and its backbone together: a checkpoint of MMPretrain')
+    command = commands.add_parser('merge', help='merge a pack and its backbone into a checkpoint of MMPretrain')
     command.add_argument('pack')
     command.add_argument('out', help='file to write (.pth)')
     command.add_argument('--backbone', required=True, help="the backbone's checkpoint: path or address")
@@ -61,7 +61,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def export(args: argparse.Namespace) -> None:
-    """Make a pack, and read it again."""
+    """Make a pack and show it."""
     whole_run = osp.isdir(args.source)
     run = RunFolder(args.source if whole_run else osp.dirname(args.source) or '.', None if whole_run else args.source,
                     device='cpu', backbone=args.backbone)
@@ -75,7 +75,7 @@ def export(args: argparse.Namespace) -> None:
 
 
 def metrics_of(run: RunFolder) -> dict[str, float]:
-    """Numbers of ``result.json``, if it is of the run's checkpoint."""
+    """Return the numbers of ``result.json`` if they are of the run's checkpoint."""
     path = osp.join(run.folder, RESULT_FILE)
     result = read_result(path) if osp.isfile(path) else None
     if result is None or result.checkpoint is None:
@@ -87,7 +87,7 @@ def metrics_of(run: RunFolder) -> dict[str, float]:
 
 
 def class_names(path: str | None, run: RunFolder) -> list[str]:
-    """Names from a file, else from the checkpoint, else numbers."""
+    """Return class names from a file, else from the checkpoint, else numbers."""
     count = len(run.model.get_parameter('head.fc.bias'))
     if path is not None:
         try:
@@ -110,7 +110,7 @@ def class_names(path: str | None, run: RunFolder) -> list[str]:
 
 
 def describe(path: str) -> Pack:
-    """Read a pack and show what it holds."""
+    """Read and show a pack."""
     pack = Pack.load(path)
     backbone, steps = pack.backbone, pack.preprocessing
     prompts = 'none (a linear probe)' if pack.prompts is None else \
@@ -129,8 +129,8 @@ def describe(path: str) -> Pack:
                     f'{backbone.patch_size[0]} x {backbone.patch_size[1]}, {backbone.out_type}',
         'fingerprint': show(pack.fingerprint),
         'its checkpoint': pack.checkpoint or 'not named',
-        'images': f'{", ".join(str(step["type"]) for step in steps.transforms) or "as they are"}, '
-                  f'{steps.size[0]} x {steps.size[1]}, mean {steps.mean}, std {steps.std}',
+        'images': f'resize {steps.resize} ({steps.interpolation}, {steps.backend}), crop {steps.size}, '
+                  f'mean {steps.mean}, std {steps.std}, {"RGB" if steps.to_rgb else "BGR"}',
         'metrics': ', '.join(f'{name} {value:g}' for name, value in pack.metrics.items()) or 'none',
         'made with': ', '.join(f'{name} {value}' for name, value in pack.versions.items()),
     }
@@ -154,7 +154,7 @@ def inspect(args: argparse.Namespace) -> None:
 
 
 def verify(args: argparse.Namespace) -> None:
-    """Read packs whole, and compare fingerprints."""
+    """Read packs and compare fingerprints."""
     latest: tuple[Architecture, PromptedViT] | None = None
     for path in args.packs:
         pack = Pack.load(path)

@@ -7,10 +7,8 @@ from urllib.parse import urlsplit
 
 import mmengine
 import mmpretrain
-import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.logging import MMLogger
 from mmpretrain.models import LinearClsHead
 from torch import Tensor, nn
 
@@ -19,26 +17,26 @@ from mmspt.models import PromptedViT
 from mmspt.version import __version__
 
 from .architecture import Architecture
-from .pack import MAX_RECIPE, Pack
+from .pack import Pack
 from .preprocessing import Preprocessing
 
 PRIVATE = ('work_dir', 'load_from', 'resume', 'launcher')
-"""What a recipe says of a run and its machine alone."""
+"""Entries of a recipe that concern one run or machine."""
 SECRET = re.compile('(api|access).?key|token$|passw|secret|credential', re.IGNORECASE)
 
 
 def make_pack(model: nn.Module, config: Config, task: str, classes: Sequence[str], metrics: Mapping[str, float],
               dtype: torch.dtype = torch.float32, with_recipe: bool = True) -> Pack:
-    """Take what was tuned out of a classifier.
+    """Make a pack of a tuned classifier.
 
     Args:
         model (nn.Module): An ``ImageClassifier`` of MMPretrain with a frozen :class:`mmspt.models.PromptedViT`, no neck
             and a ``LinearClsHead``, all weights loaded.
-        config (Config): That it was tuned with.
+        config (Config): The config that it was tuned with.
         task (str): Name of the task.
         classes (Sequence[str]): Name of each class.
         metrics (Mapping[str, float]): Name -> value, as tested.
-        dtype (torch.dtype): In which the pack keeps weights. Defaults to fp32.
+        dtype (torch.dtype): Precision of the pack's weights. Defaults to fp32.
         with_recipe (bool): Whether the pack has the config's text. Defaults to True.
 
     Raises:
@@ -74,19 +72,17 @@ def _preprocessing(config: Config, size: tuple[int, int]) -> Preprocessing:
     if loader is None:
         raise ValueError('a pack needs the pipeline of test_dataloader, but the config has none: add one')
     pipeline = next(iter(leaves(loader.dataset))).get('pipeline', [])
-    preprocessing = Preprocessing.from_config(
-        pipeline, config.model.get('data_preprocessor') or config.get('data_preprocessor') or {}, size)
-    try:
-        preprocessing(np.zeros((*size, 3), np.uint8))
-    except ValueError as error:
-        raise ValueError(f"a test pipeline must lead to the backbone's img_size {size}, but this one does not "
-                         f'({error}): correct the pipeline') from error
+    preprocessing = Preprocessing.from_pipeline(
+        pipeline, config.model.get('data_preprocessor') or config.get('data_preprocessor') or {})
+    if preprocessing.size != size:
+        raise ValueError(f"a test pipeline must end at the backbone's img_size {size}, got {preprocessing.size}: "
+                         'correct the pipeline')
     return preprocessing
 
 
 def _origin(vit: PromptedViT, config: Config) -> str:
-    """Address of the backbone's checkpoint, or its file's name without the folders of this machine; '' if the weights
-    are, or may be, not those of ``init_cfg``."""
+    """Return the address of the backbone's checkpoint, or its file's name without folders; '' if the weights are, or
+    may be, others than ``init_cfg`` names."""
     origin = vit.saving.origin
     other = bool(config.get('load_from')) and not config.get('resume') if origin is None else \
         not torch.equal(origin, vit.fingerprint())
@@ -102,17 +98,12 @@ def _origin(vit: PromptedViT, config: Config) -> str:
 
 
 def _recipe(config: Config) -> str:
-    """The config's text, without what tells of this machine and its owner."""
-    recipe = Config(_public({key: value for key, value in config.to_dict().items() if key not in PRIVATE})).pretty_text
-    if len(recipe) <= MAX_RECIPE:
-        return recipe
-    MMLogger.get_current_instance().warning(f'The recipe of {len(recipe):,} characters is left out of the pack, which '
-                                            f'may have {MAX_RECIPE:,}')
-    return ''
+    """Return the config's text without private entries."""
+    return Config(_public({key: value for key, value in config.to_dict().items() if key not in PRIVATE})).pretty_text
 
 
 def _public(value: Any) -> Any:
-    """A part of a config whose paths have lost the folders of this machine, without entries that are named secrets."""
+    """Return a part of a config without the folders of paths and without entries that are named as secrets."""
     if isinstance(value, dict):
         return {key: _public(part) for key, part in value.items() if not SECRET.search(str(key))}
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""A pack and its backbone, put together again."""
+"""Merge a pack and its backbone."""
 from typing import Any
 
 import torch
@@ -11,11 +11,7 @@ from .pack import Pack
 
 
 def check_backbone(pack: Pack, vit: PromptedViT, name: str = 'the pack') -> None:
-    """Make sure that a backbone is the one that a pack was tuned on.
-
-    Raises:
-        ValueError: It is another; the message names both fingerprints.
-    """
+    """Raise ValueError, with both fingerprints, if a backbone is not the one that a pack was tuned on."""
     own = vit.fingerprint()
     if not torch.equal(own, pack.fingerprint):
         hint = f' (it names {pack.checkpoint!r})' if pack.checkpoint else ''
@@ -24,15 +20,15 @@ def check_backbone(pack: Pack, vit: PromptedViT, name: str = 'the pack') -> None
 
 
 def merge(pack: Pack, checkpoint: str) -> dict[str, Any]:
-    """Put a pack into its backbone.
+    """Merge a pack into its backbone.
 
     Args:
-        pack (Pack): What was tuned.
+        pack (Pack): Prompts and head.
         checkpoint (str): Path or address of its backbone's checkpoint.
 
     Returns:
-        dict: An MMPretrain checkpoint of an ``ImageClassifier``: ``state_dict`` with every weight, in the backbone's
-        precision fp32, and ``meta`` with the class names.
+        dict: An MMPretrain checkpoint of an ``ImageClassifier``: ``state_dict`` with every weight in fp32, and ``meta``
+        with the class names.
 
     Raises:
         FileNotFoundError, RuntimeError: The checkpoint cannot be read.

@@ -1,5 +1,4 @@
-"""Rules for what a file from a stranger may say."""
-import math
+"""Rules for the fields of a file."""
 import reprlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -22,18 +21,14 @@ def one_of(*choices: str) -> Rule:
     return Rule(f'one of {", ".join(choices)}', lambda value: isinstance(value, str) and value in choices)
 
 
-def text(most: int, least: int = 0) -> Rule:
-    """Text of so many characters that can be written as UTF-8."""
-    return Rule(f'text of {least:,} to {most:,} characters', lambda value: (
-        isinstance(value, str) and least <= len(value) <= most and not any('\ud800' <= c < '\ue000' for c in value)))
-
-
 BOOL = Rule('true or false', lambda value: type(value) is bool)
+TEXT = Rule('text', lambda value: isinstance(value, str))
+NAME = Rule('text of at least one character', lambda value: isinstance(value, str) and value != '')
 
 
 def is_number(value: Any) -> bool:
     """Whether a value is a finite number that fp64 can hold."""
-    return type(value) in (int, float) and abs(value) <= 1e300 and math.isfinite(value)
+    return type(value) in (int, float) and abs(value) <= 1e300
 
 
 def shown(value: Any) -> str:
@@ -42,12 +37,12 @@ def shown(value: Any) -> str:
 
 
 def plain(text: str) -> str:
-    """Write what a terminal would take for a command (escape sequences) as Python does; lines stay."""
+    """Escape what a terminal would take for a command; lines stay."""
     return ''.join(c if c.isprintable() or c == '\n' else ascii(c)[1:-1] for c in text)
 
 
 def check_fields(content: Any, rules: Mapping[str, Rule], what: str, remedy: str) -> dict[str, Any]:
-    """Return a JSON object's fields if they are those of the rules and hold them.
+    """Return a JSON object's fields if their names are those of the rules and their values hold them.
 
     Raises:
         ValueError: Something is missing, unknown or against its rule.

@@ -16,17 +16,16 @@ IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_
 
 @pytest.fixture
 def card():
-    """What a pack says of itself, of a network of 2 blocks, width 8, 3 deep prompts and 3 classes; to be changed."""
+    """The card of a pack of a network of 2 blocks, width 8, 3 deep prompts and 3 classes; to be changed."""
     return dict(
-        version=1, task='birds', classes=['wren', 'crow', 'owl'], fingerprint='0123456789abcdef' * 4,
+        version=2, task='birds', classes=['wren', 'crow', 'owl'], fingerprint='0123456789abcdef' * 4,
         checkpoint='vit.pth',
         backbone=dict(embed_dims=8, num_layers=2, num_heads=2, feedforward_channels=16, img_size=[8, 16],
                       patch_size=[4, 4], in_channels=3, qkv_bias=True, eps=1e-6, pre_norm=False, layer_scale=False,
                       with_cls_token=True, interpolate_mode='bicubic', out_type='cls_token', final_norm=True,
                       num_prompts=3, prompt_type='deep', pool_prompts=True),
-        preprocessing=dict(transforms=[dict(type='Resize', scale=[16, 8], keep_ratio=False, backend='cv2',
-                                            interpolation='bilinear')],
-                           size=[8, 16], mean=[1., 2., 3.], std=[4., 5., 6.], to_rgb=True),
+        preprocessing=dict(size=[8, 16], resize=[8, 16], interpolation='bilinear', backend='cv2', mean=[1., 2., 3.],
+                           std=[4., 5., 6.], to_rgb=True),
         recipe='a = 1\n', metrics={'accuracy/top1': 81.5}, versions=dict(mmspt='0.1'))
 
 

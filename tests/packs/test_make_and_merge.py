@@ -21,12 +21,8 @@ KINDS = {  # golden case, arguments of the backbone
     'mean, shallow': ('mae_shallow', {}),
     'mean of patches': ('mae_deep', dict(pool_prompts=False)),
     'CLS, deep': ('mocov3_deep', {}),
-    'CLS, shallow': ('mocov3_shallow', {}),
     'CLS, linear': ('mocov3_deep', dict(num_prompts=0)),
-    'mean, linear': ('mae_deep', dict(num_prompts=0)),
-    'one prompt': ('mae_deep', dict(num_prompts=1)),
     'mean, gated': ('mae_shallow', GATED),
-    'CLS, gated': ('mocov3_shallow', GATED),
 }
 HEX = r'\b[0-9a-f]{64}\b'
 
@@ -66,70 +62,55 @@ def test_what_a_pack_takes_from_a_model(tuned):
     assert torch.equal(pack.weight, run.model.head.fc.weight) and torch.equal(pack.bias, run.model.head.fc.bias)
     assert pack.checkpoint == 'mae_deep_pretrain.pth' and pack.versions['mmspt'] == mmspt.__version__
     assert pack.preprocessing.size == (32, 32) and pack.preprocessing.mean == (123.675, 116.28, 103.53)
-    assert [step['type'] for step in pack.preprocessing.transforms] == ['Resize']
+    assert pack.preprocessing.resize == (32, 32)
     assert pack.backbone.embed_dims == 64 and pack.backbone.prompt_type == 'deep'
 
 
-@pytest.mark.parametrize('way', ['merged', 'merged, get_model', 'get_model', 'load_from', 'after another load'])
-def test_bit_equal(way, run, tmp_path):
-    """Whatever way a user takes, MMPretrain's classifier gives the tuned model's logits."""
+def test_bit_equal(run, tmp_path):
+    """Merged or beside its backbone, MMPretrain's classifier gives the tuned model's logits."""
     pack, path = tmp_path / 'birds.safetensors', tmp_path / 'merged.pth'
     packed(run).save(pack)
-    origin = run.config.model.backbone.init_cfg.checkpoint
-    torch.save(merge(Pack.load(pack), origin), path)
-    if way == 'merged':
-        model = fresh(run.config, init_cfg=None)
-        load_checkpoint(model, str(path), map_location='cpu', strict=True)
-        model.backbone.check_weights()
-    elif 'get_model' in way:
-        model = get_model(run.config, pretrained=str(path if 'merged' in way else pack))
-        assert tuple(model._dataset_meta['classes']) == CLASSES
-        model.backbone.check_weights()
-    else:
-        model = fresh(run.config)
-        if way == 'after another load':
-            load_checkpoint(model, str(path), map_location='cpu', strict=True)
-            torch.nn.init.zeros_(model.head.fc.weight)
-        load_checkpoint(model, str(pack), map_location='cpu', strict=True)
-    assert torch.equal(logits(model), logits(run.model))
-
-
-def test_a_merged_checkpoint_is_a_whole_one(run):
-    """Every weight, in fp32, and the names of classes."""
-    whole = merge(packed(run), run.config.model.backbone.init_cfg.checkpoint)
+    whole = merge(Pack.load(pack), run.config.model.backbone.init_cfg.checkpoint)
     expected = run.model.state_dict()
     assert whole['state_dict'].keys() == expected.keys()
     assert all(value.dtype == torch.float32 and torch.equal(value, expected[name])
                for name, value in whole['state_dict'].items())
-    assert tuple(whole['meta']['dataset_meta']['classes']) == CLASSES
+    torch.save(whole, path)
+    merged = fresh(run.config, init_cfg=None)
+    load_checkpoint(merged, str(path), map_location='cpu', strict=True)
+    merged.backbone.check_weights()
+    assert torch.equal(logits(merged), logits(run.model))
+    torch.nn.init.zeros_(merged.head.fc.weight)
+    load_checkpoint(merged, str(pack), map_location='cpu', strict=True)
+    for model in (merged, get_model(run.config, pretrained=str(path)), get_model(run.config, pretrained=str(pack))):
+        assert torch.equal(logits(model), logits(run.model))
+    assert tuple(model._dataset_meta['classes']) == tuple(whole['meta']['dataset_meta']['classes']) == CLASSES
 
 
-@pytest.mark.parametrize('case', ['mae_deep', 'mocov3_deep'])
-def test_a_merged_linear_probe_runs_on_the_stock_network(case, tuned, tmp_path):
-    run = tuned(case, num_prompts=0)
-    torch.save(merge(packed(run), golden_checkpoint(case)), tmp_path / 'merged.pth')
-    backbone = tiny_backbone(case, type='VisionTransformer', init_cfg=None)
+def test_a_merged_linear_probe_runs_on_the_stock_network(tuned, tmp_path):
+    run = tuned('mocov3_deep', num_prompts=0)
+    torch.save(merge(packed(run), golden_checkpoint('mocov3_deep')), tmp_path / 'merged.pth')
+    backbone = tiny_backbone('mocov3_deep', type='VisionTransformer', init_cfg=None)
     del backbone['num_prompts'], backbone['prompt_type']
     model = MODELS.build(run.config.model.to_dict() | dict(backbone=backbone))
     load_checkpoint(model, str(tmp_path / 'merged.pth'), map_location='cpu', strict=True)
     torch.testing.assert_close(logits(model), logits(run.model), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16], ids=str)
-def test_half_precision(dtype, tuned, tmp_path):
+def test_half_precision(tuned, tmp_path):
     run = tuned()
-    pack = packed(run, dtype=dtype)
-    assert pack.prompts.dtype == pack.weight.dtype == pack.bias.dtype == dtype
+    pack = packed(run, dtype=torch.float16)
+    assert pack.prompts.dtype == pack.weight.dtype == pack.bias.dtype == torch.float16
     assert torch.equal(pack.fingerprint, packed(run).fingerprint)
     pack.save(tmp_path / 'half.safetensors')
     model = get_model(run.config, pretrained=str(tmp_path / 'half.safetensors'))
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     for name in ('backbone.prompts', 'head.fc.weight', 'head.fc.bias'):
-        run.model.get_parameter(name).data = run.model.get_parameter(name).detach().to(dtype).float()
+        run.model.get_parameter(name).data = run.model.get_parameter(name).detach().half().float()
     assert torch.equal(logits(model), logits(run.model))
-    merged = fresh(run.config, init_cfg=None)
-    merged.load_state_dict(merge(pack, golden_checkpoint('mae_deep'))['state_dict'])
-    assert torch.equal(logits(merged), logits(run.model))
+    run.model.head.fc.weight.detach()[0, 0] = 1e6
+    with pytest.raises(ValueError, match=r'head\.fc\.weight must be finite'):
+        packed(run, dtype=torch.float16)
 
 
 @pytest.fixture
@@ -141,9 +122,9 @@ def other_backbone(tmp_path):
     return str(tmp_path / 'other.pth')
 
 
-@pytest.mark.parametrize('way', ['merge', 'check_backbone', 'get_model', 'get_model, linear', 'loaded before'])
+@pytest.mark.parametrize('way', ['merge', 'check_backbone', 'get_model', 'loaded before'])
 def test_the_wrong_backbone_is_refused_by_both_fingerprints(way, tuned, other_backbone, tmp_path):
-    run = tuned(num_prompts=0 if 'linear' in way else 5)
+    run = tuned()
     pack = packed(run)
     pack.save(tmp_path / 'a.safetensors')
     model = fresh(run.config, init_cfg=dict(type='Pretrained', checkpoint=other_backbone))
@@ -165,23 +146,16 @@ def test_the_wrong_backbone_is_refused_by_both_fingerprints(way, tuned, other_ba
     assert 'checkpoint that it was tuned on' in str(caught.value)
 
 
-def test_another_size_of_images(tuned, tmp_path):
-    """Works as with a whole checkpoint: the position embedding is resized, prompts are as they were tuned."""
-    run = tuned()
-    packed(run).save(tmp_path / 'a.safetensors')
-    model = get_model(run.config, pretrained=str(tmp_path / 'a.safetensors'), backbone=dict(img_size=48))
-    assert torch.equal(model.backbone.prompts, run.model.backbone.prompts)
-    assert model(images(48), mode='tensor').shape == (4, 3)
-
-
-def test_in_inference_mode(tuned, tmp_path):
-    """As servers call it; whole checkpoints load there, too."""
+def test_another_size_of_images_and_inference_mode(tuned, tmp_path):
+    """The position embedding is resized as that of a whole checkpoint; servers call it in inference mode."""
     run = tuned()
     packed(run).save(tmp_path / 'a.safetensors')
     with torch.inference_mode():
-        model = get_model(run.config, pretrained=str(tmp_path / 'a.safetensors'))
+        model = get_model(run.config, pretrained=str(tmp_path / 'a.safetensors'), backbone=dict(img_size=48))
+        assert torch.equal(model.backbone.prompts, run.model.backbone.prompts)
+        assert model(images(48), mode='tensor').shape == (4, 3)
         predictor = mmspt.MultiTaskPredictor(golden_checkpoint('mae_deep'), [tmp_path / 'a.safetensors'], device='cpu')
-        assert torch.equal(logits(model), logits(run.model)) and list(predictor.tasks) == ['birds']
+        assert list(predictor.tasks) == ['birds']
 
 
 def test_weights_of_load_from_are_not_named_after_init_cfg(tuned):
@@ -192,28 +166,20 @@ def test_weights_of_load_from_are_not_named_after_init_cfg(tuned):
     assert packed(run).checkpoint == ''
 
 
-def test_a_long_recipe_is_left_out(tuned):
-    run = tuned()
-    run.config.notes = 'x' * 200_000
-    assert packed(run).recipe == ''
-    run.config.notes = 'x'
-    assert "'x'" in packed(run).recipe and packed(run, with_recipe=False).recipe == ''
-
-
 def test_secrets_stay_at_home(tuned):
     run = tuned()
     run.config.notes = dict(api_key='SECRET', login=dict(password='SECRET', token='SECRET'), url='file:///home/me/x',
                             num_tokens=7)
     recipe = packed(run).recipe
     assert 'SECRET' not in recipe and '/home' not in recipe and 'num_tokens' in recipe
+    assert packed(run, with_recipe=False).recipe == ''
 
 
-@pytest.mark.parametrize('init_cfg', [None, [], dict(type='Constant', val=0., layer='Linear')], ids=str)
-def test_a_backbone_that_is_not_named(init_cfg, tuned, tmp_path):
+def test_a_backbone_that_is_not_named(tuned, tmp_path):
     run = tuned()
     packed(run).save(tmp_path / 'a.safetensors')
     with pytest.raises(ValueError, match=rf'{HEX}.*names none: set model\.backbone\.init_cfg=.*Pretrained'):
-        load_checkpoint(fresh(run.config, init_cfg=init_cfg), str(tmp_path / 'a.safetensors'))
+        load_checkpoint(fresh(run.config, init_cfg=None), str(tmp_path / 'a.safetensors'))
 
 
 STOCK = dict(type='VisionTransformer', arch=dict(embed_dims=64, num_layers=4, num_heads=4, feedforward_channels=256),
@@ -223,42 +189,31 @@ STOCK = dict(type='VisionTransformer', arch=dict(embed_dims=64, num_layers=4, nu
 MISFITS = {
     'prompt count': ({}, dict(num_prompts=7), {}),
     'deep on shallow': ({}, dict(prompt_type='shallow'), {}),
-    'shallow on deep': (dict(prompt_type='shallow'), {}, {}),
     'prompts on a linear probe': ({}, dict(num_prompts=0), {}),
-    'a linear probe on prompts': (dict(num_prompts=0), {}, {}),
     'class count': ({}, {}, dict(head=dict(type='LinearClsHead', num_classes=4, in_channels=64))),
-    'another head': ({}, {}, dict(head=dict(type='VisionTransformerClsHead', num_classes=3, in_channels=64))),
     'no head': ({}, {}, dict(head=None)),
-    'width': ({}, dict(arch=dict(embed_dims=32, num_layers=4, num_heads=4, feedforward_channels=256), init_cfg=None),
-              dict(head=dict(type='LinearClsHead', num_classes=3, in_channels=32))),
     'depth': ({}, dict(arch=dict(embed_dims=64, num_layers=3, num_heads=4, feedforward_channels=256)), {}),
     'stock network': ({}, {}, dict(backbone=STOCK)),
-    'stock network, linear': (dict(num_prompts=0), {}, dict(backbone=STOCK)),
     'read at CLS': ({}, dict(out_type='cls_token', final_norm=True), {}),
     'mean without prompts': ({}, dict(pool_prompts=False), {}),
     'linear, read at CLS': (dict(num_prompts=0), dict(out_type='cls_token', final_norm=True), {}),
 }
 
 
-@pytest.mark.parametrize('strict', [False, True])
 @pytest.mark.parametrize('misfit', MISFITS)
-def test_models_that_a_pack_does_not_fit(misfit, strict, tuned, tmp_path):
+def test_models_that_a_pack_does_not_fit(misfit, tuned, tmp_path):
     """An error; MMEngine itself would log it and go on with random weights."""
     tuned_with, backbone, parts = MISFITS[misfit]
     run = tuned(**tuned_with)
     packed(run).save(tmp_path / 'a.safetensors')
     config = Config(run.config.to_dict())
-    config.model.backbone.update(tiny_backbone(**backbone) if tuned_with else backbone)
+    config.model.backbone.update(backbone)
     model = MODELS.build(config.model.to_dict() | parts)
-    if 'stock' not in misfit and misfit != 'width' and misfit != 'depth':
-        model.init_weights()
-    before = {name: value.clone() for name, value in model.state_dict().items()}
+    head = {name: value.clone() for name, value in model.state_dict().items() if name.startswith('head')}
     with pytest.raises((ValueError, RuntimeError)) as caught:
-        load_checkpoint(model, str(tmp_path / 'a.safetensors'), map_location='cpu', strict=strict)
-    if 'stock' not in misfit:  # MMEngine's own lists every weight
-        assert len(str(caught.value)) < 1000
-    if misfit not in ('width', 'depth'):  # there init_cfg's weights may have come already
-        assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+        load_checkpoint(model, str(tmp_path / 'a.safetensors'), map_location='cpu')
+    assert len(str(caught.value)) < 1000
+    assert all(torch.equal(value, head[name]) for name, value in model.state_dict().items() if name in head)
 
 
 def checkpoint_of(run, extra=None):
@@ -270,12 +225,9 @@ def checkpoint_of(run, extra=None):
 
 @pytest.mark.parametrize(('extra', 'words'), [
     ({'backbone.cls_token': torch.zeros(1, 1, 64)}, 'both'),
-    ({'backbone.fingerprint': torch.zeros(32)}, '32 bytes'),
     ({'backbone.fingerprint': torch.zeros(31, dtype=torch.uint8)}, '32 bytes'),
     ({'backbone.fingerprint': torch.zeros(32, dtype=torch.uint8)}, rf'{"0" * 64}.*{HEX}'),
-    ({'backbone.prompts': torch.zeros(4, 6, 64)}, 'prompts'),
     ({'backbone.prompts': torch.full((4, 5, 64), float('nan'))}, 'finite'),
-    ({'backbone.layers.9.ln1.weight': torch.zeros(64)}, 'blocks|both'),
 ], ids=lambda value: '' if isinstance(value, str) else next(iter(value)))
 def test_checkpoints_of_trained_weights_with_something_else(extra, words, tuned, tmp_path):
     run = tuned()
@@ -288,32 +240,15 @@ def test_checkpoints_of_trained_weights_with_something_else(extra, words, tuned,
     assert torch.equal(logits(model), logits(run.model))
 
 
-def test_frozen_weights_and_a_fingerprint(tuned, tmp_path):
-    run = tuned()
-    torch.save(checkpoint_of(run, run.model.state_dict()), tmp_path / 'a.pth')
-    with pytest.raises(ValueError, match=r'frozen weights or with a fingerprint .* both: use another'):
-        load_checkpoint(fresh(run.config), str(tmp_path / 'a.pth'))
-
-
 UNFIT = {  # what a pack cannot hold -> arguments of the backbone, of the model, pipeline, words
     'not frozen': (dict(frozen=False), {}, None, 'frozen=False'),
     'stock network': ({}, dict(backbone=STOCK), None, 'VisionTransformer'),
     'another head': ({}, dict(head=dict(type='VisionTransformerClsHead', num_classes=3, in_channels=64)), None,
                      'VisionTransformerClsHead'),
-    'head of several layers': ({}, dict(head=dict(type='StackedLinearClsHead', num_classes=3, in_channels=64,
-                                                  mid_channels=[8])), None, 'StackedLinearClsHead'),
-    'cosine head': ({}, dict(head=dict(type='ArcFaceClsHead', num_classes=3, in_channels=64)), None, 'ArcFaceClsHead'),
     'neck': ({}, dict(neck=dict(type='GlobalAveragePooling')), None, 'GlobalAveragePooling'),
-    'no head': ({}, dict(head=None), None, 'NoneType'),
-    'stride': (dict(patch_cfg=dict(stride=4)), {}, None, 'stride|pos_embed'),
     'activation': (dict(layer_cfgs=dict(act_cfg=dict(type='ReLU'))), {}, None, 'activation'),
     'random crops': ({}, {}, [dict(type='LoadImageFromFile'), dict(type='RandomResizedCrop', scale=32),
                               dict(type='PackInputs')], 'RandomResizedCrop'),
-    'random flips': ({}, {}, [dict(type='Resize', scale=32), dict(type='RandomFlip', prob=0.5)], 'RandomFlip'),
-    'augmentation': ({}, {}, [dict(type='RandAugment', policies='timm_increasing', num_policies=2, total_level=10,
-                                   magnitude_level=9)], 'RandAugment'),
-    'grey images': ({}, {}, [dict(type='LoadImageFromFile', color_type='grayscale'), dict(type='PackInputs')],
-                    'color_type'),
     'images of another size': ({}, {}, [dict(type='Resize', scale=40), dict(type='PackInputs')], '40'),
 }
 
@@ -321,8 +256,6 @@ UNFIT = {  # what a pack cannot hold -> arguments of the backbone, of the model,
 @pytest.mark.parametrize('unfit', UNFIT)
 def test_models_that_a_pack_cannot_hold(unfit, tuned):
     backbone, model, pipeline, words = UNFIT[unfit]
-    if unfit == 'stride':
-        backbone = backbone | dict(init_cfg=None)
     run = tuned(model=model, **backbone, **({} if pipeline is None else dict(pipeline=pipeline)))
     with pytest.raises(ValueError, match=rf'(?s)({words}).*: (share its whole|correct the recipe|.*pipeline)'):
         make_pack(run.model, run.config, 'birds', CLASSES, {})
@@ -336,19 +269,12 @@ def test_a_config_without_data(tuned):
 
 
 @pytest.mark.parametrize(('classes', 'words'), [
-    (['a', 'b'], '2 class names'), (list('abcd'), '4 class names'), ([], '1 to'), (['a', '', 'c'], 'names of'),
-    (['a', 2, 'c'], 'names of'), (['a', '\ud800', 'c'], 'names of'), (['a', 'b' * 1001, 'c'], 'names of')])
+    (['a', 'b'], '2 class names'), ([], 'at least one'), (['a', '', 'c'], 'at least one name'),
+    (['a', 2, 'c'], 'at least one name')])
 def test_class_names_that_do_not_match_the_head(classes, words, tuned):
     run = tuned()
     with pytest.raises(ValueError, match=words):
         make_pack(run.model, run.config, 'birds', classes, {})
-
-
-def test_weights_that_half_precision_cannot_hold(tuned):
-    run = tuned()
-    run.model.head.fc.weight.detach()[0, 0] = 1e6
-    with pytest.raises(ValueError, match=r'head\.fc\.weight must be finite'):
-        packed(run, dtype=torch.float16)
 
 
 def test_the_recipe_tells_nothing_of_the_machine(tuned):
@@ -375,21 +301,18 @@ def test_the_recipe_tells_nothing_of_the_machine(tuned):
 @pytest.mark.parametrize(('checkpoint', 'expected'), [
     ('https://dl.fbaipublicfiles.com/mae/pretrain/mae_pretrain_vit_base.pth',
      'https://dl.fbaipublicfiles.com/mae/pretrain/mae_pretrain_vit_base.pth'),
-    ('/home/someone/vit.pth', 'vit.pth'), ('~/vit.pth', 'vit.pth'), ('', ''), ('vit.pth', 'vit.pth')])
-@pytest.mark.parametrize('several', [False, True])
-def test_the_origin_is_named_without_folders(checkpoint, expected, several, tuned):
+    ('/home/someone/vit.pth', 'vit.pth'), ('~/vit.pth', 'vit.pth'), ('', '')])
+def test_the_origin_is_named_without_folders(checkpoint, expected, tuned):
     run = tuned()
-    init_cfg = dict(type='Pretrained', checkpoint=checkpoint)
-    run.config.model.backbone.init_cfg = [dict(type='Constant', layer='X'), init_cfg] if several else init_cfg
+    run.config.model.backbone.init_cfg = [dict(type='Constant', layer='X'),
+                                          dict(type='Pretrained', checkpoint=checkpoint)]
     pack = packed(run)
     assert pack.checkpoint == expected and 'someone' not in pack.recipe
 
 
 @pytest.mark.parametrize('kind, case, kwargs, remedy', [
     (GATED, 'mae_shallow', {}, r"prompt_type='gated' \(the model 'shallow'\).*\(type='mmspt.GatedPromptedViT' for"),
-    ({}, 'mae_shallow', GATED, r"prompt_type='shallow' \(the model 'gated'\).*\(type='mmspt.PromptedViT' for"),
-    (GATED, 'mae_shallow', dict(prompt_type='deep'), "type='mmspt.GatedPromptedViT'"),
-], ids=['gated into shallow', 'shallow into gated', 'gated into deep'])
+], ids=['gated into shallow'])
 def test_a_pack_of_another_kind_names_the_type(kind, case, kwargs, remedy, tuned, tmp_path):
     packed(tuned(case, **kind)).save(tmp_path / 'a.safetensors')
     config = Config(tuned(case).config.to_dict())

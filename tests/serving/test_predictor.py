@@ -42,8 +42,8 @@ TASKS = {  # classes, backbone
 }
 PASSES = 10
 """birds, dogs and cars go together, and so do the two of cls and the two gated of cls."""
-RESIZED = Preprocessing((dict(type='Resize', scale=32), ), (32, 32), (120., 110., 100.), (60., 50., 55.), True)
-CROPPED = Preprocessing((dict(type='CenterCrop', crop_size=32), ), (32, 32), (120., 110., 100.), (60., 50., 55.), True)
+RESIZED = Preprocessing((32, 32), (32, 32), mean=(120., 110., 100.), std=(60., 50., 55.), to_rgb=True)
+CROPPED = replace(RESIZED, resize=None)
 
 
 def classifier(weights, classes, concatenate=False, **kwargs):
@@ -480,7 +480,7 @@ def test_a_pack_that_cuts_images_otherwise_is_refused(predictor, weights):
     flat = MODELS.build(dict(type='mmspt.PromptedViT', num_prompts=4, **MEAN, **{**SMALL, 'img_size': (16, 64)}))
     flat.load_state_dict(weights)
     model = classifier(weights, 3, num_prompts=4, **MEAN)
-    pack = pack_of(model, 'flat', replace(RESIZED, transforms=(dict(type='Resize', scale=(64, 16)), ), size=(16, 64)),
+    pack = pack_of(model, 'flat', replace(RESIZED, size=(16, 64)),
                    backbone=Architecture.from_model(flat), fingerprint=flat.fingerprint())
     with pytest.raises(ValueError, match=r"'flat' has img_size=\[16, 64\] \(here \[32, 32\]\)"):
         predictor.add(pack)

@@ -63,25 +63,19 @@ def test_a_checkpoint_without_the_gates_of_its_config(runs, tmp_path):
     assert "must hold the run's tuned prompts" in said and 'has no gate_logits, temperatures:' in said
 
 
-def test_export_of_an_earlier_checkpoint(run, tmp_path):
-    """Whose result is not that of the last."""
-    tool('pack.py', 'export', run / 'epoch_1.pth', '--out', tmp_path / 'a.safetensors', '--task', 'my task/1')
-    card, tensors = read(tmp_path / 'a.safetensors')
+def test_export_of_an_earlier_checkpoint(run):
+    """From within the folder; the run's result is not that of this checkpoint."""
+    tool('pack.py', 'export', 'epoch_1.pth', '--task', '../my task', cwd=run)
+    card, tensors = read(run / '.._my_task.safetensors')
     state = torch.load(run / 'epoch_1.pth', weights_only=False)['state_dict']
     assert torch.equal(tensors['backbone.prompts'], state['backbone.prompts'])
-    assert card['metrics'] == {} and card['task'] == 'my task/1'
+    assert card['metrics'] == {} and card['task'] == '../my task'
 
 
-def test_export_from_within_the_folder(run):
-    tool('pack.py', 'export', 'epoch_2.pth', '--task', '../out of place', cwd=run)
-    assert (run / '.._out_of_place.safetensors').is_file() and not list(run.parent.glob('*.safetensors'))
-
-
-@pytest.mark.parametrize('checkpoint', ['other/epoch_2.pth', '/elsewhere/epoch_2.pth', None])
-def test_results_of_other_checkpoints_are_not_its_own(checkpoint, run, tmp_path):
+def test_results_of_other_checkpoints_are_not_its_own(run, tmp_path):
     """tools/test.py writes the path that it was given."""
     result = json.loads((run / 'result.json').read_text())
-    (run / 'result.json').write_text(json.dumps(result | dict(checkpoint=checkpoint)))
+    (run / 'result.json').write_text(json.dumps(result | dict(checkpoint='/elsewhere/epoch_2.pth')))
     tool('pack.py', 'export', run, '--out', tmp_path / 'a.safetensors')
     assert read(tmp_path / 'a.safetensors')[0]['metrics'] == {}
 
@@ -89,27 +83,10 @@ def test_results_of_other_checkpoints_are_not_its_own(checkpoint, run, tmp_path)
 def test_metrics_that_are_no_numbers_are_left_out(run, tmp_path):
     """MMPretrain's metrics may be given class by class."""
     result = json.loads((run / 'result.json').read_text())
-    result['metrics'] |= {'single-label/f1-score_classwise': [1., 2., 3.], 'note': 'text', 'matrix': [[1, 2], [3, 4]]}
+    result['metrics'] |= {'single-label/f1-score_classwise': [1., 2., 3.], 'note': 'text'}
     (run / 'result.json').write_text(json.dumps(result))
     tool('pack.py', 'export', run, '--out', tmp_path / 'a.safetensors')
     assert set(read(tmp_path / 'a.safetensors')[0]['metrics']) == {ACCURACY}
-
-
-@pytest.mark.parametrize('name', ['spt', 'shallow', 'linear'])
-def test_trained_only_and_full_checkpoints_give_the_same_pack(name, runs, tmp_path):
-    """The newest of a run whose checkpoints hold all weights (default_hooks.checkpoint.save_frozen=True)."""
-    full = Path(shutil.copytree(getattr(runs, name), tmp_path / 'full'))
-    content = torch.load(full / 'epoch_2.pth', weights_only=False)
-    trained = dict(content['state_dict'])
-    tool('pack.py', 'export', full, '--out', tmp_path / 'trained.safetensors')
-    tool('pack.py', 'merge', tmp_path / 'trained.safetensors', tmp_path / 'merged.pth', '--backbone',
-         golden_checkpoint('mae_deep'))
-    frozen = torch.load(tmp_path / 'merged.pth', weights_only=True)['state_dict']
-    del content['state_dict']['backbone.fingerprint']
-    content['state_dict'].update({key: value for key, value in frozen.items() if key not in trained})
-    torch.save(content, full / 'epoch_2.pth')
-    tool('pack.py', 'export', full, '--out', tmp_path / 'full.safetensors')
-    assert (tmp_path / 'trained.safetensors').read_bytes() == (tmp_path / 'full.safetensors').read_bytes()
 
 
 def test_a_run_with_save_frozen(runs, tmp_path):
@@ -125,54 +102,36 @@ def test_a_run_with_save_frozen(runs, tmp_path):
     assert one == other and all(torch.equal(tensors[name], others[name]) for name in others)
 
 
-@pytest.mark.parametrize(('text', 'expected'), [
-    ('wren\ncrow\nowl\n', ['wren', 'crow', 'owl']), ('wren\ncrow\nowl', ['wren', 'crow', 'owl']),
-    ('wren\r\ncrow\r\nowl\r\n', ['wren', 'crow', 'owl']), ('\ufeffwren\ncrow\nowl\n', ['wren', 'crow', 'owl']),
-    ('鳥\nZaunkönig\nowl, barn\n', ['鳥', 'Zaunkönig', 'owl, barn']), ('a\u2028b\nc\nd\n', ['a\u2028b', 'c', 'd'])],
-    ids=ascii)
-def test_names_of_classes(text, expected, runs, tmp_path):
-    (tmp_path / 'names.txt').write_bytes(text.encode())
-    tool('pack.py', 'export', runs.spt, '--classes', tmp_path / 'names.txt', '--out', tmp_path / 'a.safetensors')
-    assert read(tmp_path / 'a.safetensors')[0]['classes'] == expected
+def test_names_of_classes_and_precision(runs, tmp_path):
+    """A name a line, in UTF-8, as any editor writes it."""
+    (tmp_path / 'names.txt').write_bytes('\ufeff鳥\r\na\u2028b\r\nowl, barn\r\n'.encode())
+    said = tool('pack.py', 'export', runs.spt, '--classes', tmp_path / 'names.txt', '--dtype', 'float16', '--out',
+                tmp_path / 'a.safetensors')
+    card, tensors = read(tmp_path / 'a.safetensors')
+    assert card['classes'] == ['鳥', 'a\u2028b', 'owl, barn'] and 'float16' in said
+    state = torch.load(Path(runs.spt) / 'epoch_2.pth', weights_only=False)['state_dict']
+    assert all(torch.equal(value, state[name].half()) for name, value in tensors.items())
 
 
 @pytest.mark.parametrize(('content', 'words'), [
-    (b'wren\ncrow\n', ['3', 'got 2', '--classes']), (b'a\nb\nc\nd\n', ['3', 'got 4', '--classes']),
-    (b'', ['got 0', '--classes']), (b'\xff\xfe\n\n\n', ['names.txt', 'UTF-8']), (None, ['names.txt'])], ids=repr)
+    (b'wren\ncrow\n', ['3', 'got 2', '--classes']), (b'\xff\xfe\n\n\n', ['names.txt', 'UTF-8'])], ids=repr)
 def test_files_of_names_that_do_not_fit(content, words, runs, tmp_path):
-    if content is not None:
-        (tmp_path / 'names.txt').write_bytes(content)
+    (tmp_path / 'names.txt').write_bytes(content)
     said = tool('pack.py', 'export', runs.spt, '--classes', tmp_path / 'names.txt', '--out',
                 tmp_path / 'a.safetensors', fails=True)
-    assert all(word.lower() in said.lower() for word in words) and 'Traceback' not in said
+    assert all(word in said for word in words) and 'Traceback' not in said
     assert not (tmp_path / 'a.safetensors').exists()
-
-
-@pytest.mark.parametrize('dtype', ['float32', 'float16', 'bfloat16'])
-def test_precision(dtype, runs, tmp_path):
-    said = tool('pack.py', 'export', runs.spt, '--dtype', dtype, '--out', tmp_path / 'a.safetensors')
-    state = torch.load(Path(runs.spt) / 'epoch_2.pth', weights_only=False)['state_dict']
-    _, tensors = read(tmp_path / 'a.safetensors')
-    assert all(torch.equal(value, state[name].to(getattr(torch, dtype))) for name, value in tensors.items())
-    assert dtype in said
 
 
 @pytest.mark.parametrize(('arguments', 'words'), [
     (['export', '{run}', '--out', '{out}/a.pth'], ['.safetensors', 'a.pth']),
-    (['export', '{run}', '--out', '{out}/a.safetensors/'], ['a.safetensors/']),
-    (['export', '{run}', '--dtype', 'float64'], ['float64', 'bfloat16']),
-    (['export', '{run}', '--task', 't' * 201, '--out', '{out}/a.safetensors'], ['task']),
     (['export', '{out}'], ['work directory', '{out}']), (['export', '{out}/none.pth'], ['{out}']),
-    (['export', '{run}/epoch_9.pth'], ['epoch_9.pth']),
     (['export', '{run}/initial_prompts.safetensors'], ['initial_p']),
-    (['export'], ['source']), ([], ['command']), (['verify'], ['packs']),
     (['merge', '{pack}', '{out}/m.pth'], ['--back']),
     (['inspect', '{run}/epoch_2.pth'], ['epoch_2.pth', 'refused']), (['inspect', '{run}'], ['is none']),
     (['inspect', '{run}/initial_prompts.safetensors'], ['mmspt_pack']),
     (['verify', '{pack}', '--backbone', '{out}/vit.pth'], ['vit.pth', 'is not a file']),
-    (['merge', '{pack}', '{out}/m.pth', '--backbone', '{out}/vit.pth'], ['vit.pth', 'is not a file']),
     (['merge', '{pack}', '{out}/m.pth', '--backbone', '{pack}'], ['spt.safetensors', 'must hold a ViT']),
-    (['merge', '{pack}', '{out}/m.pth', '--backbone', '{run}/epoch_2.pth'], ['epoch_2.pth', 'must hold a ViT']),
     (['merge', '{pack}', '{out}/m.safetensors', '--backbone', '{vit}'], ['.pth', 'm.safetensors']),
 ], ids=lambda value: ' '.join(value)[:60])
 def test_mistakes(arguments, words, pack, runs, tmp_path):
@@ -205,19 +164,17 @@ def test_verify(pack, runs, tmp_path):
     assert 'c.safetensors' in tool('pack.py', 'verify', pack, damaged, fails=True)
 
 
-@pytest.mark.parametrize('command', ['verify', 'merge'])
-def test_the_wrong_backbone(command, pack, tmp_path):
+def test_the_wrong_backbone(pack, tmp_path):
     content = torch.load(golden_checkpoint('mae_deep'), weights_only=True)
     content['model']['norm.weight'][0] += 1e-3
     torch.save(content, tmp_path / 'other.pth')
-    out = [tmp_path / 'merged.pth'] if command == 'merge' else []
-    said = tool('pack.py', command, pack, *out, '--backbone', tmp_path / 'other.pth', fails=True)
+    said = tool('pack.py', 'merge', pack, tmp_path / 'merged.pth', '--backbone', tmp_path / 'other.pth', fails=True)
     fingerprints = {word.strip('.,;)') for word in said.split() if len(word.strip('.,;)')) == 64}
     assert len(fingerprints) == 2 and read(pack)[0]['fingerprint'] in fingerprints
     assert 'mae_deep_pretrain.pth' in said and 'Traceback' not in said and not (tmp_path / 'merged.pth').exists()
 
 
-@pytest.mark.parametrize('name', ['spt', 'shallow', 'linear'])
+@pytest.mark.parametrize('name', ['spt', 'linear'])
 def test_the_tools_take_a_pack_and_what_was_merged(name, runs, tmp_path):
     """tools/test.py gives the result of the run's own checkpoint with both."""
     run, pack, merged = Path(getattr(runs, name)), tmp_path / 'a.safetensors', tmp_path / 'folder/merged.pth'

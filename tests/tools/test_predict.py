@@ -20,7 +20,7 @@ from mmspt.packs.pack import Pack
 from mmspt.packs.preprocessing import Preprocessing
 
 CHECKPOINT = golden_checkpoint('mae_deep')
-PREPROCESSING = Preprocessing((dict(type='Resize', scale=32), ), (32, 32), (120., 110., 100.), (60., 50., 55.), True)
+PREPROCESSING = Preprocessing((32, 32), (32, 32), mean=(120., 110., 100.), std=(60., 50., 55.), to_rgb=True)
 CLASSES = {'birds': ('jay', 'rook', 'tern\u00e9', 'wren'), 'dogs': ('collie', 'pug')}
 
 

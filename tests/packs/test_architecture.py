@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from helpers import ROOT, TINY, environment, golden_checkpoint, tiny_backbone
 from mmspt.models.fingerprint import check_mark, show
-from mmspt.packs.architecture import RULES, Architecture
+from mmspt.packs.architecture import Architecture
 from mmspt.packs.backbone import load_backbone
 
 
@@ -28,13 +28,11 @@ def backbone(case='mocov3_deep', initialized=True, **kwargs):
 OTHERS = {  # what a recipe may say
     'CLS': {}, 'mean': dict(out_type='avg_featmap', final_norm=False), 'shallow': dict(prompt_type='shallow'),
     'linear': dict(num_prompts=0), 'patches only': dict(out_type='avg_featmap', final_norm=False, pool_prompts=False),
-    'both norms': dict(out_type='avg_featmap'), 'rectangle': dict(img_size=(32, 16)), 'patches': dict(patch_size=16),
-    'no CLS': dict(out_type='avg_featmap', with_cls_token=False), 'no qkv bias': dict(qkv_bias=False),
-    'layer scale': dict(layer_scale_init_value=0.1), 'norm first': dict(pre_norm=True),
-    'eps': dict(norm_cfg=dict(type='LN', eps=1e-5)), 'grey': dict(in_channels=1),
-    'interpolation': dict(interpolate_mode='bilinear'), 'dropout': dict(prompt_drop_rate=0.5, drop_path_rate=0.1),
-    'gated': dict(type='mmspt.GatedPromptedViT', prompt_type='shallow'),
-    'VPT': dict(concatenate=True), 'sizes': dict(arch=TINY | dict(num_heads=2, feedforward_channels=128)),
+    'rectangle, no CLS': dict(img_size=(32, 16), out_type='avg_featmap', with_cls_token=False),
+    'patches, grey': dict(patch_size=16, in_channels=1, interpolate_mode='bilinear'),
+    'blocks': dict(arch=TINY | dict(num_heads=2, feedforward_channels=128), qkv_bias=False, layer_scale_init_value=0.1,
+                   pre_norm=True, norm_cfg=dict(type='LN', eps=1e-5), prompt_drop_rate=0.5, drop_path_rate=0.1),
+    'gated': dict(type='mmspt.GatedPromptedViT', prompt_type='shallow'), 'VPT': dict(concatenate=True),
 }
 
 
@@ -54,20 +52,12 @@ def test_a_backbone_is_built_again(other):
 
 UNSAID = {  # what a pack has no words for -> a word of the error
     'stride': (dict(patch_cfg=dict(stride=4)), 'stride|pos_embed'),
-    'padding': (dict(patch_cfg=dict(padding=4)), 'padding|pos_embed'),
-    'dilation': (dict(img_size=36, patch_cfg=dict(dilation=2)), 'dilation|pos_embed|whole patches'),
-    'no patch bias': (dict(patch_cfg=dict(bias=False)), 'patch_embed'),
     'norm of patches': (dict(patch_cfg=dict(norm_cfg=dict(type='LN'))), 'patch_embed'),
     'activation': (dict(layer_cfgs=dict(act_cfg=dict(type='ReLU'))), 'activation'),
-    'form of GELU': (dict(layer_cfgs=dict(act_cfg=dict(type='GELU', approximate='tanh'))), 'activation'),
-    'last activation': (dict(layer_cfgs=[{}, {}, {}, dict(act_cfg=dict(type='ReLU'))]), 'activation'),
     'heads of one block': (dict(layer_cfgs=[{}, {}, {}, dict(num_heads=8)]), 'num_heads'),
     'layers that are read': (dict(out_indices=[1, 3]), 'out_indices'),
-    'an early layer': (dict(out_indices=1), 'out_indices'),
     'raw': (dict(out_type='raw'), 'out_type'),
-    'feature map': (dict(out_type='featmap'), 'out_type'),
     'uneven': (dict(img_size=36), 'whole patches'),
-    'eps': (dict(norm_cfg=dict(type='LN', eps=2.)), 'eps'),
 }
 
 
@@ -78,38 +68,31 @@ def test_a_backbone_that_a_pack_cannot_say(unsaid):
         Architecture.from_model(backbone(init_cfg=None, **kwargs))
 
 
-WRONG = {name: [None, 'x', [], {}, -1, float('nan')] for name in RULES} | dict(
-    embed_dims=[0, 2**14 + 1, 10**400, True, 8.], num_layers=[0, 257, '2', False], num_heads=[0, 3, 1025],
-    feedforward_channels=[0, 2**17 + 1, 1e3], img_size=[[8], [8, 8, 8], [8, 4097], [0, 8], [8., 8], [True, 8], 8, '8'],
-    patch_size=[[4], [4, 0], [3, 4], [4, 9], 4, [[4], [4]]], in_channels=[0, 65], qkv_bias=[0, 1, 'true'],
-    eps=[-1e-9, 1.1, float('inf'), True, '1e-6', 10**400], with_cls_token=[1, False], out_type=['raw', 'CLS_TOKEN', 0],
-    interpolate_mode=['area', ['bicubic']], num_prompts=[-1, 2**12 + 1, 3.], prompt_type=['DEEP', '', 1],
-    pool_prompts=['false', 0])
+WRONG = dict(
+    embed_dims=[0, True, 8., None], num_layers=['2'], num_heads=[3], feedforward_channels=[1e3], img_size=[[8], [0, 8]],
+    patch_size=[[4, 9], 4], in_channels=[0], qkv_bias=[1], eps=[-1e-9, '1e-6'], with_cls_token=[1, False],
+    out_type=['raw'], interpolate_mode=[['bicubic']], num_prompts=[-1], prompt_type=['DEEP'], pool_prompts=['false'])
 
 
-@pytest.mark.parametrize(('name', 'value'), [(name, value) for name, values in WRONG.items() for value in values],
-                         ids=lambda value: str(value)[:12])
-def test_values_against_their_rules(name, value, card):
-    """Said with the rule, the value, shortened, and what to do."""
-    content = card['backbone'] | {name: value}
-    with pytest.raises(ValueError, match=r'must be|needs') as caught:
-        Architecture.from_json(content)
-    message = str(caught.value)
-    assert (name in message or 'whole patches' in message) and ', got ' in message
-    assert message.endswith('export the pack again') and len(message) < 400
-    if isinstance(value, str):
-        assert repr(value) in message
+@pytest.mark.parametrize('name', WRONG)
+def test_values_against_their_rules(name, card):
+    """The error gives the rule, the value and what to do."""
+    for value in WRONG[name]:
+        with pytest.raises(ValueError, match=r'must be|needs') as caught:
+            Architecture.from_json(card['backbone'] | {name: value})
+        message = str(caught.value)
+        assert (name in message or 'whole patches' in message) and ', got ' in message
+        assert message.endswith('export the pack again') and len(message) < 400
 
 
-@pytest.mark.parametrize('name', RULES)
-def test_fields_that_are_missing(name, card):
-    del card['backbone'][name]
-    with pytest.raises(ValueError, match=f"must have '{name}'"):
+def test_fields_that_are_missing(card):
+    del card['backbone']['eps']
+    with pytest.raises(ValueError, match="must have 'eps'"):
         Architecture.from_json(card['backbone'])
 
 
 @pytest.mark.parametrize('content', [
-    None, 1, [], 'x', {}, {1: 2}, dict(init_cfg=dict(type='Pretrained', checkpoint='x')), {'x' * 10**5: 1}], ids=repr)
+    None, [], dict(init_cfg=dict(type='Pretrained', checkpoint='x'))], ids=repr)
 def test_what_is_no_architecture(content, card):
     if content and isinstance(content, dict):
         content = card['backbone'] | content
@@ -159,8 +142,7 @@ def half():
     return {key: value.bfloat16().clamp(-4, 4).mul(64).round().div(64).float() for key, value in timm().items()}
 
 
-@pytest.mark.parametrize('form', ['fair', 'timm', 'ours', 'classifier', 'fp16', 'bf16', 'fp64', 'safetensors fp16',
-                                  'reversed', 'strided'])
+@pytest.mark.parametrize('form', ['fair', 'timm', 'classifier', 'bf16', 'fp64', 'safetensors fp16', 'strided'])
 def test_one_network_in_many_files(form, half, tmp_path):
     vit = backbone(init_cfg=None)
     missing, unexpected = vit.load_state_dict(half, strict=False)
@@ -172,23 +154,19 @@ def test_one_network_in_many_files(form, half, tmp_path):
     else:
         torch.save(dict(
             fair=lambda: dict(state_dict={f'module.base_encoder.{key}': value for key, value in half.items()}),
-            timm=lambda: half, ours=lambda: weights,
+            timm=lambda: dict(reversed(half.items())),
             classifier=lambda: dict(state_dict={f'backbone.{key}': value for key, value in weights.items()}
                                     | {'head.fc.weight': torch.ones(9, 64)}),
-            fp16=lambda: {key: value.half() for key, value in weights.items()},
             bf16=lambda: {key: value.bfloat16() for key, value in weights.items()},
             fp64=lambda: {key: value.double() for key, value in weights.items()},
-            reversed=lambda: dict(reversed(half.items())),
             strided=lambda: {key: value.mT.contiguous().mT if value.ndim == 2 else value
                              for key, value in half.items()})[form](), path)
     assert of(dict(type='Pretrained', checkpoint=str(path))) == show(vit.fingerprint())
 
 
 @pytest.mark.parametrize('other', [
-    dict(num_prompts=0), dict(num_prompts=9), dict(prompt_type='shallow'), dict(concatenate=True),
-    dict(prompt_drop_rate=0.3), dict(drop_rate=0.1), dict(out_type='avg_featmap', final_norm=False),
-    dict(out_type='avg_featmap', final_norm=False, pool_prompts=False), dict(frozen=False),
-    dict(interpolate_mode='bilinear'),
+    dict(num_prompts=0), dict(prompt_type='shallow', concatenate=True), dict(prompt_drop_rate=0.3, drop_rate=0.1),
+    dict(out_type='avg_featmap', final_norm=False, pool_prompts=False), dict(frozen=False, interpolate_mode='bilinear'),
 ], ids=str)
 def test_the_same_whatever_was_tuned_on_it(other):
     """And wherever the only final norm is read."""
@@ -210,7 +188,7 @@ def test_the_same_before_and_after_a_step_in_any_precision():
 NAMES = sorted(key for key in timm() if not key.startswith('head'))
 
 
-@pytest.mark.parametrize('name', [*NAMES[::7], 'cls_token', 'pos_embed', 'norm.weight', 'norm.bias'])
+@pytest.mark.parametrize('name', [*NAMES[::16], 'cls_token', 'pos_embed', 'norm.weight'])
 def test_another_if_one_number_differs_in_its_last_bit(name, tmp_path):
     weights = timm()
     expected = of(written(weights, tmp_path / 'a.pth'))
@@ -219,7 +197,7 @@ def test_another_if_one_number_differs_in_its_last_bit(name, tmp_path):
     assert of(written(weights, tmp_path / 'b.pth')) != expected
 
 
-@pytest.mark.parametrize('name', ['pos_embed', 'patch_embed.projection.weight', 'layers.2.ffn.layers.1.bias'])
+@pytest.mark.parametrize('name', ['pos_embed', 'layers.2.ffn.layers.1.bias'])
 @pytest.mark.parametrize('write', ['in place', 'load', 'replaced'])
 def test_it_is_taken_anew_after_weights_were_written(name, write):
     """It is kept between calls."""
@@ -240,7 +218,7 @@ def test_it_is_taken_anew_after_weights_were_written(name, write):
 
 @pytest.mark.parametrize('other', [
     dict(arch=TINY | dict(num_heads=2)), dict(norm_cfg=dict(type='LN', eps=1e-5)),
-    dict(layer_cfgs=dict(act_cfg=dict(type='ReLU'))), dict(with_cls_token=False),
+    dict(with_cls_token=False),
     dict(layer_cfgs=dict(act_cfg=dict(type='GELU', approximate='tanh'))),
     dict(layer_cfgs=[{}] * 3 + [dict(num_heads=8)]),
 ], ids=str)
@@ -253,7 +231,7 @@ def test_another_if_the_same_weights_compute_another_thing(other):
     assert show(one.fingerprint()) != show(two.fingerprint())
 
 
-@pytest.mark.parametrize('img_size', [48, 24, (32, 16)], ids=str)
+@pytest.mark.parametrize('img_size', [48, (32, 16)], ids=str)
 def test_resized_positions_count_as_their_file_has_them(img_size):
     """Until somebody changes them; loading the same once more is no change."""
     one, two = backbone(), backbone(img_size=img_size)
@@ -269,15 +247,13 @@ def test_another_processor_resizes_otherwise():
     """Bicubic interpolation has other last bits where a processor has no wide vectors."""
     script = ("import torch; from mmpretrain.registry import MODELS; import mmspt; from helpers import tiny_backbone\n"
               "from mmspt.models.fingerprint import show\n"
-              "vit = MODELS.build(tiny_backbone(img_size=56)); vit.init_weights()\n"
-              "print(vit.pos_embed.double().sum().item(), show(vit.fingerprint()))\n")
-    found = [subprocess.run(
+              "vit = MODELS.build(tiny_backbone(img_size=56)); vit.init_weights(); print(show(vit.fingerprint()))\n")
+    found = subprocess.run(
         [sys.executable, '-c', script], capture_output=True, text=True, check=True,
-        env=environment() | dict(PYTHONPATH=str(ROOT / 'tests')) | more).stdout.split()[-1]
-        for more in ({}, dict(ATEN_CPU_CAPABILITY='default'))]
-    vit = MODELS.build(tiny_backbone())
+        env=environment() | dict(PYTHONPATH=str(ROOT / 'tests'), ATEN_CPU_CAPABILITY='default')).stdout.split()[-1]
+    vit = MODELS.build(tiny_backbone(img_size=56))
     vit.init_weights()
-    assert found[0] == found[1] == show(vit.fingerprint())
+    assert found == show(vit.fingerprint()) == show(backbone('mae_deep').fingerprint())
 
 
 def test_names_and_shapes_count():
@@ -291,19 +267,16 @@ def test_names_and_shapes_count():
     assert show(one.fingerprint()) != show(other.fingerprint())
 
 
-@pytest.mark.parametrize('cores', [1, 3, 64])
-def test_threads_do_not_matter(cores, monkeypatch):
+def test_threads_do_not_matter(monkeypatch):
     expected = show(backbone().fingerprint())
-    monkeypatch.setattr('os.cpu_count', lambda: cores)
+    monkeypatch.setattr('os.cpu_count', lambda: 3)
     vits = [backbone() for _ in range(4)]
     with ThreadPoolExecutor(8) as pool:
         marks = set(pool.map(lambda i: show(vits[i % 4].fingerprint()), range(32)))
     assert marks == {expected}
 
 
-@pytest.mark.parametrize('mark', [torch.zeros(31, dtype=torch.uint8), torch.zeros(32),
-                                  torch.zeros(1, 32, dtype=torch.uint8), torch.zeros(32, dtype=torch.int8),
-                                  torch.tensor(1)], ids=str)
+@pytest.mark.parametrize('mark', [torch.zeros(31, dtype=torch.uint8), torch.zeros(32)], ids=str)
 def test_what_is_no_fingerprint(mark):
     with pytest.raises(ValueError, match=r'must be 32 bytes, got .*: the file is damaged, use another'):
         check_mark(mark)
@@ -319,16 +292,12 @@ def tiny_architecture(**changes):
 
 @pytest.mark.parametrize(('changes', 'words'), [
     (dict(embed_dims=16384, num_layers=256, feedforward_channels=2**17), 'embed_dims 16384 instead of 64'),
-    (dict(num_layers=256), 'num_layers 256 instead of 4'), (dict(num_layers=3), 'num_layers 3 instead of 4'),
-    (dict(embed_dims=128), 'embed_dims 128 instead of 64'),
-    (dict(feedforward_channels=2**17), 'feedforward_channels 131072 instead of 256'),
-    (dict(in_channels=64), 'in_channels 64 instead of 3'), (dict(patch_size=[16, 16]), 'patch_size'),
+    (dict(num_layers=3), 'num_layers 3 instead of 4'), (dict(in_channels=64), 'in_channels 64 instead of 3'),
     (dict(patch_size=[1, 1], img_size=[4096, 4096]), 'patch_size'), (dict(img_size=[4096, 4096]), '262,144'),
-    (dict(layer_scale=True), 'gamma'), (dict(pre_norm=True), 'pre_norm'), (dict(qkv_bias=False), 'bias'),
+    (dict(layer_scale=True), 'gamma'),
 ], ids=lambda value: '' if isinstance(value, str) else str(value)[:40])
-@pytest.mark.parametrize('num_prompts', [5, 0])
-def test_a_backbone_of_other_sizes_is_refused_before_it_takes_memory(changes, words, num_prompts):
-    architecture = tiny_architecture(num_prompts=num_prompts, **changes)
+def test_a_backbone_of_other_sizes_is_refused_before_it_takes_memory(changes, words):
+    architecture = tiny_architecture(**changes)
     before = resident()
     with pytest.raises((ValueError, RuntimeError)) as caught:
         load_backbone(architecture, golden_checkpoint('mocov3_deep'))
@@ -353,9 +322,9 @@ def test_the_backbone_alone(case):
 
 
 @pytest.mark.parametrize('content', [
-    {'head.fc.weight': torch.ones(3, 8)}, {'backbone.prompts': torch.ones(4, 5, 64)},
+    {'backbone.prompts': torch.ones(4, 5, 64)},
     dict(model={'patch_embed.proj.weight': torch.ones(64, 192), 'pos_embed': torch.ones(1)}),
-    {'patch_embed.proj.weight': torch.ones(64, 3, 8, 8)}, {'patch_embed.proj.weight': torch.tensor(1.)}],
+    {'patch_embed.proj.weight': torch.ones(64, 3, 8, 8)}],
     ids=lambda content: next(iter(content)))
 def test_checkpoints_that_are_no_backbone(content, tmp_path):
     torch.save(content, tmp_path / 'other.pth')

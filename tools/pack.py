@@ -129,7 +129,7 @@ def describe(path: str) -> Pack:
                     f'{backbone.patch_size[0]} x {backbone.patch_size[1]}, {backbone.out_type}',
         'fingerprint': show(pack.fingerprint),
         'its checkpoint': pack.checkpoint or 'not named',
-        'images': f'resize {steps.resize} ({steps.interpolation}, {steps.backend}), crop {steps.size}, '
+        'images': f'{"" if steps.resize is None else f"resized to {steps.resize}, "}{steps.size[0]} x {steps.size[1]}, '
                   f'mean {steps.mean}, std {steps.std}, {"RGB" if steps.to_rgb else "BGR"}',
         'metrics': ', '.join(f'{name} {value:g}' for name, value in pack.metrics.items()) or 'none',
         'made with': ', '.join(f'{name} {value}' for name, value in pack.versions.items()),

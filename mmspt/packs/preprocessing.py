@@ -36,7 +36,7 @@ RULES = dict(
     size=Rule('two whole numbers of at least 1, height and width', _is_pair),
     resize=Rule('a whole number of at least 1, or two, height and width, or null', lambda value: (
         value is None or _is_side(value) or _is_pair(value))),
-    interpolation=one_of(*sorted(set().union(*INTERPOLATIONS.values()))), backend=one_of(*INTERPOLATIONS),
+    crop=BOOL, interpolation=one_of(*sorted(set().union(*INTERPOLATIONS.values()))), backend=one_of(*INTERPOLATIONS),
     mean=Rule('three numbers, or null', _are_numbers),
     std=Rule('three numbers greater than 0, or null', lambda value: (
         _are_numbers(value) and all(number > 0 for number in value or ()))),
@@ -59,9 +59,10 @@ class Preprocessing:
     Files are read by :class:`mmspt.datasets.LoadImageFromFile` with its defaults.
 
     Args:
-        size: (height, width) of the center crop, which the network reads, in pixels.
-        resize: What an image is resized to before the crop: the length of its shorter edge in pixels (the aspect ratio
-            stays), or (height, width); None leaves it as it is.
+        size: (height, width) that the network reads, in pixels; every image must come to it.
+        resize: Length of the shorter edge in pixels (the aspect ratio stays), or (height, width), of the resized image;
+            None leaves it as it is.
+        crop: Whether the center of the resized image is cropped to ``size``.
         interpolation: In MMCV's words, one of the backend's.
         backend: Library that resizes, 'cv2' or 'pillow'.
         mean: Of each channel, for pixels of 0 to 255, in the order that the network reads; None normalizes nothing.
@@ -73,6 +74,7 @@ class Preprocessing:
     """
     size: tuple[int, int]
     resize: int | tuple[int, int] | None = None
+    crop: bool = False
     interpolation: str = 'bilinear'
     backend: str = 'cv2'
     mean: tuple[float, float, float] | None = None
@@ -89,27 +91,28 @@ class Preprocessing:
                              f'{REMEDY}')
 
     @classmethod
-    def from_pipeline(cls, pipeline: Sequence[Mapping[str, Any]],
-                      data_preprocessor: Mapping[str, Any]) -> 'Preprocessing':
+    def from_pipeline(cls, pipeline: Sequence[Mapping[str, Any]], data_preprocessor: Mapping[str, Any],
+                      size: tuple[int, int]) -> 'Preprocessing':
         """Read a recipe's test pipeline and ``data_preprocessor``.
 
         The pipeline may have LoadImageFromFile, then Resize or ResizeEdge of the shorter edge, CenterCrop, PackInputs.
         Options that act on labels and training alone (``batch_augments``, ``to_onehot``, ``num_classes``) are ignored.
 
+        Args:
+            pipeline: Of the test data set.
+            data_preprocessor: Arguments of ClsDataPreprocessor.
+            size: (height, width) of images if neither Resize nor CenterCrop fixes it.
+
         Raises:
-            ValueError: Another step, order or option, or no step that fixes the size of images.
+            ValueError: Another step, order or option.
         """
         preprocessor = _without_scope({'type': 'ClsDataPreprocessor', **data_preprocessor})
         if preprocessor['type'] != 'ClsDataPreprocessor':
             raise ValueError(f"data_preprocessor's type must be ClsDataPreprocessor, got {preprocessor['type']}: "
                              f'{REMEDY}')
         _check_options(preprocessor)
-        values = _read_steps(pipeline) | {
-            name: preprocessor[name] for name in ('mean', 'std', 'to_rgb') if name in preprocessor}
-        if 'size' not in values:
-            raise ValueError('a pipeline must give all images one size, but this one has neither CenterCrop nor '
-                             'Resize: add one')
-        return cls(**_with_tuples(values))
+        normalization = {name: preprocessor[name] for name in ('mean', 'std', 'to_rgb') if name in preprocessor}
+        return cls(**_with_tuples(dict(size=size) | _read_steps(pipeline) | normalization))
 
     @classmethod
     def from_json(cls, content: Any) -> 'Preprocessing':
@@ -139,7 +142,7 @@ class Preprocessing:
             Tensor: (3, height, width), float32.
 
         Raises:
-            ValueError: The image cannot be read, is too narrow to be resized, or smaller than the crop.
+            ValueError: The image cannot be read, is too narrow to be resized, or comes to another size.
         """
         pixels = _read_image(image)
         where = 'the array' if isinstance(image, np.ndarray) else repr(os.fspath(image))
@@ -151,9 +154,8 @@ class Preprocessing:
         for transform in self._transforms():
             pixels = transform(dict(img=pixels))['img']
         if pixels.shape[:2] != self.size:
-            raise ValueError(f'an image must have at least {self.size[0]} x {self.size[1]} pixels (height x width) '
-                             f'once resized, but {where} has {pixels.shape[0]} x {pixels.shape[1]}: pad or resize it '
-                             'first')
+            raise ValueError(f'an image must come to {self.size[0]} x {self.size[1]} pixels (height x width), but '
+                             f'{where} comes to {pixels.shape[0]} x {pixels.shape[1]}: pad or resize it first')
         tensor = torch.from_numpy(pixels.transpose(2, 0, 1).copy())  # (3, height, width)
         tensor = (tensor.flip(0) if self.to_rgb else tensor).float()
         if self.mean is None or self.std is None:
@@ -166,22 +168,23 @@ class Preprocessing:
             yield Resize(self.resize[::-1], backend=self.backend, interpolation=self.interpolation)
         elif self.resize is not None:
             yield ResizeEdge(self.resize, backend=self.backend, interpolation=self.interpolation)
-        yield CenterCrop(self.size[::-1])
+        if self.crop:
+            yield CenterCrop(self.size[::-1])
 
 
 def _read_steps(pipeline: Any) -> dict[str, Any]:
-    """Return the fields that a pipeline says: size, resize, interpolation and backend, or some of them."""
+    """Return the fields that a pipeline says: crop, and some of size, resize, interpolation and backend."""
     steps = [_without_scope(step) for step in (pipeline if isinstance(pipeline, Sequence) else [pipeline])]
     names = [step['type'] for step in steps]
     places = [PLACES.get(name, -1) for name in names]
     if -1 in places or sorted(set(places)) != places:
         raise ValueError('a pipeline must be LoadImageFromFile, Resize or ResizeEdge, CenterCrop, PackInputs in this '
                          f'order, each at most once, for a pack, got {shown(names)}: {REMEDY}')
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = dict(crop='CenterCrop' in names)
     for name, step in zip(names, steps, strict=True):
         _check_options(step)
         if 'Resize' in name:
-            values = {key: step[key] for key in ('interpolation', 'backend') if key in step}
+            values.update({key: step[key] for key in ('interpolation', 'backend') if key in step})
             values['resize'] = step.get('scale')
         if name == 'Resize':
             values['resize'] = values['size'] = _height_width(step.get('scale'))

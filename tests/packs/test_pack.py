@@ -118,7 +118,8 @@ def test_cub_on_vit_b_is_small(dtype, most, tmp_path):
             with_cls_token=True, interpolate_mode='bicubic', out_type='avg_featmap', final_norm=False, num_prompts=20,
             prompt_type='deep', pool_prompts=True),
         fingerprint=torch.zeros(32, dtype=torch.uint8),
-        preprocessing=Preprocessing.from_pipeline(config.test_dataloader.dataset.pipeline, config.data_preprocessor),
+        preprocessing=Preprocessing.from_pipeline(config.test_dataloader.dataset.pipeline, config.data_preprocessor,
+                                                  (224, 224)),
         checkpoint='mae_pretrain_vit_base.pth', recipe=config.pretty_text,
         metrics={'accuracy/top1': 80.26}, versions=dict(mmspt='1.0.0', torch='2.12.1', mmengine='0.10.7'),
     ).save(tmp_path / 'cub.safetensors')

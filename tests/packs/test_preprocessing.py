@@ -25,9 +25,9 @@ IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_
 
 
 def recipe(name):
-    """Test pipeline and data preprocessor."""
+    """Test pipeline, data preprocessor, size."""
     config = Config.fromfile(CONFIGS / RECIPES[name][0])
-    return config.test_dataloader.dataset.pipeline, config.data_preprocessor
+    return config.test_dataloader.dataset.pipeline, config.data_preprocessor, RECIPES[name][1]
 
 
 def oracle(pipeline, data_preprocessor, item):
@@ -59,13 +59,13 @@ PICTURES = {  # image, format, options of saving
 
 @pytest.mark.parametrize('name', RECIPES)
 def test_files_and_arrays_as_the_recipe_reads_them(name, tmp_path):
-    pipeline, data_preprocessor = recipe(name)
-    preprocessing = Preprocessing.from_pipeline(pipeline, data_preprocessor)
+    pipeline, data_preprocessor, size = recipe(name)
+    preprocessing = Preprocessing.from_pipeline(pipeline, data_preprocessor, size)
     for picture, (image, kind, options) in PICTURES.items():
         path = tmp_path / picture
         image.save(path, kind, **options)
         made = preprocessing(path)
-        assert made.shape == (3, *RECIPES[name][1]) and made.dtype == torch.float32
+        assert made.shape == (3, *size) and made.dtype == torch.float32
         assert torch.equal(made, oracle(pipeline, data_preprocessor, dict(img_path=str(path)))), picture
     steps = [step for step in pipeline if not step['type'].endswith('LoadImageFromFile')]
     for image in (noise(8, 8), noise(225, 301), noise(641, 480)):
@@ -96,6 +96,8 @@ PIPELINES = {  # transforms, (height, width) of their result
     'edge': ([dict(type='mmpretrain.ResizeEdge', scale=33, interpolation='area'),
               dict(type='CenterCrop', crop_size=32, auto_pad=False)], (32, 32)),
     'crop alone': ([dict(type='CenterCrop', crop_size=(29, 31))], (31, 29)),
+    'height alone': ([dict(type='ResizeEdge', scale=61)], (61, 97)),
+    'nothing': ([], (61, 97)),
 }
 
 
@@ -107,7 +109,7 @@ PIPELINES = {  # transforms, (height, width) of their result
 ], ids=['plain', 'bgr', 'integers'])
 def test_every_pipeline_that_a_pack_can_say(name, data_preprocessor):
     transforms, size = PIPELINES[name]
-    made = Preprocessing.from_pipeline([LOAD, *transforms, PACK], data_preprocessor)
+    made = Preprocessing.from_pipeline([LOAD, *transforms, PACK], data_preprocessor, (61, 97))
     options = {key: value for key, value in data_preprocessor.items() if key != 'type'}
     assert made.size == size
     assert torch.equal(made(noise(61, 97)), oracle([*transforms, PACK], options, dict(img=noise(61, 97))))
@@ -124,7 +126,7 @@ def test_normalization_by_hand():
 
 def content(**changes):
     """The description of FGVC, changed."""
-    return dict(dict(size=[224, 224], resize=256, interpolation='bicubic', backend='pillow', **IMAGENET), **changes)
+    return dict(size=[224, 224], resize=256, crop=True, interpolation='bicubic', backend='pillow', **IMAGENET) | changes
 
 
 def make(**changes):
@@ -143,8 +145,8 @@ SQUASH = dict(type='Resize', scale=[40, 24], keep_ratio=False, backend='cv2', in
 
 @pytest.mark.parametrize(('transforms', 'size', 'expected'), [
     ([EDGE, dict(type='CenterCrop', crop_size=224)], [224, 224], {}),
-    ([SQUASH], [24, 40], dict(size=[24, 40], resize=[24, 40], interpolation='area', backend='cv2')),
-    ([], [16, 8], dict(size=[16, 8], resize=None, interpolation='bilinear', backend='cv2')),
+    ([SQUASH], [24, 40], dict(size=[24, 40], resize=[24, 40], crop=False, interpolation='area', backend='cv2')),
+    ([], [16, 8], dict(size=[16, 8], resize=None, crop=False, interpolation='bilinear', backend='cv2')),
 ])
 def test_cards_of_version_1(transforms, size, expected):
     """They list transforms."""
@@ -193,7 +195,6 @@ BAD_CONFIGS = {  # pipeline, data preprocessor, what the error says
     'padded crop': ([dict(CROP, auto_pad=True)], {}, 'auto_pad must be False'),
     'loaded otherwise': ([dict(LOAD, color_type='grayscale'), CROP], {}, "color_type must be 'color'"),
     'packed otherwise': ([CROP, dict(PACK, input_key='depth')], {}, "input_key must be 'img'"),
-    'no size': ([LOAD, dict(type='ResizeEdge', scale=2), PACK], {}, 'one size, .*: add one'),
     'text': (['Resize'], {}, "a step of a pipeline must be dict.*got 'Resize'"),
     'padded batches': ([CROP], dict(pad_size_divisor=32), 'pad_size_divisor must be 1 .*got 32'),
     'another preprocessor': ([CROP], dict(type='SelfSupDataPreprocessor'), 'must be ClsDataPreprocessor'),
@@ -205,7 +206,7 @@ BAD_CONFIGS = {  # pipeline, data preprocessor, what the error says
 def test_pipelines_that_a_pack_cannot_say(name):
     pipeline, data_preprocessor, message = BAD_CONFIGS[name]
     with pytest.raises(ValueError, match=message):
-        Preprocessing.from_pipeline(pipeline, data_preprocessor)
+        Preprocessing.from_pipeline(pipeline, data_preprocessor, (2, 2))
 
 
 # --------------------------------------------------------------------------------------------------------- bad images
@@ -223,7 +224,7 @@ def test_bad_files(tmp_path):
     Image.fromarray(noise(20, 30)).save(tmp_path / 'small.png')
     with pytest.raises(ValueError, match=r"every image must be readable, but '.*text.png'"):
         make()(tmp_path / 'text.png')
-    with pytest.raises(ValueError, match=r"at least 224 x 224 pixels .* but '.*small.png' has 20 x 30"):
+    with pytest.raises(ValueError, match=r"come to 224 x 224 pixels .* but '.*small.png' comes to 20 x 30"):
         make(resize=None)(tmp_path / 'small.png')
     with pytest.raises(ValueError, match='must be a path or an array, got Tensor'):
         make()(torch.zeros(4, 4, 3, dtype=torch.uint8))

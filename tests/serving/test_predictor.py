@@ -43,7 +43,7 @@ TASKS = {  # classes, backbone
 PASSES = 10
 """birds, dogs and cars go together, and so do the two of cls and the two gated of cls."""
 RESIZED = Preprocessing((32, 32), (32, 32), mean=(120., 110., 100.), std=(60., 50., 55.), to_rgb=True)
-CROPPED = replace(RESIZED, resize=None)
+CROPPED = replace(RESIZED, resize=None, crop=True)
 
 
 def classifier(weights, classes, concatenate=False, **kwargs):

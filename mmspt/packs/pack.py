@@ -8,13 +8,13 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from mmspt.files import write_bytes
 from mmspt.models.fingerprint import KEY as FINGERPRINT
 from mmspt.models.fingerprint import LENGTH, show
 from mmspt.safetensors_files import PACK_CARD as CARD
+from mmspt.safetensors_files import read_safetensors
 
 from .architecture import Architecture
 from .preprocessing import Preprocessing
@@ -154,9 +154,7 @@ class Pack:
             raise FileNotFoundError(f"a pack must be a file, but '{name}' is none: make one with python tools/pack.py "
                                     'export')
         try:
-            with safe_open(name, 'pt') as file:
-                tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-                return cls.from_file(tensors, file.metadata() or {})  # of copies, as the file may be written anew
+            return cls.from_file(*read_safetensors(name))
         except Exception as error:  # safetensors raises what torch does, which differs from version to version
             raise ValueError(f"pack '{plain(name)}' is refused: {plain(str(error)):.500}") from error
 

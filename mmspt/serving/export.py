@@ -1,12 +1,11 @@
-"""A tuned model as one file for other programs: ONNX, or torch.export's .pt2; each is compared with PyTorch."""
+"""Export a tuned model as one file for other programs, ONNX or torch.export's .pt2, and compare it with PyTorch."""
 import importlib.util
 import json
 import os
 import os.path as osp
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -31,33 +30,58 @@ ONNX_PACKAGES = ('onnx', 'onnxruntime', 'onnxscript')
 
 
 class Exported(NamedTuple):
-    """What was written."""
+    """The result of an export."""
     paths: list[str]
     """The file, and for large ONNX models the one with the weights, which must stay beside it."""
     num_bytes: int
-    """Of all."""
+    """Of all files."""
     difference: float
     """See :func:`check`."""
 
 
-def to_exported_program(model: ImageClassifier) -> ExportedProgram:
-    """Record a tuned model, prompts folded in, as a graph.
+def export(model: ImageClassifier, out: str, classes: Sequence[str] | None = None,
+           say: Callable[[str], object] = lambda step: None) -> Exported:
+    """Write a tuned model and :func:`check` the file; one that fails does not reach ``out``.
+
+    The file maps ``images`` (B, 3, H, W), float32, RGB, 0 to 255, to ``logits`` (B, C), for any B up to 65,535 and the
+    H and W that the model was built for. ONNX's ``metadata_props``, or the extra file ``mmspt.json`` of a .pt2, hold
+    the text of :func:`describe`. Weights of more than 2 GB go into ``<out>.data`` beside an .onnx file.
 
     Args:
         model (ImageClassifier): See :class:`.FoldedModel`.
-
-    Returns:
-        ExportedProgram: From ``images`` (B, 3, H, W), float32, RGB, 0 to 255, to logits (B, C), for any B up to 65,535
-        and the H and W that the model was built for; on the CPU.
+        out (str): The file; .onnx or .pt2 tells the format.
+        classes (Sequence[str] | None): Names of the classes. Defaults to None.
+        say (Callable): Is told each step. Defaults to nobody.
 
     Raises:
-        ValueError: The model cannot be folded.
-        RuntimeError: This torch is too old.
+        ImportError: The extra `onnx` is not installed, and ``out`` is .onnx.
+        OSError: The file cannot be written.
+        ValueError: ``out`` ends otherwise, or the model cannot be folded, or has another number of classes.
+        RuntimeError: The file does not give the model's logits, or this torch is too old.
     """
+    kind = find_kind(out)
+    folded = FoldedModel(model).cpu()
+    notes = describe(folded, classes)
+    folder, name = osp.split(osp.realpath(out))
+    os.makedirs(folder, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f'{name[:100]}.', suffix='.tmp', dir=folder) as staging:
+        file = osp.join(staging, name)
+        say(f'recording and writing {out}')
+        kind.write(record(folded), file, notes)
+        say(f'comparing {out} with PyTorch')
+        difference = check(file, model)
+        names = sorted(os.listdir(staging), key=len)
+        for written in reversed(names):  # the graph after its weights
+            os.replace(osp.join(staging, written), osp.join(folder, written))
+    paths = [osp.join(osp.dirname(out), name) for name in names]
+    return Exported(paths, sum(map(osp.getsize, paths)), difference)
+
+
+def record(folded: FoldedModel) -> ExportedProgram:
+    """Record a folded model on the CPU as a graph; RuntimeError if this torch is too old."""
     if digit_version(torch.__version__) < digit_version(NEEDS_TORCH):
         raise RuntimeError(f'an export needs torch {NEEDS_TORCH} or later, got {torch.__version__}: export in another '
                            'environment; checkpoints can be read there')
-    folded = FoldedModel(model).cpu()
     images = torch.zeros(2, *folded.image_shape)  # torch.export takes sizes of 1 for constants
     batch = torch.export.Dim('batch', min=1, max=MAX_BATCH)
     program = torch.export.export(folded, (images, ), strict=False, dynamic_shapes=dict(images={0: batch}))
@@ -66,83 +90,17 @@ def to_exported_program(model: ImageClassifier) -> ExportedProgram:
     return program
 
 
-def save_program(model: ImageClassifier, path: str, classes: Sequence[str] | None = None,
-                 fingerprint: str | None = None) -> None:
-    """Write :func:`to_exported_program` by ``torch.export.save``, :func:`describe`'s text as extra file ``mmspt.json``.
-
-    Args:
-        model (ImageClassifier): See :class:`.FoldedModel`.
-        path (str): The .pt2 file, which is written beside and renamed.
-        classes (Sequence[str] | None): Names of the classes. Defaults to None.
-        fingerprint (str | None): Whatever tells this model from others. Defaults to None.
-
-    Raises:
-        ValueError: The model cannot be folded, or has another number of classes.
-        RuntimeError: This torch is too old.
-    """
-    notes = json.dumps(describe(model, classes, fingerprint))
-    program = to_exported_program(model)
-    with beside(path) as file:
-        torch.export.save(program, file, extra_files={'mmspt.json': notes})
-
-
-def to_onnx(model: ImageClassifier, path: str, classes: Sequence[str] | None = None,
-            fingerprint: str | None = None) -> None:
-    """Write a tuned model, prompts folded in, as ONNX: input ``images``, output ``logits``, first axes ``batch``.
-
-    What :func:`describe` tells stands in ``metadata_props``. Weights of more than 2 GB go into ``<path>.data``.
-
-    Args:
-        model (ImageClassifier): See :class:`.FoldedModel`.
-        path (str): The .onnx file, which is written beside and renamed.
-        classes (Sequence[str] | None): Names of the classes. Defaults to None.
-        fingerprint (str | None): Whatever tells this model from others. Defaults to None.
-
-    Raises:
-        ImportError: The extra `onnx` is not installed.
-        ValueError: The model cannot be folded, or has another number of classes.
-        RuntimeError: This torch is too old.
-    """
-    require_onnx()
-    from onnx_ir.passes.common import ClearMetadataAndDocStringPass
-    notes = describe(model, classes, fingerprint)
-    program = to_exported_program(model)
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # torch's, of torch
-        graph = torch.onnx.export(program, dynamo=True, input_names=['images'], output_names=['logits'], verbose=False)
-    assert graph is not None
-    ClearMetadataAndDocStringPass()(graph.model)  # paths on this machine
-    graph.model.metadata_props.update(notes)
-    with beside(path) as file:
-        graph.save(file, external_data=weight_bytes(program) > ONE_FILE)
-
-
-def weight_bytes(program: ExportedProgram) -> int:
-    """Bytes of the parameters and constants of a graph."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in program.state_dict.values())
-
-
-def describe(model: ImageClassifier, classes: Sequence[str] | None = None,
-             fingerprint: str | None = None) -> dict[str, str]:
-    """Say what a file's reader must know of the model, each value in JSON.
-
-    Raises:
-        ValueError: The model cannot be folded, or has another number of classes.
-    """
-    folded = FoldedModel(model)
+def describe(folded: FoldedModel, classes: Sequence[str] | None = None) -> dict[str, str]:
+    """Return the facts that a file's reader must know, each value in JSON; ValueError if names do not fit classes."""
     if classes is not None and len(classes) != folded.num_classes:
         raise ValueError(f'there must be a name for each of the {folded.num_classes} classes, got {len(classes)}: give '
                          'the names that the head was trained with, or none')
     channels, height, width = folded.image_shape
     notes: dict[str, object] = dict(
-        mmspt_version=__version__,
-        image_size=[height, width],
-        pixels=f'{"RGB" if channels == 3 else f"{channels} channels"}, 0 to 255, float32',
-        normalization='part of the graph')
+        mmspt_version=__version__, image_size=[height, width], normalization='part of the graph',
+        pixels=f'{"RGB" if channels == 3 else f"{channels} channels"}, 0 to 255, float32')
     if classes is not None:
         notes['class_names'] = list(classes)
-    if fingerprint is not None:
-        notes['fingerprint'] = fingerprint
     return {name: json.dumps(value) for name, value in notes.items()}
 
 
@@ -195,52 +153,7 @@ def random_images(count: int, shape: tuple[int, int, int], generator: torch.Gene
     return ((0.8 * soft + 0.2 * torch.rand(count, *shape, generator=generator)) * 255).to(torch.uint8)
 
 
-def export(model: ImageClassifier, out: str, classes: Sequence[str] | None = None, fingerprint: str | None = None,
-           say: Callable[[str], object] = lambda step: None) -> Exported:
-    """Write a tuned model and :func:`check` what was written; a file that fails does not reach ``out``.
-
-    Args:
-        model (ImageClassifier): See :class:`.FoldedModel`.
-        out (str): The file; .onnx or .pt2 tells the format.
-        classes (Sequence[str] | None): Names of the classes. Defaults to None.
-        fingerprint (str | None): Whatever tells this model from others. Defaults to None.
-        say (Callable): Is told what is being done. Defaults to nobody.
-
-    Raises:
-        ImportError: The extra `onnx` is not installed, and ``out`` is .onnx.
-        OSError: The file cannot be written.
-        ValueError: ``out`` ends otherwise, or the model cannot be folded, or has another number of classes.
-        RuntimeError: The file does not give the model's logits, or this torch is too old.
-    """
-    kind = find_kind(out)
-    with beside(out) as file:
-        say(f'recording and writing {out}')
-        kind.write(model, file, classes, fingerprint)
-        say(f'comparing {out} with PyTorch')
-        difference = check(file, model)
-        names = sorted(os.listdir(osp.dirname(file)), key=len)
-    paths = [osp.join(osp.dirname(out), name) for name in names]
-    return Exported(paths, sum(map(osp.getsize, paths)), difference)
-
-
-@contextmanager
-def beside(path: str) -> Iterator[str]:
-    """Give a path in a new folder beside ``path``; what lies there in the end is renamed, ``path`` itself last."""
-    folder, name = osp.split(osp.realpath(path))
-    os.makedirs(folder, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f'{name[:100]}.', suffix='.tmp', dir=folder) as staging:
-        yield osp.join(staging, name)
-        files = sorted(os.listdir(staging), key=lambda file: file == name)
-        for file in files:
-            with open(osp.join(staging, file), 'rb') as written:
-                os.fsync(written.fileno())
-        if len(files) > 1 and osp.isfile(osp.join(folder, name)):
-            os.remove(osp.join(folder, name))  # an old graph must not be found with new weights
-        for file in files:
-            os.replace(osp.join(staging, file), osp.join(folder, file))
-
-
-def require_onnx() -> None:
+def _require_onnx() -> None:
     """Raise ImportError if a package of the extra `onnx` is missing."""
     missing = [name for name in ONNX_PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
@@ -248,11 +161,25 @@ def require_onnx() -> None:
                           "pip install 'mmspt[onnx]', or export to .pt2")
 
 
+def _write_onnx(program: ExportedProgram, path: str, notes: Mapping[str, str]) -> None:
+    from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # torch's, of torch
+        graph = torch.onnx.export(program, dynamo=True, input_names=['images'], output_names=['logits'], verbose=False)
+    assert graph is not None
+    ClearMetadataAndDocStringPass()(graph.model)  # paths on this machine
+    graph.model.metadata_props.update(notes)
+    graph.save(path, external_data=sum(tensor.nbytes for tensor in program.state_dict.values()) > ONE_FILE)
+
+
 def _load_onnx(path: str) -> Callable[[Tensor], Tensor]:
-    require_onnx()
     import onnxruntime
     session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
     return lambda images: torch.from_numpy(session.run(['logits'], dict(images=images.numpy()))[0])
+
+
+def _write_program(program: ExportedProgram, path: str, notes: Mapping[str, str]) -> None:
+    torch.export.save(program, path, extra_files={'mmspt.json': json.dumps(notes)})
 
 
 def _load_program(path: str) -> Callable[[Tensor], Tensor]:
@@ -267,19 +194,19 @@ def _load_program(path: str) -> Callable[[Tensor], Tensor]:
 
 
 class Kind(NamedTuple):
-    """A format."""
-    write: Callable[[ImageClassifier, str, Sequence[str] | None, str | None], None]
+    """A format: how a graph and its notes are written, and how a file is loaded as a function of images."""
+    write: Callable[[ExportedProgram, str, Mapping[str, str]], None]
     load: Callable[[str], Callable[[Tensor], Tensor]]
 
 
-KINDS = {'.onnx': Kind(to_onnx, _load_onnx), '.pt2': Kind(save_program, _load_program)}
+KINDS = {'.onnx': Kind(_write_onnx, _load_onnx), '.pt2': Kind(_write_program, _load_program)}
 
 
 def find_kind(path: str) -> Kind:
-    """Tell the format by the ending; ValueError if it is another, ImportError if its packages are missing."""
+    """Return the format of a file's ending; ValueError if there is none, ImportError if its packages are missing."""
     ending = osp.splitext(path)[1]
     if ending not in KINDS:
         raise ValueError(f"the file must end in {' or '.join(KINDS)}, got '{path}': the ending tells the format")
     if ending == '.onnx':
-        require_onnx()
+        _require_onnx()
     return KINDS[ending]

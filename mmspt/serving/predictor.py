@@ -2,7 +2,7 @@
 import math
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -71,7 +71,7 @@ class MultiTaskPredictor:
     values, which are computed once, when a pack is added; then every task's head reads its images. Tasks that differ in
     number or type of prompts or in what feeds their heads go in passes of their own.
 
-    All methods may be called by several threads at once. What began with a pack ends with it.
+    All methods may be called by several threads at once. Requests in flight keep the packs they started with.
 
     Args:
         backbone: A checkpoint's path or address, in any layout of :mod:`mmspt.models.weights`, or a built
@@ -90,7 +90,7 @@ class MultiTaskPredictor:
                  device: str | torch.device | None = None) -> None:
         self._lock = threading.Lock()
         self._serving = Serving({}, {})
-        self._fixed: dict[str, Any] | None = None  # what all packs say alike of the network
+        self._fixed: dict[str, Any] | None = None  # fields that all packs of the network share
         self._vit: PromptedViT | None = None
         if isinstance(backbone, (str, os.PathLike)):
             self._path, self._device = os.fspath(backbone), check_device(device)
@@ -104,12 +104,12 @@ class MultiTaskPredictor:
 
     @property
     def tasks(self) -> dict[str, TaskInfo]:
-        """Name -> what is known of the task, in the order in which they were added."""
+        """Name -> facts of the task, in the order in which tasks were added."""
         return {name: task.info for name, task in self._serving.tasks.items()}
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """The device that computes."""
         return self._device
 
     def add(self, pack: Pack | str | os.PathLike, name: str | None = None, replace: bool = False) -> None:
@@ -146,7 +146,7 @@ class MultiTaskPredictor:
             self._serve({**tasks, name: task}, {**readers, reading: reader})
 
     def remove(self, name: str) -> None:
-        """Serve a task no longer; ValueError if there is none of that name."""
+        """Stop serving a task; ValueError if there is none of that name."""
         with self._lock:
             tasks, readers = self._serving
             self._serving.find([name])
@@ -188,7 +188,7 @@ class MultiTaskPredictor:
 
     def predict(self, images: Sequence[Image], tasks: str | Sequence[str], batch_size: int = 32,
                 topk: int = 1) -> list[Prediction]:
-        """Classify images. One that cannot be read gets its error; the others are answered.
+        """Classify images. An image that cannot be read gets an error; the others are answered.
 
         Args:
             images: Files, or arrays of uint8, (H, W, 3), BGR.
@@ -209,12 +209,10 @@ class MultiTaskPredictor:
 
     def stream(self, requests: Iterable[tuple[Image, str]], batch_size: int = 32,
                topk: int = 1) -> Iterator[Prediction]:
-        """Classify images one batch after the other; no more than two batches are in memory.
-
-        Images are read by threads while the network works. The tasks are those at the time of the call.
+        """Classify images batch by batch; threads read the next batch while the network works.
 
         Args:
-            requests: (image, task), as many as you like.
+            requests: (image, task), of the tasks at the time of the call.
             batch_size: Requests in a batch.
             topk: How many of the best classes.
 
@@ -236,9 +234,9 @@ class MultiTaskPredictor:
     def _stream(self, serving: Serving, requests: Iterator[tuple[Image, str]], batch_size: int,
                 topk: int) -> Iterator[Prediction]:
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
-            loading = _load(serving, list(islice(requests, batch_size)), threads.submit)
+            loading = _load(serving, islice(requests, batch_size), threads)
             while loading:
-                batch, loading = loading, _load(serving, list(islice(requests, batch_size)), threads.submit)
+                batch, loading = loading, _load(serving, islice(requests, batch_size), threads)
                 yield from self._answer(serving, [(name, task, future.result()) for name, task, future in batch], topk)
 
     @torch.inference_mode()
@@ -262,44 +260,38 @@ class MultiTaskPredictor:
 
 
 def _fixed(arch: Architecture) -> dict[str, Any]:
-    """What must be the same for all packs of a network."""
+    """Return the fields that all packs of a network must share."""
     return {name: value for name, value in arch.to_json().items() if name not in Reading._fields}
 
 
 def _names(tasks: str | Sequence[str], count: int) -> list[str]:
-    """A task's name for each of so many images."""
+    """Return the task of each of ``count`` images; ValueError if there is no image or another number of names."""
     if not count:
         raise ValueError('a batch must hold at least one image, got none: leave it out')
-    names = [tasks] * count if isinstance(tasks, str) else list(tasks) if isinstance(tasks, Iterable) else []
-    if any(not isinstance(name, str) for name in names):
-        raise ValueError(f"tasks must be names, got {names!r:.99}: give text, as in tasks=['birds', 'dogs']")
+    names = [tasks] * count if isinstance(tasks, str) else list(tasks)
     if len(names) != count:
         raise ValueError(f'tasks must be one name, or one for each image, got {len(names)} for {count} images: give as '
                          'many')
     return names
 
 
-def _load(serving: Serving, requests: Sequence[tuple[Image, str]],
-          submit: Callable[..., Future]) -> list[tuple[str, ServedTask, Future]]:
-    """Begin to read a batch's images; one that several tasks read alike is read once."""
-    tasks = serving.find(name for _, name in requests)
-    kinds: list[Preprocessing] = []
-    loading: dict[tuple, Future] = {}
+def _load(serving: Serving, requests: Iterable[tuple[Image, str]],
+          threads: ThreadPoolExecutor) -> list[tuple[str, ServedTask, Future]]:
+    """Begin to read a batch's images; one that several tasks preprocess alike is read once."""
+    requests = list(requests)  # kept, since the id of an array that is freed is given again
+    loading: dict[tuple[Any, Preprocessing], Future] = {}
     batch = []
-    for (image, name), task in zip(requests, tasks, strict=True):
-        preprocessing = task.info.preprocessing
-        if preprocessing not in kinds:
-            kinds.append(preprocessing)
-        same = os.fspath(image) if isinstance(image, (str, os.PathLike)) else id(image)
-        key = (same, kinds.index(preprocessing))
+    for image, name in requests:
+        task, = serving.find([name])
+        key = id(image) if isinstance(image, np.ndarray) else image, task.info.preprocessing
         if key not in loading:
-            loading[key] = submit(_read, image, preprocessing)
+            loading[key] = threads.submit(_read, image, task.info.preprocessing)
         batch.append((name, task, loading[key]))
     return batch
 
 
 def _read(image: Image, preprocessing: Preprocessing) -> Tensor | str:
-    """An input of the network, or why there is none."""
+    """Return an input of the network, or the error."""
     try:
         return preprocessing(image)
     except ValueError as error:

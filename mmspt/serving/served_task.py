@@ -1,4 +1,4 @@
-"""Tasks beside the frozen network: what is left of packs once their prompts became keys and values."""
+"""Tasks of a predictor: a pack's prompts as keys and values, and its head."""
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -17,12 +17,12 @@ from mmspt.packs.preprocessing import Preprocessing
 
 @dataclass(frozen=True)
 class TaskInfo:
-    """What is known of a task that is served.
+    """Facts of a task that is served.
 
     Args:
         task: The pack's own name for it.
         classes: A name for each label.
-        preprocessing: How an image becomes the network's input.
+        preprocessing: Makes an image the network's input.
         metrics: Name -> value, as tested before the pack was exported.
         reading: Tasks that share it run in one pass.
         nbytes: Memory that its keys, values, prompts and head take, in bytes.
@@ -37,10 +37,10 @@ class TaskInfo:
 
 @dataclass(frozen=True, eq=False)
 class ServedTask:
-    """A task, ready.
+    """A task that is ready to run.
 
     Args:
-        info: What is known of it.
+        info: Facts of the task.
         prompts: For each block; keys and values (N_p, 2, H, d), tokens (N_p, D), or none.
         weight: Of the linear head, (C, D), fp32.
         bias: Of the linear head, (C, ), fp32.
@@ -53,10 +53,10 @@ class ServedTask:
     @classmethod
     @torch.no_grad()
     def prepare(cls, pack: Pack, reader: PromptedViT) -> 'ServedTask':
-        """Compute a pack's keys and values, once; nothing of the pack's own memory is kept.
+        """Compute a pack's keys and values once; all tensors are copies.
 
         Args:
-            pack: Checked to fit the network.
+            pack: Fits the network.
             reader: The network, as :meth:`.PromptedViT.reading` gives it for the pack.
         """
         like = reader.pos_embed
@@ -64,7 +64,6 @@ class ServedTask:
         if pack.prompts is not None:
             with torch.autocast(like.device.type, enabled=False):
                 prompts = reader.prepare(pack.prompts.to(like), _shapes(pack, like))
-        # copies, since a view would keep all that it is a part of
         own = tuple(BlockPrompts(*(None if part is None else part.detach().clone() for part in block))
                     for block in prompts)
         weight, bias = (tensor.detach().to(like.device, torch.float32, copy=True).clone()
@@ -82,7 +81,7 @@ def _shapes(pack: Pack, like: Tensor) -> Sequence[Shape]:
 
 
 class MixedPrompts(Sequence[BlockPrompts]):
-    """Prompts for each block where every image has its own, stacked when the block asks: (B, ...)."""
+    """Prompts of each block for a batch of images of several tasks, stacked when the block asks: (B, ...)."""
 
     def __init__(self, tasks: Sequence[ServedTask]) -> None:
         self.tasks = tasks  # one for each image
@@ -96,7 +95,7 @@ class MixedPrompts(Sequence[BlockPrompts]):
 
 
 class Serving(NamedTuple):
-    """All that a batch needs: tasks by name, and the network for each reading. It is replaced, never changed."""
+    """Tasks by name, and the network for each reading. It is replaced, never changed, so a batch keeps its own."""
     tasks: Mapping[str, ServedTask]
     readers: Mapping[Reading, PromptedViT]
 

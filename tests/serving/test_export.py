@@ -13,7 +13,7 @@ from mmpretrain.structures import DataSample
 
 from helpers import SMALL
 from mmspt.serving import export as exporting
-from mmspt.serving.export import NEEDS_TORCH, check, export, save_program, to_exported_program, to_onnx
+from mmspt.serving.export import NEEDS_TORCH, check, export, record
 from mmspt.serving.folded import FoldedModel
 
 CLS, MEAN = dict(out_type='cls_token'), dict(out_type='avg_featmap', final_norm=False)
@@ -21,18 +21,11 @@ CASES = [dict(outputs, prompt_type=prompt_type, num_prompts=num_prompts)
          for outputs in (CLS, MEAN) for prompt_type, num_prompts in (('deep', 4), ('shallow', 4), ('deep', 0))]
 OTHERS = [
     dict(MEAN, type='mmspt.GatedPromptedViT'),
-    dict(CLS, type='mmspt.GatedPromptedViT'),
-    dict(MEAN, pool_prompts=False),
-    dict(MEAN, concatenate=True),
-    dict(CLS, concatenate=True),
-    dict(CLS, out_indices=[0, 1]),
-    dict(MEAN, out_indices=[0, 2]),
-    dict(CLS, prompt_drop_rate=0.5, drop_rate=0.3, drop_path_rate=0.3),
-    dict(MEAN, frozen=False, drop_rate=0.3),
-    dict(MEAN, with_cls_token=False),
+    dict(CLS, type='mmspt.GatedPromptedViT', out_indices=[0, 1]),
+    dict(MEAN, pool_prompts=False, img_size=(32, 48)),
+    dict(CLS, concatenate=True, in_channels=1),
+    dict(MEAN, frozen=False, drop_rate=0.3, drop_path_rate=0.3, prompt_drop_rate=0.5, with_cls_token=False),
     dict(CLS, pre_norm=True, layer_scale_init_value=0.1, qkv_bias=False),
-    dict(MEAN, img_size=(32, 48)),
-    dict(CLS, in_channels=1),
 ]
 recent = pytest.mark.skipif(digit_version(torch.__version__) < digit_version(NEEDS_TORCH), reason='torch is too old')
 
@@ -71,11 +64,6 @@ def assert_same_scores(logits, expected):
     torch.testing.assert_close(torch.as_tensor(logits).softmax(dim=1), expected, rtol=1e-4, atol=1e-6)
 
 
-def session(path):
-    ort = pytest.importorskip('onnxruntime')
-    return ort.InferenceSession(str(path), providers=['CPUExecutionProvider'])
-
-
 @pytest.mark.parametrize('kwargs', CASES + OTHERS, ids=str)
 def test_folded_model_gives_the_scores_of_a_test_run(kwargs):
     model = classifier(**kwargs)
@@ -83,14 +71,13 @@ def test_folded_model_gives_the_scores_of_a_test_run(kwargs):
     assert_same_scores(FoldedModel(model)(images), scores_of_a_test_run(model, raw))
 
 
-@pytest.mark.parametrize('preprocessor', [dict(mean=None), dict(to_rgb=False)], ids=str)
-def test_preprocessing_is_part_of_the_network(preprocessor):
+def test_preprocessing_is_part_of_the_network():
     model = classifier()
-    model.data_preprocessor = MODELS.build(dict(dict(
-        type='ClsDataPreprocessor', mean=[10., 20., 30.], std=[40., 50., 60.], to_rgb=True), **preprocessor))
     raw, images = pixels(model, 2)
-    assert_same_scores(FoldedModel(model)(images / 255 if 'mean' in preprocessor else images),
-                       scores_of_a_test_run(model, raw / 255 if 'mean' in preprocessor else raw))
+    model.data_preprocessor = MODELS.build(dict(type='ClsDataPreprocessor', mean=[10., 20., 30.], std=[40., 50., 60.]))
+    assert_same_scores(FoldedModel(model)(images), scores_of_a_test_run(model, raw))
+    model.data_preprocessor = MODELS.build(dict(type='ClsDataPreprocessor', to_rgb=True))
+    assert_same_scores(FoldedModel(model)(images / 255), scores_of_a_test_run(model, raw / 255))
 
 
 def test_the_given_model_is_not_changed_and_its_weights_are_shared():
@@ -115,8 +102,6 @@ def test_the_given_model_is_not_changed_and_its_weights_are_shared():
     (CLS, dict.fromkeys(('keys_values_0', 'keys_values_1', 'keys_values_2'), (4, 2, 2, 16))),
     (MEAN, dict(keys_values_0=(4, 2, 2, 16), keys_values_1=(4, 2, 2, 16), tokens_2=(4, 32))),
     (dict(MEAN, pool_prompts=False), dict.fromkeys(('keys_values_0', 'keys_values_1', 'keys_values_2'), (4, 2, 2, 16))),
-    (dict(CLS, concatenate=True), dict.fromkeys(('keys_values_0', 'keys_values_1', 'keys_values_2'), (4, 2, 2, 16))),
-    (dict(CLS, prompt_type='shallow'), dict(tokens_0=(4, 32))),
     (dict(MEAN, prompt_type='shallow'), dict(tokens_0=(4, 32))),
     (dict(MEAN, num_prompts=0), {}),
 ], ids=str)
@@ -131,11 +116,11 @@ def test_prompts_are_constants_of_the_folded_model(kwargs, expected):
 # are mapped apart; the final norm and the head come last
 @recent
 @pytest.mark.parametrize(('kwargs', 'norms', 'maps'), [
-    (CLS, 7, 14), (MEAN, 7, 13), (dict(CLS, num_prompts=0), 7, 13), (dict(CLS, prompt_type='shallow'), 7, 14),
+    (CLS, 7, 14), (MEAN, 7, 13),
 ], ids=str)
 def test_the_graph_computes_nothing_of_prompts(kwargs, norms, maps):
     model = classifier(**kwargs)
-    program = to_exported_program(model)
+    program = record(FoldedModel(model))
     assert not [name for name in program.state_dict if 'prompts' in name]
     nodes = [node for node in program.graph.nodes if node.op == 'call_function']
     for name, count in (('layer_norm', norms), ('linear', maps)):
@@ -145,81 +130,37 @@ def test_the_graph_computes_nothing_of_prompts(kwargs, norms, maps):
     assert not any('stack_trace' in node.meta for node in nodes)
 
 
-@recent
-@pytest.mark.parametrize('kwargs', [CASES[0], CASES[4]], ids=str)
-def test_pt2_gives_the_scores_of_a_test_run_for_any_batch(kwargs, tmp_path):
-    model = classifier(**kwargs)
-    path = tmp_path / 'model.pt2'
-    save_program(model, str(path), classes=list('abcdefg'), fingerprint='f00')
+def load(path):
+    """A file as a function of images, and its notes, by the library alone."""
+    if path.suffix == '.onnx':
+        ort = pytest.importorskip('onnxruntime')
+        session = ort.InferenceSession(str(path), providers=['CPUExecutionProvider'])
+        return (lambda images: session.run(['logits'], dict(images=images.numpy()))[0],
+                session.get_modelmeta().custom_metadata_map)
     notes = {'mmspt.json': ''}
-    module = torch.export.load(str(path), extra_files=notes).module()
-    for count in (1, 2, 7):
-        raw, images = pixels(model, count)
-        assert_same_scores(module(images), scores_of_a_test_run(model, raw))
-    assert json.loads(json.loads(notes['mmspt.json'])['class_names']) == list('abcdefg')
-    assert os.listdir(tmp_path) == ['model.pt2']
+    return torch.export.load(str(path), extra_files=notes).module(), json.loads(notes['mmspt.json'])
 
 
 @recent
-@pytest.mark.parametrize('kwargs', [*CASES[:2], *CASES[3:], dict(MEAN, img_size=(32, 48), pool_prompts=False)], ids=str)
-def test_onnx_gives_the_scores_of_a_test_run_for_any_batch(kwargs, tmp_path):
-    onnx = pytest.importorskip('onnx')
-    model = classifier(**kwargs)
-    path = tmp_path / 'model.onnx'
-    to_onnx(model, str(path))
-    run = session(path)
-    assert [(i.name, i.shape[1:]) for i in run.get_inputs()] == [('images', [3, *model.backbone.img_size])]
-    assert [(o.name, o.shape[1:]) for o in run.get_outputs()] == [('logits', [7])]
-    for count in (1, 2, 7):
-        raw, images = pixels(model, count)
-        assert_same_scores(run.run(['logits'], dict(images=images.numpy()))[0], scores_of_a_test_run(model, raw))
-    graph = onnx.load(str(path)).graph
-    operators = [node.op_type for node in graph.node]
-    assert operators.count('LayerNormalization') == 7
-    shapes = {tuple(tensor.dims) for tensor in graph.initializer}
-    folded = {tuple(value.shape) for name, value in FoldedModel(model)._buffers.items() if 'pixel' not in name}
-    assert {shape for shape in shapes if shape[:1] == (4, )} == folded
-    assert os.path.dirname(exporting.__file__).encode() not in path.read_bytes()  # nothing tells of this machine
-    assert os.listdir(tmp_path) == ['model.onnx']
-
-
-@recent
-def test_onnx_metadata(tmp_path):
-    pytest.importorskip('onnx')
-    to_onnx(classifier(), str(tmp_path / 'model.onnx'), classes=['ä', *'bcdefg'], fingerprint='f00')
-    found = session(tmp_path / 'model.onnx').get_modelmeta().custom_metadata_map
-    assert {name: json.loads(value) for name, value in found.items() if name != 'mmspt_version'} == dict(
-        class_names=['ä', *'bcdefg'], fingerprint='f00', image_size=[32, 32], pixels='RGB, 0 to 255, float32',
-        normalization='part of the graph')
-
-
-@recent
-def test_weights_of_large_onnx_models_lie_beside_them(tmp_path, monkeypatch):
-    pytest.importorskip('onnx')
-    monkeypatch.setattr(exporting, 'ONE_FILE', 1000)
-    model = classifier()
-    for _ in range(2):  # new, and over what is there
-        written = export(model, str(tmp_path / 'model.onnx'))
-        assert sorted(os.listdir(tmp_path)) == ['model.onnx', 'model.onnx.data']
-        assert written.paths == [str(tmp_path / name) for name in ('model.onnx', 'model.onnx.data')]
-        assert written.num_bytes == sum(path.stat().st_size for path in tmp_path.iterdir())
-        assert written.difference <= 1e-4
-        torch.nn.init.normal_(model.backbone.prompts)
-    os.rename(tmp_path, tmp_path.with_name('moved'))
-    assert session(tmp_path.with_name('moved') / 'model.onnx') is not None
-
-
-@recent
-@pytest.mark.parametrize('ending', ['onnx', 'pt2'])
-def test_a_file_that_differs_is_refused_and_what_was_there_stays(ending, tmp_path):
+@pytest.mark.parametrize(('ending', 'kwargs'), [
+    ('pt2', dict(MEAN, prompt_type='shallow')), ('onnx', CLS)], ids=str)
+def test_a_file_gives_the_scores_of_a_test_run_for_any_batch(ending, kwargs, tmp_path):
+    """What a user's program reads, notes included; a file that differs from the model is refused."""
     if ending == 'onnx':
         pytest.importorskip('onnx')
-    model, path = classifier(**MEAN), tmp_path / f'model.{ending}'
-    written = export(model, str(path))
-    assert written == ([str(path)], path.stat().st_size, written.difference)
-    assert 0. <= written.difference <= 1e-4
-    before = path.read_bytes()
+    model, path = classifier(**kwargs), tmp_path / f'model.{ending}'
+    written = export(model, str(path), classes=['ä', *'bcdefg'])
+    assert written == ([str(path)], path.stat().st_size, written.difference) and 0. <= written.difference <= 1e-4
     assert check(str(path), model) == written.difference
+    run, notes = load(path)
+    for count in (1, 2, 7):
+        raw, images = pixels(model, count)
+        assert_same_scores(run(images), scores_of_a_test_run(model, raw))
+    assert {name: json.loads(value) for name, value in notes.items() if name != 'mmspt_version'} == dict(
+        class_names=['ä', *'bcdefg'], image_size=[*model.backbone.img_size], pixels='RGB, 0 to 255, float32',
+        normalization='part of the graph')
+    before = path.read_bytes()
+    assert os.path.dirname(exporting.__file__).encode() not in before  # nothing tells of this machine
     with torch.no_grad():
         model.backbone.prompts.neg_()
     with pytest.raises(RuntimeError, match='must be those of PyTorch'):
@@ -228,12 +169,31 @@ def test_a_file_that_differs_is_refused_and_what_was_there_stays(ending, tmp_pat
         patch.setattr(exporting, 'TOLERANCE', -1.)
         with pytest.raises(RuntimeError, match='must be those of PyTorch'):
             export(model, str(path))
-    assert path.read_bytes() == before
-    assert os.listdir(tmp_path) == [path.name]
+    assert path.read_bytes() == before and os.listdir(tmp_path) == [path.name]
     with torch.no_grad():
         model.head.fc.bias[0] = np.nan
     with pytest.raises(RuntimeError, match='nan'):
         check(str(path), model)
+
+
+@recent
+def test_the_graph_of_an_onnx_file(tmp_path, monkeypatch):
+    """Prompts are constants; weights of large models lie beside the file."""
+    onnx = pytest.importorskip('onnx')
+    monkeypatch.setattr(exporting, 'ONE_FILE', 1000)
+    model = classifier(img_size=(32, 48), **MEAN)
+    written = export(model, str(tmp_path / 'model.onnx'))
+    assert sorted(os.listdir(tmp_path)) == ['model.onnx', 'model.onnx.data']
+    assert written.paths == [str(tmp_path / name) for name in ('model.onnx', 'model.onnx.data')]
+    assert written.num_bytes == sum(path.stat().st_size for path in tmp_path.iterdir())
+    os.rename(tmp_path, tmp_path.with_name('moved'))
+    graph = onnx.load(str(tmp_path.with_name('moved') / 'model.onnx')).graph
+    assert [node.op_type for node in graph.node].count('LayerNormalization') == 7
+    shapes = {tuple(tensor.dims) for tensor in graph.initializer}
+    folded = {tuple(value.shape) for name, value in FoldedModel(model)._buffers.items() if 'pixel' not in name}
+    assert {shape for shape in shapes if shape[:1] == (4, )} == folded
+    for value, expected in ((graph.input[0], ('images', [3, 32, 48])), (graph.output[0], ('logits', [7]))):
+        assert (value.name, [axis.dim_value for axis in value.type.tensor_type.shape.dim][1:]) == expected
 
 
 @pytest.mark.parametrize(('change', 'message'), [
@@ -260,12 +220,10 @@ def test_wrong_calls(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"must end in \.onnx or \.pt2, got 'model\.pth'"):
         export(model, 'model.pth')
     with pytest.raises(ValueError, match='each of the 7 classes, got 2'):
-        save_program(model, str(tmp_path / 'model.pt2'), classes=['a', 'b'])
+        export(model, str(tmp_path / 'model.pt2'), classes=['a', 'b'])
     monkeypatch.setitem(sys.modules, 'onnxscript', None)
-    for call in (export, to_onnx, check):
-        args = (str(tmp_path / 'model.onnx'), model)
-        with pytest.raises(ImportError, match=r"onnxscript cannot be found: pip install 'mmspt\[onnx\]'"):
-            call(*(args if call is check else args[::-1]))
+    with pytest.raises(ImportError, match=r"onnxscript cannot be found: pip install 'mmspt\[onnx\]'"):
+        export(model, str(tmp_path / 'model.onnx'))
     monkeypatch.setattr(exporting, 'NEEDS_TORCH', '99')
     with pytest.raises(RuntimeError, match=r'needs torch 99 or later, got 2\.'):
         export(model, str(tmp_path / 'model.pt2'))

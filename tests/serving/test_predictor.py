@@ -34,13 +34,12 @@ TASKS = {  # classes, backbone
     'cls': (6, dict(num_prompts=4, **CLS)),
     'other cls': (5, dict(num_prompts=4, pool_prompts=False, **CLS)),
     'shallow cls': (3, dict(num_prompts=5, prompt_type='shallow', **CLS)),
-    'gated mean': (3, dict(GATED, num_prompts=5, **MEAN)),
     'gated cls': (4, dict(GATED, num_prompts=5, **CLS)),
     'other gated cls': (2, dict(GATED, num_prompts=5, **CLS)),
     'probe of cls': (4, dict(num_prompts=0, **CLS)),
     'probe of mean': (5, dict(num_prompts=0, prompt_type='shallow', **MEAN)),
 }
-PASSES = 10
+PASSES = 9
 """birds, dogs and cars go together, and so do the two of cls and the two gated of cls."""
 RESIZED = Preprocessing((32, 32), (32, 32), mean=(120., 110., 100.), std=(60., 50., 55.), to_rgb=True)
 CROPPED = replace(RESIZED, resize=None, crop=True)
@@ -112,31 +111,24 @@ def assert_close(actual, expected):
     assert (actual - expected).abs().max() <= 1e-5 * expected.abs().max().clamp(min=1)
 
 
-@pytest.mark.parametrize('concatenate', [False, True], ids=['keys and values', 'concatenation'])
 @pytest.mark.parametrize('order', [
-    list(TASKS), list(TASKS)[::-1], ['dogs', 'birds', 'dogs', 'birds', 'cars', 'birds'], ['cls', 'birds', 'cls'],
-    ['birds'], ['shallow mean', 'shallow mean'], ['probe of cls', 'shallow cls', 'probe of cls']], ids='-'.join)
-def test_a_mixed_batch_gives_what_each_task_gives_alone(predictor, models, weights, order, concatenate):
+    list(TASKS), ['dogs', 'birds', 'dogs', 'birds', 'cars', 'birds'], ['probe of cls', 'shallow cls', 'probe of cls'],
+    ['birds', 'birds']], ids='-'.join)
+def test_a_mixed_batch_gives_what_each_task_gives_alone(predictor, models, weights, order):
+    """Whichever way its classifier computes prompts; one name stands for all images."""
     images = torch.randn(len(order), 3, 32, 32)
-    found = predictor.logits(images, order)
-    for image, task, logits in zip(images, order, found, strict=True):
-        oracle = models[task]
-        if concatenate:
-            classes, kwargs = TASKS[task]
-            oracle = classifier(weights, classes, concatenate=True, **kwargs)
-            oracle.load_state_dict(models[task].state_dict())
+    for image, task, logits in zip(images, order, predictor.logits(images, order), strict=True):
+        classes, kwargs = TASKS[task]
+        concatenated = classifier(weights, classes, concatenate=True, **kwargs)
+        concatenated.load_state_dict(models[task].state_dict())
         with torch.no_grad():
-            assert_close(logits, oracle(image[None])[0])
+            assert_close(logits, models[task](image[None])[0])
+            assert_close(logits, concatenated(image[None])[0])
+    with torch.no_grad():
+        assert_close(torch.stack(predictor.logits(images, order[0])), models[order[0]](images))
 
 
-def test_one_name_for_all(predictor, models):
-    images = torch.randn(3, 3, 32, 32)
-    for task in ('birds', 'cls', 'probe of mean'):
-        with torch.no_grad():
-            assert_close(torch.stack(predictor.logits(images, task)), models[task](images))
-
-
-@pytest.mark.parametrize('case', ['mae_deep', 'mae_shallow', 'mocov3_deep', 'mocov3_shallow'])
+@pytest.mark.parametrize('case', ['mae_deep', 'mocov3_shallow'])
 def test_the_authors_logits_from_files(case, tmp_path):
     arrays = {key: torch.from_numpy(value) for key, value in np.load(DATA / f'{case}.npz').items()}
     vit = MODELS.build(tiny_backbone(case))
@@ -231,7 +223,7 @@ def storages(item, seen=None):
     return seen
 
 
-@pytest.mark.parametrize('task', [task for task in TASKS if task != 'cars'])
+@pytest.mark.parametrize('task', ['birds', 'patches alone', 'shallow mean', 'cls', 'gated cls', 'probe of cls'])
 def test_a_task_takes_at_most_twice_its_pack(predictor, packs, task):
     held = storages(predictor._serving.tasks[task])
     assert sum(held.values()) == predictor.tasks[task].nbytes <= 2 * packs[task].nbytes
@@ -245,30 +237,24 @@ def test_a_task_takes_at_most_twice_its_pack(predictor, packs, task):
     assert sum(held.values()) == expected
 
 
-@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
-def test_half_precision_packs_become_single_precision(vit, packs, models, dtype):
+def test_half_precision_packs_become_single_precision(vit, packs, models):
+    """Also if autocast was on when they were added."""
     pack = packs['birds']
-    half = replace(pack, **{name: getattr(pack, name).detach().to(dtype) for name in ('prompts', 'weight', 'bias')})
-    predictor = MultiTaskPredictor(vit, {'half': half, 'whole': pack})
+    half = replace(pack, **{name: getattr(pack, name).detach().half() for name in ('prompts', 'weight', 'bias')})
+    with torch.autocast('cpu', torch.bfloat16):
+        predictor = MultiTaskPredictor(vit, {'half': half, 'whole': pack})
     assert predictor.tasks['half'].nbytes == predictor.tasks['whole'].nbytes <= 4 * half.nbytes
     rounded = copy.deepcopy(models['birds'])
     for parameter in (rounded.backbone.prompts, rounded.head.fc.weight, rounded.head.fc.bias):
-        parameter.data = parameter.data.to(dtype).float()
+        parameter.data = parameter.data.half().float()
     images = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         assert_close(torch.stack(predictor.logits(images, 'half')), rounded(images))
-        assert (rounded(images) - models['birds'](images)).abs().max() > 1e-4
+        assert_close(torch.stack(predictor.logits(images, 'whole')), models['birds'](images))
+        assert (rounded(images) - models['birds'](images)).abs().max() > 1e-5
 
 
-def test_autocast_does_not_last(vit, packs, models):
-    with torch.autocast('cpu', torch.bfloat16):
-        predictor = MultiTaskPredictor(vit, [packs['cls']])
-    images = torch.randn(2, 3, 32, 32)
-    with torch.no_grad():
-        assert_close(torch.stack(predictor.logits(images, 'cls')), models['cls'](images))
-
-
-@pytest.mark.parametrize('task', ['shallow cls', 'gated cls', 'gated mean'])
+@pytest.mark.parametrize('task', ['shallow cls', 'gated cls'])
 def test_a_classifier_brings_its_backbone(models, packs, task):
     """Not what was tuned on it."""
     images = torch.randn(2, 3, 32, 32)
@@ -292,7 +278,7 @@ def files(tmp_path):
     return paths
 
 
-@pytest.mark.parametrize('batch_size', [1, 2, 32])
+@pytest.mark.parametrize('batch_size', [2, 32])
 def test_images_that_cannot_be_read_do_not_stop_the_others(vit, models, files, batch_size):
     predictor = MultiTaskPredictor(vit, [pack_of(models['birds'], 'birds', RESIZED),
                                          pack_of(models['cls'], 'cls', CROPPED)])
@@ -412,10 +398,9 @@ def test_threads_predict_while_packs_are_swapped(vit, models, packs):
     assert min(counts) > 0 and list(predictor.tasks) == ['swapped', 'stays']
 
 
-def test_the_short_name_costs_nothing_until_it_is_used():
-    code = ("import sys, mmspt; assert 'mmspt.serving.predictor' not in sys.modules; mmspt.MultiTaskPredictor; "
-            "assert 'mmspt.serving.predictor' in sys.modules")
-    command(sys.executable, '-c', code)
+def test_import_mmspt_imports_neither_the_predictor_nor_onnx():
+    command(sys.executable, '-c', 'import sys, mmspt; '
+            'assert not {"mmspt.serving.predictor", "onnx", "onnxruntime", "onnxscript"} & set(sys.modules)')
     assert mmspt.MultiTaskPredictor is MultiTaskPredictor
 
 
@@ -425,19 +410,11 @@ ARRAY = np.zeros((32, 32, 3), np.uint8)
 
 @pytest.mark.parametrize(('call', 'message'), [
     (lambda predictor: predictor.logits(IMAGES, ['birds', 'cats']), "one of 'birds', 'dogs', .*got 'cats': add"),
-    (lambda predictor: predictor.predict([ARRAY, ARRAY], ['birds', 'cats']), "got 'cats'"),
     (lambda predictor: predictor.stream([(ARRAY, 'birds'), (ARRAY, 'cats')]), "got 'cats'"),
-    (lambda predictor: predictor.logits(IMAGES[:0], []), 'at least one image'),
-    (lambda predictor: predictor.predict([], 'birds'), 'at least one image'),
     (lambda predictor: predictor.predict([], []), 'at least one image'),
     (lambda predictor: predictor.logits(IMAGES, ['birds']), 'got 1 for 2 images'),
-    (lambda predictor: predictor.predict([ARRAY], ['birds', 'dogs']), 'got 2 for 1 images'),
     (lambda predictor: predictor.logits(IMAGES[..., :24], 'birds'), r'= \(2, 3, 32, 32\), got \(2, 3, 32, 24\)'),
-    (lambda predictor: predictor.logits(IMAGES[0], 'birds'), r'got \(3, 32, 32\)'),
     (lambda predictor: predictor.logits([1], 'birds'), 'inputs must be a tensor .* got list'),
-    (lambda predictor: predictor.predict([ARRAY], None), 'got 0 for 1 images'),
-    (lambda predictor: predictor.predict([ARRAY], [['birds']]), r"tasks must be names, got \[\['birds'\]\]"),
-    (lambda predictor: predictor.predict('image.png', 'birds'), 'put it into a list'),
     (lambda predictor: predictor.predict(ARRAY, 'birds'), 'put it into a list'),
     (lambda predictor: predictor.predict([ARRAY], 'birds', batch_size=0), 'batch_size must be .* got 0'),
     (lambda predictor: predictor.predict([ARRAY], 'birds', topk=0), 'topk must be .* got 0'),
@@ -450,11 +427,6 @@ def test_bad_calls_are_refused_before_anything_runs(predictor, call, message):
     with pytest.raises(ValueError, match=message):
         call(predictor)
     assert not ran and list(predictor.tasks) == list(TASKS)
-
-
-def test_a_pack_that_is_not_there(predictor, tmp_path):
-    with pytest.raises(FileNotFoundError, match='absent'):
-        predictor.add(tmp_path / 'absent.safetensors')
 
 
 def test_names_must_differ(vit, packs):
@@ -486,15 +458,9 @@ def test_a_pack_that_cuts_images_otherwise_is_refused(predictor, weights):
         predictor.add(pack)
 
 
-@pytest.mark.parametrize('backbone', [None, 3, torch.nn.Linear(2, 2)], ids=str)
-def test_what_has_no_backbone(backbone):
+def test_bad_arguments(vit, packs):
     with pytest.raises(ValueError, match="checkpoint's path, a PromptedViT or a classifier"):
-        MultiTaskPredictor(backbone)
-
-
-def test_a_path_alone_for_packs_and_an_unknown_device(vit, packs):
-    with pytest.raises(ValueError, match='put it into a list'):
-        MultiTaskPredictor(vit, 'pack.safetensors')
+        MultiTaskPredictor(torch.nn.Linear(2, 2))
     with pytest.raises(ValueError, match='put it into a list'):
         MultiTaskPredictor(vit, packs['birds'])
     for backbone in (vit, golden_checkpoint('mae_deep')):
@@ -502,22 +468,14 @@ def test_a_path_alone_for_packs_and_an_unknown_device(vit, packs):
             MultiTaskPredictor(backbone, device='warp')
 
 
-@pytest.mark.parametrize('sizes', [
-    dict(embed_dims=2**14, num_heads=64), dict(num_layers=256), dict(feedforward_channels=2**17), dict(num_layers=3),
-    dict(img_size=(4096, 4096)), dict(patch_size=(1, 1), img_size=(4096, 4096)), dict(in_channels=64),
-], ids=str)
-def test_sizes_that_a_pack_claims_build_nothing(packs, sizes, monkeypatch):
+def test_sizes_that_a_pack_claims_build_nothing(packs, monkeypatch):
     vit = MODELS.build(tiny_backbone('mae_deep', num_prompts=0))
-    arch = replace(Architecture.from_model(vit), **sizes)
+    arch = replace(Architecture.from_model(vit), embed_dims=2**14, num_layers=256, num_heads=64)
     pack = Pack('task', ('a', ), None, torch.zeros(1, arch.embed_dims), torch.zeros(1), arch, vit.fingerprint(),
-                replace(RESIZED, size=arch.img_size))
-
-    def build(self, **kwargs):
-        raise AssertionError('it must not be built')
-
-    monkeypatch.setattr(Architecture, 'build', build)
+                RESIZED)
+    monkeypatch.setattr(Architecture, 'build', None)
     predictor = MultiTaskPredictor(golden_checkpoint('mae_deep'), device='cpu')
-    with pytest.raises(ValueError, match=r'must (be of its backbone.s sizes|have at most)'):
+    with pytest.raises(ValueError, match='embed_dims 16384 instead of 64'):
         predictor.add(pack)
 
 

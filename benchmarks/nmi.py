@@ -46,7 +46,7 @@ def measure(args: argparse.Namespace, work_dir: str) -> dict[str, Any]:
     images = random_images(max(args.num_images, *args.batch_sizes), args.img_size)
     optim_wrapper: dict[str, Any] = dict(optimizer=dict(type='AdamW', lr=1e-4))
     if args.dtype != 'float32':
-        optim_wrapper |= dict(type='AmpOptimWrapper', dtype=args.dtype)
+        optim_wrapper |= dict(type='mmspt.AmpOptimWrapper', dtype=args.dtype)
     runner = build_runner(
         classifier_config(args, 'mae', num_prompts=args.prompts, prompt_type=args.prompt_type,
                           allow_random_backbone=True),

@@ -11,6 +11,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mmspt.files import written_atomically
+
 STYLES = {
     'keys and values': ('#0072B2', 'o'), 'concatenation': ('#D55E00', 's'), 'shallow': ('#009E73', '^'),
     'gated': ('#CC79A7', 'D'), 'gated (written out)': ('#E69F00', 'v'),
@@ -53,7 +55,8 @@ def main() -> None:
     for case, axes in zip(cases, grid.flat, strict=False):
         draw(case, axes)
     grid[0, 0].legend(frameon=False, fontsize=8)
-    figure.savefig(args.picture, format='png')
+    with written_atomically(args.picture) as beside:
+        figure.savefig(beside, format='png')
 
 
 if __name__ == '__main__':

@@ -100,7 +100,7 @@ def build_runner(args: argparse.Namespace, dataset: dict, work_dir: str, num_pro
     model = classifier_config(args, 'mae', num_prompts=num_prompts, allow_random_backbone=True, init_cfg=init_cfg)
     optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.))
     if args.amp:
-        optim_wrapper |= dict(type='AmpOptimWrapper', dtype='bfloat16')
+        optim_wrapper |= dict(type='mmspt.AmpOptimWrapper', dtype='bfloat16')
     return Runner.from_cfg(Config(dict(
         default_scope='mmpretrain', work_dir=work_dir, log_level='WARNING', randomness=dict(seed=0),
         data_preprocessor=dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True),

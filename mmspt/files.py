@@ -1,17 +1,20 @@
-"""Files that are never found half-written."""
+"""Write files atomically: whoever looks finds the old content or the new, never half of it."""
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from glob import escape, glob
 from pathlib import Path
 from uuid import uuid4
 
-from mmengine.fileio import LocalBackend as MMEngineLocalBackend
+from mmengine.fileio import LocalBackend, register_backend
 
 
-def write_bytes(path: str, content: bytes | memoryview) -> None:
-    """Write beside ``path``, see that it has reached the disk, and rename; folders are made, links followed.
+@contextmanager
+def written_atomically(path: str) -> Iterator[str]:
+    """Give the path of a file to write, which takes the place of ``path`` in one step when the block ends.
 
-    What is there and no regular file (a pipe, a device) is written into.
+    Folders are made and links followed. A ``path`` that is no regular file (a pipe, a device) is written directly.
 
     Raises:
         OSError: It cannot be written; ``path`` is as it was, and nothing stays beside it.
@@ -20,15 +23,13 @@ def write_bytes(path: str, content: bytes | memoryview) -> None:
     folder, name = os.path.split(path)
     os.makedirs(folder, exist_ok=True)
     if os.path.exists(path) and not os.path.isfile(path):
-        with open(path, 'wb') as file:
-            file.write(content)
+        yield path
         return
     # a name of its own: MMEngine lets every process write its metrics to one file
     beside = os.path.join(folder, f'{name[:100]}.{uuid4().hex[:8]}.tmp')
     try:
-        with open(beside, 'wb') as file:
-            file.write(content)
-            file.flush()
+        yield beside
+        with open(beside, 'rb') as file:
             os.fsync(file.fileno())
         os.replace(beside, path)
     except BaseException:
@@ -37,8 +38,14 @@ def write_bytes(path: str, content: bytes | memoryview) -> None:
         raise
 
 
+def write_bytes(path: str, content: bytes | memoryview) -> None:
+    """Write atomically, see :func:`written_atomically`."""
+    with written_atomically(path) as beside, open(beside, 'wb') as file:
+        file.write(content)
+
+
 def clear_unfinished(folder: str) -> None:
-    """Remove what :func:`write_bytes` left when its process was killed; none may be writing there."""
+    """Remove what :func:`written_atomically` left when its process was killed; none may be writing there."""
     for path in glob(os.path.join(escape(folder), '*.tmp')):
         if re.search(r'\.[0-9a-f]{8}\.tmp$', path):
             os.remove(path)
@@ -49,13 +56,19 @@ def write_text(path: str, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-class LocalBackend(MMEngineLocalBackend):
-    """MMEngine's backend of local files; what it puts there is written beside and renamed."""
+def atomic_backend(folder: str) -> dict | None:
+    """Return the ``backend_args`` by which MMEngine writes to a local folder atomically; None for an address."""
+    return None if '://' in folder else dict(backend='mmspt')
+
+
+@register_backend('mmspt')
+class AtomicBackend(LocalBackend):
+    """MMEngine's backend of local files, which writes atomically."""
 
     def put(self, obj: bytes | memoryview, filepath: str | Path) -> None:
-        """Write bytes, see :func:`write_bytes`."""
+        """Write bytes, see :func:`written_atomically`."""
         write_bytes(os.fspath(filepath), obj)
 
     def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
-        """Write text, see :func:`write_bytes`."""
+        """Write text, see :func:`written_atomically`."""
         write_bytes(os.fspath(filepath), obj.encode(encoding))

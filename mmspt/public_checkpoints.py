@@ -1,4 +1,4 @@
-"""The public checkpoints that the recipes name, by their file names.
+"""The public checkpoints that the recipes name, by their file names; they are fetched if they are not there.
 
 MD5, the first digits as published; addresses from the same tables:
 
@@ -10,7 +10,13 @@ MD5, the first digits as published; addresses from the same tables:
 
 ``tools/metafiles.py`` repeats addresses and hashes in ``configs/*/metafile.yml``, for people and other software.
 """
+import fcntl
+import os
+import os.path as osp
 from typing import NamedTuple
+
+import torch
+from mmengine.logging import MMLogger
 
 
 class PublicCheckpoint(NamedTuple):
@@ -32,3 +38,73 @@ PUBLIC_CHECKPOINTS = {
     'vit_base_patch16_224.augreg_in21k.safetensors': PublicCheckpoint(
         'https://huggingface.co/timm/vit_base_patch16_224.augreg_in21k/resolve/main/model.safetensors', None),
 }
+
+
+def fetch(url: str, md5: str | None = None) -> str:
+    """Fetch a file into torch's hub folder, once a machine: the first process does, the others wait for it.
+
+    Args:
+        url (str): Its address.
+        md5 (str | None): The first digits of its MD5. None compares nothing. Defaults to None.
+
+    Returns:
+        str: Its path.
+
+    Raises:
+        OSError: It cannot be fetched or written.
+        ValueError: It has another MD5; it is removed.
+    """
+    path = osp.join(torch.hub.get_dir(), 'checkpoints', osp.basename(url.split('?')[0]))
+    os.makedirs(osp.dirname(path), exist_ok=True)
+    with open(f'{path}.lock', 'w', encoding='utf-8') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if osp.isfile(path):
+            return path
+        MMLogger.get_current_instance().info(f"fetching {url} to '{path}'")
+        torch.hub.download_url_to_file(url, f'{path}.unchecked')
+        if md5 is not None:
+            from torchvision.datasets.utils import calculate_md5  # `import mmspt` does without the data sets
+            found = calculate_md5(f'{path}.unchecked')
+            if not found.startswith(md5):
+                os.remove(f'{path}.unchecked')
+                raise ValueError(f'its MD5 must begin with {md5}, but is {found}, so it was removed')
+        os.replace(f'{path}.unchecked', path)
+    return path
+
+
+def find_checkpoint(filename: str) -> str:
+    """Find the file that a local path stands for.
+
+    A missing file with the name of a public checkpoint is that checkpoint in torch's hub folder; it is fetched if it is
+    not there either.
+
+    Args:
+        filename (str): A local path.
+
+    Returns:
+        str: The path of a file that is there.
+
+    Raises:
+        FileNotFoundError: There is none, and none can be fetched; the message says what to put where.
+    """
+    filename = osp.expanduser(filename)
+    if osp.isfile(filename):
+        return filename
+    name = osp.basename(filename)
+    if name not in PUBLIC_CHECKPOINTS:
+        raise FileNotFoundError(f"checkpoint '{filename}' is not a file: give the path of an existing file "
+                                '(init_cfg.checkpoint, load_from or the command line)')
+    url, md5 = PUBLIC_CHECKPOINTS[name]
+    in_hub = osp.join(torch.hub.get_dir(), 'checkpoints', name)
+    reason = 'without a published hash it is not fetched'
+    try:
+        if md5 is not None or osp.isfile(in_hub):
+            path = in_hub if osp.isfile(in_hub) else fetch(url, md5)
+            MMLogger.get_current_instance().info(f"checkpoint '{filename}' is not a file: '{path}' takes its place")
+            return path
+    except (OSError, ValueError) as error:
+        reason = f'fetching it failed ({error})'
+    known = f' (its MD5 begins with {md5})' if md5 else ''
+    raise FileNotFoundError(
+        f"checkpoint '{filename}' is not a file, and {reason}: fetch {url}{known} elsewhere and put it at "
+        f"'{osp.abspath(filename)}'")

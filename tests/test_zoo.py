@@ -9,21 +9,29 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
 from mmpretrain import ImageClassificationInferencer, get_model, inference_model, list_models
 from mmpretrain.apis.model import ModelHub
+from mmpretrain.registry import MODELS
 from modelindex.load_model_index import load as load_index
 from safetensors.torch import load_file
 
 from helpers import ROOT, environment
-from metafiles import describe
-from mmspt import zoo
+from mmspt.datasets.tasks import TASKS, task_of
 from mmspt.evaluation.published import PUBLISHED
 from mmspt.public_checkpoints import PUBLIC_CHECKPOINTS
 
 FOLDERS = ('spt', 'vpt', 'linear', 'finetune', 'gatevpt', 'vipamin')
+COLLECTIONS = dict(spt='SPT', vpt='VPT', linear='Linear probe', finetune='Fine-tuning', gatevpt='GateVPT',
+                   vipamin='VIPAMIN')
 INDEX = load_index(str(ROOT / 'model-index.yml'))
 ENTRIES = {model.name: model for model in INDEX.models}
 RECIPES = {name: model.config for name, model in ENTRIES.items()}
+# Vision Transformer (arXiv 2010.11929), table 1
+WIDTHS = {'ViT-B/16': (768, 16), 'ViT-L/16': (1024, 16), 'ViT-H/14': (1280, 14), 'ViT-XS/2': (128, 2)}
+OTHER_DATA = dict(digits='Optical Recognition of Handwritten Digits', flowers17='Oxford Flowers-17',
+                  in1k_stock='ImageNet-1k')
 
 
 def test_each_entry_is_named_after_its_recipe():
@@ -36,18 +44,38 @@ def test_each_entry_is_named_after_its_recipe():
 
 
 @pytest.mark.parametrize('folder', FOLDERS)
-def test_metafiles_are_current(folder):
-    """Otherwise run tools/metafiles.py."""
-    content = yaml.safe_load((ROOT / f'configs/{folder}/metafile.yml').read_text())
-    collection, = content['Collections']
-    models = content['Models']
-    assert models == [describe(ROOT / model['Config'], collection['Name'], {}) for model in models]
+def test_entries_say_what_the_recipes_say(folder):
+    for name, path in RECIPES.items():
+        if not name.startswith(f'{folder}_'):
+            continue
+        cfg, entry = Config.fromfile(ROOT / path), ENTRIES[name]
+        with DefaultScope.overwrite_default_scope('mmpretrain'), torch.device('meta'):
+            model = MODELS.build(cfg.model)
+        metadata, (result, ) = entry.metadata.data, entry.results
+        architecture, = metadata['Architecture']
+        assert (model.backbone.embed_dims, model.backbone.patch_size[0]) == WIDTHS[architecture], name
+        assert metadata['Parameters'] == sum(parameter.numel() for parameter in model.parameters()), name
+        task = task_of(cfg.test_dataloader.dataset)
+        other = path.removesuffix('.py').removesuffix('_shallow').split('_', 2)[2]
+        data = OTHER_DATA[other] if task is None else TASKS[task].name
+        if task is not None and task.startswith('vtab_'):
+            data = f'VTAB-1k {data}'
+        assert metadata['Training Data'] == result.dataset == data, name
+        assert result.task == 'Image Classification' and entry.weights is None
+        assert entry.in_collection == COLLECTIONS[folder]
+        checkpoint = cfg.model.backbone.init_cfg.checkpoint
+        backbone = entry.data.get('Backbone', {})
+        assert backbone.get('File', '') == checkpoint.split('/')[-1], name
+        if checkpoint:
+            assert (backbone['Architecture'], backbone['Pre-training']) == (architecture, cfg.pretraining), name
 
 
-def test_backbones_are_fetched_or_lie_here():
-    files = {model.data['Backbone']['File'] for model in INDEX.models if 'Backbone' in model.data}
-    assert files - {'vit-xs_mae_digits.safetensors'} == set(PUBLIC_CHECKPOINTS)
-    assert (ROOT / 'configs/pretrain/vit-xs_mae_digits.safetensors').is_file()
+def test_backbones_have_the_addresses_and_hashes_that_are_fetched_by():
+    backbones = [model.data['Backbone'] for model in INDEX.models if 'Backbone' in model.data]
+    found = {backbone['File']: (backbone.get('URL'), backbone.get('MD5')) for backbone in backbones}
+    own = 'vit-xs_mae_digits.safetensors'
+    assert found.pop(own) == (None, None) and (ROOT / 'configs' / 'pretrain' / own).is_file()
+    assert found == PUBLIC_CHECKPOINTS
 
 
 def test_metrics_are_published():
@@ -114,9 +142,7 @@ def run(code, cwd, **variables):
                           text=True, check=True).stdout
 
 
-@pytest.mark.parametrize('code', [
-    'import mmspt', 'import mmspt, mmpretrain', 'import mmpretrain, mmspt',
-    'import mmpretrain; mmpretrain.list_models(); import mmspt'])
+@pytest.mark.parametrize('code', ['import mmspt', 'import mmpretrain; mmpretrain.list_models(); import mmspt'])
 def test_in_every_order_of_imports(code, tmp_path):
     code += '\nfrom mmpretrain import list_models; print(len(list_models("spt_*")))'
     assert int(run(code, tmp_path)) == sum(name.startswith('spt_') for name in RECIPES)
@@ -148,8 +174,7 @@ assert Config.fromfile('dumped.py').to_dict() == cfg.to_dict()
 
 
 def test_recipes_as_bases_of_other_configs(checkout, tmp_path):
-    """The package lies where no metadata is, as after ``pip install -e``; its small checkpoint is found nonetheless.
-    """
+    """The package lies where no metadata is, as after ``pip install -e``."""
     (tmp_path / 'mine.py').write_text("_base_ = 'mmspt::spt/vit-xs_mae_digits.py'\ntrain_cfg = dict(max_epochs=1)\n")
     metadata = tmp_path / 'site' / 'mmspt-0.0.dist-info'
     metadata.mkdir(parents=True)
@@ -159,10 +184,3 @@ def test_recipes_as_bases_of_other_configs(checkout, tmp_path):
     package, checkpoint = run(CHILD, tmp_path, PYTHONPATH=path).splitlines()
     assert package == str(checkout / 'mmspt' / '__init__.py')
     assert checkpoint.startswith(str(checkout)) and load_file(checkpoint)
-
-
-def test_where_the_stock_path_is_right_it_stays(tmp_path):
-    (tmp_path / 'there').mkdir()
-    assert zoo.follow_editable(lambda name: str(tmp_path / name))('there') == str(tmp_path / 'there')
-    assert zoo.follow_editable(lambda name: str(tmp_path / name))('mmengine') == mmengine.__path__[0]
-    assert zoo.follow_editable(lambda name: str(tmp_path / name))('absent') == str(tmp_path / 'absent')

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from rich.console import Console
 
+from mmspt.engine.start import prepare_process
 from mmspt.evaluation.work_dirs import walk_runs
 from mmspt.files import write_text
 from mmspt.prompts.nearest import METRICS
@@ -141,6 +142,7 @@ def save(pictures: Iterable[Picture], out: str, console: Console) -> None:
 
 def main() -> None:
     args = parse_args()
+    prepare_process()
     console = Console(width=None if sys.stdout.isatty() else WIDTH, markup=False, highlight=False)
     try:
         runs = [RunFolder(args.run, args.checkpoint, args.device, args.backbone)] if 'run' in args else \

@@ -8,6 +8,7 @@ from mmengine.config import Config, DictAction
 from rich.console import Console
 
 from mmspt.engine.build import load_model
+from mmspt.engine.start import prepare_process
 from mmspt.serving.export import export, find_kind
 
 WIDTH = 200  # columns where the output is no terminal
@@ -24,6 +25,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    prepare_process()
     console = Console(width=None if sys.stdout.isatty() else WIDTH, markup=False, highlight=False)
     try:
         find_kind(args.out)

@@ -1,13 +1,13 @@
 #!/usr/bin/env python
 """Keep a checkpoint's encoder alone, in half precision, as a safetensors file named as MMPretrain names weights."""
 import argparse
-import os
 
 import torch
-from mmengine.runner.checkpoint import CheckpointLoader
-from safetensors.torch import save_file
+from safetensors.torch import save
 
-import mmspt  # noqa: F401  (its loader reads every layout, and unpickles nothing foreign)
+from mmspt.checkpoint_schemes import load_file
+from mmspt.engine.start import prepare_process
+from mmspt.files import write_bytes
 from mmspt.models.weights import find_encoder
 
 
@@ -17,12 +17,12 @@ def main() -> None:
     parser.add_argument('out', help='path of the .safetensors file to write')
     parser.add_argument('--dtype', choices=['float16', 'bfloat16', 'float32'], default='float16')
     args = parser.parse_args()
-    encoder = find_encoder(CheckpointLoader.load_checkpoint(args.checkpoint, map_location='cpu', logger='silent'))
+    prepare_process()
+    encoder = find_encoder(load_file(args.checkpoint))
     if encoder is None:
         parser.error(f'{args.checkpoint} holds no ViT in a known layout (mmspt/models/weights.py lists them)')
     weights = {key: value.to(getattr(torch, args.dtype)).contiguous() for key, value in encoder.items()}
-    save_file(weights, f'{args.out}.tmp')
-    os.replace(f'{args.out}.tmp', args.out)
+    write_bytes(args.out, save(weights))
 
 
 if __name__ == '__main__':

@@ -8,9 +8,10 @@ import sys
 
 import torch
 from mmengine.logging import MMLogger
-from mmengine.runner.checkpoint import CheckpointLoader
 from rich.console import Console
 
+from mmspt.checkpoint_schemes import load_file
+from mmspt.engine.start import prepare_process
 from mmspt.evaluation import RESULT_FILE, read_result
 from mmspt.files import write_bytes
 from mmspt.models import PromptedViT
@@ -97,7 +98,7 @@ def class_names(path: str | None, run: RunFolder) -> list[str]:
             raise ValueError(f"--classes must name a file in UTF-8, but '{path}' is none ({error}): convert it"
                              ) from error
     else:
-        meta = CheckpointLoader.load_checkpoint(run.checkpoint, map_location='cpu', logger='silent').get('meta', {})
+        meta = load_file(run.checkpoint).get('meta', {})
         names = list((meta.get('dataset_meta') or {}).get('classes') or [])
         if not names:
             MMLogger.get_current_instance().warning('The data set gave its classes no names; they are called class 0, '
@@ -179,6 +180,7 @@ def merged(args: argparse.Namespace) -> None:
 
 def main() -> None:
     args = parse_args()
+    prepare_process()
     try:
         args.run(args)
     except (OSError, RuntimeError, ValueError) as error:

@@ -13,14 +13,15 @@ import os
 import os.path as osp
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from glob import has_magic, iglob
 from typing import TextIO
-from uuid import uuid4
 
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
+from mmspt.engine.start import prepare_process
+from mmspt.files import written_atomically
 from mmspt.packs.pack import Pack
 from mmspt.serving.predictor import MultiTaskPredictor, Prediction
 
@@ -122,34 +123,17 @@ def to_line(request: Request, answer: Prediction) -> str:
 
 @contextmanager
 def open_out(path: str | None, standard: TextIO) -> Iterator[TextIO]:
-    """Standard output, or a file that is written beside and renamed at the end, removed after an error.
-
-    What is there and no regular file (a pipe, a device) is written into. ValueError if it cannot be opened.
-    """
+    """Standard output, or a file that is written atomically; ValueError if it cannot be opened."""
     if path is None:
         yield standard
         return
-    path = osp.realpath(path)
-    folder, name = osp.split(path)
-    special = osp.exists(path) and not osp.isfile(path)
-    beside = path if special else osp.join(folder, f'{name[:100]}.{uuid4().hex[:8]}.tmp')
-    try:
-        os.makedirs(folder, exist_ok=True)
-        file = open(beside, 'w', encoding='utf-8')  # noqa: SIM115
-    except OSError as error:
-        raise ValueError(f"--out must be a file that can be written, but '{path}' is not ({error.strerror}): name "
-                         'another') from error
-    try:
-        with file:
-            yield file
-            if not special:
-                file.flush()
-                os.fsync(file.fileno())
-        if not special:
-            os.replace(beside, path)
-    finally:
-        if not special and osp.isfile(beside):
-            os.remove(beside)
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(open(stack.enter_context(written_atomically(path)), 'w', encoding='utf-8'))
+        except OSError as error:
+            raise ValueError(f"--out must be a file that can be written, but '{path}' is not ({error.strerror}): name "
+                             'another') from error
+        yield file
 
 
 def keep_stdout_pure() -> TextIO:
@@ -203,6 +187,7 @@ def main() -> None:
     args = parse_args()
     console = Console(stderr=True, markup=False, highlight=False)
     standard = keep_stdout_pure()
+    prepare_process()
     try:
         code = 1 if answer(args, standard, console) else 0
     except (ImportError, OSError, RuntimeError, ValueError) as error:

@@ -1,5 +1,6 @@
 """Build the model or a data set of a config, and load a checkpoint into the model."""
 import copy
+from pickle import UnpicklingError
 from typing import Any
 
 from mmengine.config import Config
@@ -39,7 +40,7 @@ def load_model(cfg: Config, checkpoint: str) -> tuple[nn.Module, dict[str, Any]]
     model = build_model(cfg)
     try:
         content = load_checkpoint(model, checkpoint, map_location='cpu', strict=True, logger='silent')
-    except (RuntimeError, ValueError) as error:
+    except (UnpicklingError, RuntimeError, ValueError) as error:
         raise ValueError(f"a checkpoint must fit its config, but '{checkpoint}' does not fit '{cfg.filename}' "
                          f"({error}): name one of this config's training") from error
     backbone = find_prompted_vit(model)

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 from mmengine.config import Config
 
-from mmspt.checkpoint_files import find_local
 from mmspt.datasets.wrappers import leaves
-from mmspt.public_checkpoints import PUBLIC_CHECKPOINTS
+from mmspt.public_checkpoints import PUBLIC_CHECKPOINTS, find_checkpoint
 
 
 def check_config(cfg: Config, phase: str = 'train') -> None:
@@ -41,7 +40,7 @@ def check_config(cfg: Config, phase: str = 'train') -> None:
 
 def _check_public_checkpoint(path: str | None) -> None:
     if path and osp.basename(path) in PUBLIC_CHECKPOINTS and '://' not in path:
-        find_local(path)  # raises FileNotFoundError
+        find_checkpoint(path)  # fetches it, or raises FileNotFoundError
 
 
 def check_work_dir(work_dir: str) -> None:

@@ -11,10 +11,10 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from mmspt.datasets.wrappers import skip_bad_images
-from mmspt.repairs import init_cpu_distributed
 
 from .checks import check_config
 from .global_batch import keep_global_batch
+from .start import init_cpu_distributed, prepare_process
 
 DTYPES = ('bfloat16', 'float16')
 
@@ -150,6 +150,7 @@ def rename_config(cfg: Config, ending: str) -> Config:
 
 def build_runner(cfg: Config, phase: str = 'train') -> Runner:
     """Check the config, let the data sets skip bad images if it says so, start gloo where it is needed, build."""
+    prepare_process()
     check_config(cfg, phase)
     skip_bad_images(cfg)
     init_cpu_distributed(cfg)

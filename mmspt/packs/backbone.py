@@ -2,9 +2,9 @@
 import math
 from dataclasses import replace
 
-from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor
 
+from mmspt.checkpoint_schemes import load_file
 from mmspt.models import GatedPromptedViT, PromptedViT
 from mmspt.models.weights import find_encoder
 
@@ -27,7 +27,7 @@ def load_backbone(architecture: Architecture, checkpoint: str) -> PromptedViT:
         FileNotFoundError, RuntimeError: The checkpoint cannot be read.
         ValueError: It is of another architecture.
     """
-    encoder = find_encoder(CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu', logger='silent'))
+    encoder = find_encoder(load_file(checkpoint))
     if encoder is None:
         raise ValueError("a backbone's checkpoint must hold a ViT in a layout that mmspt/models/weights.py lists, but "
                          f"'{checkpoint}' does not: name the one that the pack was tuned on")

@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 
 import torch
 from mmengine.logging import MMLogger
-from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
+from mmspt.checkpoint_schemes import load_file
 from mmspt.registry import TASK_UTILS
 
 from .clustering import Clusters, check_backend, kmeans
@@ -280,7 +280,7 @@ class FileInit(PromptInitializer):
 
     def fill(self, layers: Iterable[Tensor], shape: tuple[int, int, int], patch_size: tuple[int, int],
              generator: torch.Generator, device: torch.device | str = 'cpu') -> Tensor:
-        content = CheckpointLoader.load_checkpoint(self.path, map_location='cpu')
+        content = load_file(self.path)
         content = content.get('state_dict', content) if isinstance(content, dict) else {}
         for key in ('prompts', 'backbone.prompts'):
             if key in content:

@@ -10,6 +10,8 @@ import optuna
 from matplotlib import pyplot
 from optuna.visualization import matplotlib as pictures
 
+from mmspt.files import written_atomically
+
 from .study import COMPLETE
 
 
@@ -46,7 +48,8 @@ def plot(study: optuna.Study, metric: str, folder: str) -> list[str]:
             if job in ('slices', 'parallel_coordinates'):
                 figure.set_size_inches(4 * len(finished[0].params), 4.8)
             paths.append(osp.join(folder, f'{job}.png'))
-            figure.savefig(paths[-1], bbox_inches='tight')
+            with written_atomically(paths[-1]) as beside:
+                figure.savefig(beside, format='png', bbox_inches='tight')
             pyplot.close(figure)
     return paths
 

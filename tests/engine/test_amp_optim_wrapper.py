@@ -26,7 +26,7 @@ def make_model():
 
 def make_wrapper(model, **kwargs):
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
-    return OPTIM_WRAPPERS.build(dict(type='AmpOptimWrapper', optimizer=optimizer) | kwargs)
+    return OPTIM_WRAPPERS.build(dict(type='mmspt.AmpOptimWrapper', optimizer=optimizer) | kwargs)
 
 
 def step(model, wrapper):
@@ -66,9 +66,8 @@ def check_step(expected, **kwargs):
 
 
 @needs_cpu
-@pytest.mark.parametrize('kwargs', [
-    {}, dict(dtype='bfloat16'), dict(dtype=torch.bfloat16), dict(loss_scale=512.), dict(loss_scale='dynamic'),
-    dict(clip_grad=dict(max_norm=1.)), dict(type='mmspt.AmpOptimWrapper')], ids=str)
+@pytest.mark.parametrize('kwargs', [{}, dict(dtype=torch.bfloat16, loss_scale=512., clip_grad=dict(max_norm=1.))],
+                         ids=str)
 def test_step_on_a_cpu(kwargs):
     _, wrapper = check_step(torch.bfloat16, **kwargs)
     assert type(wrapper) is AmpOptimWrapper and isinstance(wrapper, stock.AmpOptimWrapper)
@@ -83,7 +82,7 @@ def test_fp32_computes_in_fp32():
 @needs_cpu
 def test_bfloat16_is_near_fp32():
     losses = []
-    for kind in ('OptimWrapper', 'AmpOptimWrapper'):
+    for kind in ('OptimWrapper', 'mmspt.AmpOptimWrapper'):
         model = make_model()
         wrapper = make_wrapper(model, type=kind)
         losses.append([step(model, wrapper)['loss'].item() for _ in range(5)])
@@ -103,7 +102,7 @@ def test_gradient_accumulation():
 
 
 @needs_cpu
-@pytest.mark.parametrize('dtype', ['float16', torch.float16, 'float32', 'half'])
+@pytest.mark.parametrize('dtype', ['float16', torch.float16])
 def test_a_cpu_computes_bfloat16_alone(dtype):
     with pytest.raises(ValueError, match=r"on a CPU must be bfloat16, got .*: set optim_wrapper\.dtype='bfloat16'"):
         make_wrapper(nn.Linear(2, 2), dtype=dtype)
@@ -120,7 +119,7 @@ def copy_of(state):
 @pytest.mark.parametrize('scaler', [None, {}, dict(scale=512., growth_factor=2., backoff_factor=0.5,
                                                    growth_interval=2000, _growth_tracker=7)],
                          ids=['fp32', 'bfloat16', 'float16'])
-@pytest.mark.parametrize('kind', ['OptimWrapper', 'AmpOptimWrapper'])
+@pytest.mark.parametrize('kind', ['OptimWrapper', 'mmspt.AmpOptimWrapper'])
 def test_state_of_a_run_in_any_precision(kind, scaler):
     """Also fp32's own wrapper passes a scaler's state by."""
     model = make_model()
@@ -184,11 +183,9 @@ def _gpu(monkeypatch):
 @pytest.mark.usefixtures('_gpu')
 @pytest.mark.parametrize(('kwargs', 'scaler', 'cast_dtype'), [
     ({}, {}, None),
-    (dict(dtype='float16'), {}, torch.float16),
     (dict(dtype=torch.float16, loss_scale=512.), dict(init_scale=512.), torch.float16),
     (dict(loss_scale=dict(growth_interval=5)), dict(growth_interval=5), None),
-    (dict(dtype='bfloat16'), dict(enabled=False), torch.bfloat16),
-    (dict(dtype=torch.bfloat16, loss_scale=512.), dict(enabled=False), torch.bfloat16),
+    (dict(dtype='bfloat16', loss_scale=512.), dict(enabled=False), torch.bfloat16),
 ], ids=str)
 def test_only_float16_is_scaled(kwargs, scaler, cast_dtype, recwarn):
     wrapper = make_wrapper(nn.Linear(2, 2), **kwargs)
@@ -207,22 +204,18 @@ def test_float16_goes_on_from_any_precision(scaler):
 
 
 @pytest.mark.usefixtures('_gpu')
-@pytest.mark.parametrize('newer_torch', [True, False])
-def test_a_gpu_without_bfloat16(monkeypatch, newer_torch):
-    """Newer torch counts emulation in, unless told not to."""
-    answer = (lambda including_emulation=True: including_emulation) if newer_torch else (lambda: False)
-    monkeypatch.setattr(torch.cuda, 'is_bf16_supported', answer)
+def test_a_gpu_without_bfloat16(monkeypatch):
+    """torch counts emulation in, unless told not to."""
+    monkeypatch.setattr(torch.cuda, 'is_bf16_supported', lambda including_emulation=True: including_emulation)
     with pytest.raises(ValueError, match=r"Tesla T4 does not: set optim_wrapper\.dtype='float16'"):
         make_wrapper(nn.Linear(2, 2), dtype='bfloat16')
     make_wrapper(nn.Linear(2, 2), dtype='float16')
 
 
 @needs_gpu
-@pytest.mark.parametrize('kwargs', [{}, dict(dtype='float16'), dict(dtype='float16', loss_scale=512.)], ids=str)
-def test_float16_step_on_a_gpu(kwargs):
+def test_float16_step_on_a_gpu():
     """A moderate scale first, so that no step is left out."""
-    scale = dict(loss_scale=dict(init_scale=512.)) | kwargs
-    _, wrapper = check_step(torch.float16, **scale)
+    _, wrapper = check_step(torch.float16, dtype='float16', loss_scale=512.)
     assert wrapper.loss_scaler.get_scale() == 512.
     assert wrapper.state_dict()['loss_scaler']['scale'] == 512.
 

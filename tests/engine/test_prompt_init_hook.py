@@ -21,10 +21,10 @@ from safetensors.torch import load_file
 from helpers import spawn_two
 from mmspt.datasets import Digits
 from mmspt.engine.hooks import PromptInitHook
+from mmspt.engine.start import init_cpu_distributed
 from mmspt.engine.token_loader import choose_images
 from mmspt.prompts import tokens as tokens_module
 from mmspt.prompts.tokens import available_memory
-from mmspt.repairs import init_cpu_distributed
 
 ARCH = dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=64)
 VIT = dict(arch=ARCH, img_size=16, patch_size=4, out_type='avg_featmap', final_norm=False)
@@ -297,7 +297,7 @@ def test_options_out_of_range(kwargs, message):
     (None, False, False), (True, False, True), (False, False, False)])
 def test_precision_of_the_tokens(tmp_path, amp, run_is_amp, mixed):
     """Under autocast the tokens are near those of fp32, and kept in fp32 either way."""
-    kind = 'AmpOptimWrapper' if run_is_amp else 'OptimWrapper'
+    kind = 'mmspt.AmpOptimWrapper' if run_is_amp else 'OptimWrapper'
     seen = []
 
     class Watch(Probe):

@@ -21,7 +21,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from helpers import ROOT, scalars, spawn_two
 from mmspt.datasets import Digits
 from mmspt.engine.hooks import PromptNMIHook
-from mmspt.repairs import init_cpu_distributed
+from mmspt.engine.start import init_cpu_distributed
 
 ARCH = dict(embed_dims=32, num_layers=3, num_heads=2, feedforward_channels=64)
 VIT = dict(arch=ARCH, img_size=16, patch_size=4, out_type='avg_featmap', final_norm=False)
@@ -256,7 +256,7 @@ def test_a_training_that_is_stopped_early(tmp_path):
 
 def test_mixed_precision(tmp_path):
     """The network runs in bf16, as it trains; the measure itself does not."""
-    wrapper = dict(type='AmpOptimWrapper', dtype='bfloat16')
+    wrapper = dict(type='mmspt.AmpOptimWrapper', dtype='bfloat16')
     for name, kind in (('fp32', {}), ('bf16', wrapper)):
         train(tmp_path / name, dict(num_images=100), hooks=(), optim_wrapper=STILL | kind)
     exact, mixed = (layers_of(records(tmp_path / name)[0]) for name in ('fp32', 'bf16'))

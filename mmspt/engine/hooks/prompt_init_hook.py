@@ -232,7 +232,7 @@ def _is_count(value: Any, least: int = 1) -> bool:
 
 
 def save_prompts(prompts: Tensor, path: str, **metadata: Any) -> None:
-    """Write prompts (L, N_p, D) as safetensors, never half of them."""
+    """Write prompts (L, N_p, D) as safetensors, atomically."""
     write_bytes(path, save({'prompts': prompts.detach().cpu().contiguous()},
                            {key: str(value) for key, value in metadata.items()}))
 

@@ -20,9 +20,8 @@ FLOAT16 = ('float16', torch.float16, None)  # None is autocast's own choice on a
 class AmpOptimWrapper(MMEngineAmpOptimWrapper):
     """Run the forward pass under autocast; parameters, their gradients and the optimizer's state stay fp32.
 
-    It differs from the class of MMEngine whose name it takes in this: it works without an accelerator, in bfloat16; it
-    scales the loss of float16 alone, since bfloat16 has the range of fp32; and it resumes from a run in another
-    precision.
+    Unlike MMEngine's class of the same name, it works without an accelerator, in bfloat16; scales the loss of float16
+    alone, since bfloat16 has the range of fp32; and resumes from a run in another precision.
 
     Args:
         loss_scale (float | str | dict): As in MMEngine; read for float16 alone. Defaults to 'dynamic'.
@@ -46,20 +45,20 @@ class AmpOptimWrapper(MMEngineAmpOptimWrapper):
         if device == 'cpu' and dtype not in (None, *BFLOAT16):
             raise ValueError(f'mixed precision on a CPU must be bfloat16, got {dtype}: set '
                              "optim_wrapper.dtype='bfloat16' (--amp bfloat16), or train on a GPU")
-        if device == 'cuda' and dtype in BFLOAT16 and not _computes_bfloat16():
+        if device == 'cuda' and dtype in BFLOAT16 and not torch.cuda.is_bf16_supported(including_emulation=False):
             raise ValueError(f'bfloat16 needs a GPU that computes it, {torch.cuda.get_device_name()} does not: set '
                              "optim_wrapper.dtype='float16' (--amp float16)")
+        if device == 'cpu':
+            if loss_scale != 'dynamic' and not isinstance(loss_scale, (float, dict)):
+                raise TypeError(f"loss_scale must be a float, a dict or 'dynamic', got {loss_scale!r}")
+            OptimWrapper.__init__(self, **kwargs)  # MMEngine's own demands an accelerator
+            self._scale_update_param = None
+            self.loss_scaler = torch.amp.GradScaler(enabled=False)
+            self.cast_dtype = torch.bfloat16
+            return
         with warnings.catch_warnings():
             warnings.filterwarnings('ignore', '.*GradScaler', FutureWarning)  # MMEngine uses the scaler's old name
-            if device == 'cpu':
-                if loss_scale != 'dynamic' and not isinstance(loss_scale, (float, dict)):
-                    raise TypeError(f"loss_scale must be a float, a dict or 'dynamic', got {loss_scale!r}")
-                OptimWrapper.__init__(self, **kwargs)  # MMEngine's own demands an accelerator
-                self._scale_update_param = None
-                self.loss_scaler = torch.cuda.amp.GradScaler(enabled=False)
-                self.cast_dtype = torch.bfloat16
-            else:
-                super().__init__(loss_scale if dtype in FLOAT16 else dict(enabled=False), dtype, use_fsdp, **kwargs)
+            super().__init__(loss_scale if dtype in FLOAT16 else dict(enabled=False), dtype, use_fsdp, **kwargs)
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
@@ -76,17 +75,9 @@ class AmpOptimWrapper(MMEngineAmpOptimWrapper):
             yield
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """Load the optimizer's state and, if the saved run scaled its loss, the scaler's; the scaler starts anew else.
+        """Load the optimizer's state, and the scaler's if the saved run scaled its loss; else the scaler starts anew.
 
         Args:
             state_dict (dict): Of this class, or of :class:`mmengine.optim.OptimWrapper`.
         """
         super().load_state_dict({key: value for key, value in state_dict.items() if key != 'loss_scaler' or value})
-
-
-def _computes_bfloat16() -> bool:
-    """Whether the GPU has bfloat16 itself: newer torch counts emulation too, which is slower than fp32."""
-    try:
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    except TypeError:  # torch < 2.4 counts none
-        return torch.cuda.is_bf16_supported()

@@ -9,7 +9,7 @@ from mmengine import dist
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.runner import Runner
 
-from mmspt.files import clear_unfinished, write_text
+from mmspt.files import atomic_backend, clear_unfinished, write_text
 from mmspt.registry import HOOKS
 
 from .disk import explain_disk_errors
@@ -21,8 +21,7 @@ class CheckpointHook(MMEngineCheckpointHook):
     """MMEngine's hook, which removes a checkpoint only after the next is whole, and need not save the frozen backbone.
 
     MMEngine's removes the outdated checkpoint (or the last best) first; this one after the new one was written and
-    ``last_checkpoint`` names it. Trained weights that are not finite are not saved. Checkpoints are written atomically
-    by :mod:`mmspt.files`.
+    ``last_checkpoint`` names it. It writes atomically. Trained weights that are not finite are not saved.
 
     Args:
         *args: As in MMEngine.
@@ -49,6 +48,8 @@ class CheckpointHook(MMEngineCheckpointHook):
 
     def before_train(self, runner: Runner) -> None:
         """Remove half-written files of a kill. Look for earlier checkpoints in this folder: the run may have moved."""
+        if self.backend_args is None and self.file_client_args is None:
+            self.backend_args = atomic_backend(self.out_dir or runner.work_dir)
         super().before_train(runner)
         self.file_backend = _RemoveLater(self.file_backend)
         if dist.is_main_process():

@@ -15,7 +15,7 @@ from mmengine.hooks import EMAHook, Hook
 from mmengine.optim import OptimWrapper
 from mmengine.runner import BaseLoop, Runner
 
-from mmspt.files import write_text
+from mmspt.files import atomic_backend, write_text
 from mmspt.registry import HOOKS
 
 from .last_checkpoint import named_checkpoint
@@ -180,7 +180,8 @@ class PreemptionHook(Hook):
         if dist.is_main_process() and self._saved != iterations:
             check_finite_weights(runner)
             with without_frozen_weights(runner):
-                runner.save_checkpoint(runner.work_dir, INTERRUPTED, meta=dict(epoch=runner.epoch, iter=iterations))
+                runner.save_checkpoint(runner.work_dir, INTERRUPTED, meta=dict(epoch=runner.epoch, iter=iterations),
+                                       backend_args=atomic_backend(runner.work_dir))
             write_text(osp.join(runner.work_dir, 'last_checkpoint'), path)
             runner.logger.info(f"Saved '{path}'")
         runner.logger.warning(f'Asked to stop after iteration {iterations}, which is saved: the same command with '

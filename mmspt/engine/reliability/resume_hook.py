@@ -48,11 +48,13 @@ class ResumeHook(Hook):
             checkpoint['meta'][EPOCH_LENGTH] = len(runner.train_dataloader)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Convert the position to epochs of another length, before MMEngine reads it.
+        """Convert the position to epochs of another length, before MMEngine reads it; drop ``meta['config']``, which
+        MMEngine would evaluate as Python (it writes ``meta['cfg']`` itself).
 
         Raises:
             ValueError: The checkpoint has no position in a training.
         """
+        checkpoint.get('meta', {}).pop('config', None)
         if not runner._resume:
             return
         meta = checkpoint.get('meta', {})

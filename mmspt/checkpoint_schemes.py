@@ -1,0 +1,70 @@
+"""Files that MMEngine cannot load, added to its ``CheckpointLoader`` by ``import mmspt``.
+
+These are safetensors (prompt packs among them), local or by address, and the public checkpoints that are not there yet.
+MMEngine tries the regular expressions of all loaders in reverse alphabetical order, on the beginning of a path.
+"""
+import re
+from typing import Any
+
+from mmengine.runner.checkpoint import CheckpointLoader, load_from_local
+from safetensors import SafetensorError
+
+from mmspt.public_checkpoints import PUBLIC_CHECKPOINTS, fetch, find_checkpoint
+from mmspt.safetensors_files import PACK_CARD, read_safetensors
+
+LOCAL = rf'(?!.*://)(.*\.safetensors|(.*/)?({"|".join(map(re.escape, PUBLIC_CHECKPOINTS))}))$'
+ADDRESS = r'https?://.*\.safetensors(\?.*)?$'
+
+
+def load_from_mmspt(filename: str, map_location: Any = None) -> dict:
+    """Load a local checkpoint of safetensors, or a public one, see :func:`.find_checkpoint`.
+
+    Args:
+        filename (str): Its path.
+        map_location: As for :func:`torch.load`.
+
+    Returns:
+        dict: The checkpoint.
+
+    Raises:
+        FileNotFoundError: There is no such file, and none can be fetched.
+        RuntimeError: The file is damaged or of another format.
+    """
+    path = find_checkpoint(filename)
+    if not path.endswith('.safetensors'):
+        return load_from_local(path, map_location)
+    try:
+        tensors, metadata = read_safetensors(path, map_location)
+        if PACK_CARD not in metadata:
+            return tensors
+        from mmspt.packs.pack import Pack  # knows models, which `import mmspt` does without
+        return Pack.from_file(tensors, metadata).checkpoint_content()
+    except (SafetensorError, ValueError) as error:
+        raise RuntimeError(f"checkpoint '{filename}' cannot be read: it must be a complete file of safetensors, but "
+                           f'{error!s:.500}. Fetch or copy it again') from error
+
+
+def load_from_mmspt_http(filename: str, map_location: Any = None) -> dict:
+    """Fetch a checkpoint of safetensors into torch's hub folder and load it, see :func:`load_from_mmspt`."""
+    return load_from_mmspt(fetch(filename), map_location)
+
+
+def load_file(path: str) -> dict:
+    """Load a checkpoint onto the CPU by MMEngine's ``CheckpointLoader``, silently.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        RuntimeError: The file is damaged, of another format, or holds more than a checkpoint may; it is named.
+    """
+    try:
+        return CheckpointLoader.load_checkpoint(path, map_location='cpu', logger='silent')
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # torch raises more kinds than its documentation says
+        raise RuntimeError(f"checkpoint '{path}' cannot be read: {error!s:.500}") from error
+
+
+def register_schemes() -> None:
+    """Add the loaders."""
+    CheckpointLoader.register_scheme(LOCAL, load_from_mmspt)
+    CheckpointLoader.register_scheme(ADDRESS, load_from_mmspt_http)

@@ -74,7 +74,8 @@ def merge_training_args(cfg: Config, args: argparse.Namespace) -> Config:
     if args.cfg_options is not None:
         cfg.merge_from_dict(args.cfg_options)
     set_batch(cfg, args)
-    cfg.default_hooks = cfg.get('default_hooks') or ConfigDict()  # MMPretrain's default runtime lacks the hook
+    cfg.default_hooks = cfg.get('default_hooks') or ConfigDict()  # MMPretrain's default runtime lacks these hooks
+    cfg.default_hooks.setdefault('resume', ConfigDict(type='mmspt.ResumeHook'))  # drops what MMEngine would evaluate
     cfg.default_hooks.setdefault('global_batch', ConfigDict(type='mmspt.GlobalBatchHook'))
     set_loader_defaults(cfg, not args.no_pin_memory, not args.no_persistent_workers)
     return cfg

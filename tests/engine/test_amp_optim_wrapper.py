@@ -91,17 +91,6 @@ def test_bfloat16_is_near_fp32():
 
 
 @needs_cpu
-def test_gradient_accumulation():
-    model = make_model()
-    wrapper = make_wrapper(model, accumulative_counts=2)
-    before = model.backbone.prompts.detach().clone()
-    step(model, wrapper)
-    assert torch.equal(model.backbone.prompts, before) and model.backbone.prompts.grad.dtype == torch.float32
-    step(model, wrapper)
-    assert not torch.equal(model.backbone.prompts, before)
-
-
-@needs_cpu
 @pytest.mark.parametrize('dtype', ['float16', torch.float16])
 def test_a_cpu_computes_bfloat16_alone(dtype):
     with pytest.raises(ValueError, match=r"on a CPU must be bfloat16, got .*: set optim_wrapper\.dtype='bfloat16'"):
@@ -139,20 +128,6 @@ def test_state_of_a_run_in_any_precision(kind, scaler):
     for key, values in state['state'].items():
         assert all(torch.equal(value, loaded['state'][key][name]) for name, value in values.items())
     step(other, wrapper)
-
-
-@needs_cpu
-def test_settings_beside_the_groups_come_back():
-    """With several groups, MMEngine keeps the base rate in the state."""
-    def build():
-        parameters = [nn.Parameter(torch.zeros(1)) for _ in range(2)]
-        groups = [dict(params=[p], lr=rate) for p, rate in zip(parameters, (1., 2.), strict=True)]
-        return AmpOptimWrapper(optimizer=torch.optim.SGD(groups, lr=3.))
-
-    saved, loaded = build(), build()
-    saved.base_param_settings['lr'] = 0.25
-    loaded.load_state_dict(saved.state_dict())
-    assert loaded.base_param_settings['lr'] == 0.25
 
 
 # ---------------------------------------------------------------------------------------------- as on a GPU

@@ -1,5 +1,6 @@
 """Networks of random weights, images in memory, and runners of no iteration, for the benchmarks."""
 import argparse
+import os.path as osp
 from typing import Any
 
 import torch
@@ -43,10 +44,10 @@ def build_runner(model: dict, images: list, batch_size: int, work_dir: str, **kw
     """Build a runner of no iteration, with AdamW and without checkpoints unless ``kwargs`` say otherwise."""
     loader = DataLoader(images, batch_size, collate_fn=pseudo_collate)  # type: ignore[arg-type] # a list will do
     return Runner(
-        model, work_dir, train_dataloader=loader,
-        train_cfg=dict(by_epoch=False, max_iters=0), default_hooks=dict(checkpoint=None), randomness=dict(seed=0),
-        data_preprocessor=dict(num_classes=CLASSES, mean=[127.5] * 3, std=[127.5] * 3), log_level='ERROR',
-        default_scope='mmpretrain', **dict(optim_wrapper=dict(optimizer=dict(type='AdamW', lr=1e-4))) | kwargs)
+        model, work_dir, experiment_name=osp.basename(work_dir),  # MMEngine's names are alike within a second
+        train_dataloader=loader, train_cfg=dict(by_epoch=False, max_iters=0), default_hooks=dict(checkpoint=None),
+        data_preprocessor=dict(num_classes=CLASSES, mean=[127.5] * 3, std=[127.5] * 3), randomness=dict(seed=0),
+        log_level='ERROR', default_scope='mmpretrain', **dict(optim_wrapper=dict(optimizer=dict(type='AdamW', lr=1e-4))) | kwargs)
 
 
 def step(runner: Runner, batch: dict[str, list]) -> None:

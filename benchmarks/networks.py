@@ -4,12 +4,10 @@ import os.path as osp
 from typing import Any
 
 import torch
-from mmengine.dataset import pseudo_collate
 from mmengine.runner import Runner
 from mmpretrain.models import ImageClassifier, VisionTransformer
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
-from torch.utils.data import DataLoader
 
 CLASSES = 200
 OUTPUTS: dict[str, dict[str, Any]] = dict(
@@ -42,12 +40,13 @@ def random_images(count: int, size: int) -> list[dict[str, Any]]:
 
 def build_runner(model: dict, images: list, batch_size: int, work_dir: str, **kwargs: Any) -> Runner:
     """Build a runner of no iteration, with AdamW and without checkpoints unless ``kwargs`` say otherwise."""
-    loader = DataLoader(images, batch_size, collate_fn=pseudo_collate)  # type: ignore[arg-type] # a list will do
+    kwargs.setdefault('optim_wrapper', dict(optimizer=dict(type='AdamW', lr=1e-4)))
     return Runner(
         model, work_dir, experiment_name=osp.basename(work_dir),  # MMEngine's names are alike within a second
-        train_dataloader=loader, train_cfg=dict(by_epoch=False, max_iters=0), default_hooks=dict(checkpoint=None),
-        data_preprocessor=dict(num_classes=CLASSES, mean=[127.5] * 3, std=[127.5] * 3), randomness=dict(seed=0),
-        log_level='ERROR', default_scope='mmpretrain', **dict(optim_wrapper=dict(optimizer=dict(type='AdamW', lr=1e-4))) | kwargs)
+        train_dataloader=dict(batch_size=batch_size, dataset=images, sampler=dict(type='DefaultSampler')),
+        train_cfg=dict(by_epoch=False, max_iters=0), default_hooks=dict(checkpoint=None), randomness=dict(seed=0),
+        data_preprocessor=dict(num_classes=CLASSES, mean=[127.5] * 3, std=[127.5] * 3), log_level='ERROR',
+        default_scope='mmpretrain', **kwargs)
 
 
 def step(runner: Runner, batch: dict[str, list]) -> None:

@@ -36,7 +36,7 @@ COUNTS = (5, 50, 100)
 DIFFERENCES = [
     *((spt, 'VPT-Deep', NUM_PROMPTS) for spt in SPT), *((SPT[0], 'VPT-Deep', count) for count in COUNTS),
     *((SPT[1], SPT[i], NUM_PROMPTS) for i in (0, 2, 3)),
-    *((spt, 'Full', NUM_PROMPTS) for spt in SPT), *((SPT[0], 'Full', count) for count in COUNTS),
+    *((spt, 'Full', NUM_PROMPTS) for spt in SPT), (SPT[0], 'Full', 5),
     *((f'{changed}, {how}', other, NUM_PROMPTS) for how, changed in (('long', 'VPT-Deep'), ('short', SPT[0]))
       for other in ('VPT-Deep', SPT[0]))]
 """(method, less this method, number of prompts)."""

@@ -1,4 +1,4 @@
-"""A tuned model as a plain network: pixels in, logits out, its prompts folded into constants."""
+"""A tuned model as a plain network from pixels to logits, its prompts folded into constants."""
 import copy
 from typing import TypeVar
 
@@ -14,9 +14,7 @@ OUT_TYPES = ('cls_token', 'avg_featmap')
 
 
 def share(module: Module) -> Module:
-    """Copy a module but not its weights: the copy's are without gradient, and lie in the same memory.
-
-    Mode, device and data type of either can be set without a change to the other.
+    """Copy a module that shares its weights, without gradients; mode, device and data type of either can be set alone.
     """
     memo: dict[int, Tensor] = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in module.parameters()}
     memo.update((id(b), b.detach()) for b in module.buffers())
@@ -24,13 +22,9 @@ def share(module: Module) -> Module:
 
 
 def check_foldable(model: ImageClassifier) -> None:
-    """Make sure that :class:`FoldedModel` knows all parts of a model.
-
-    Raises:
-        ValueError: It does not.
-    """
+    """Raise ValueError if a model has a part that :class:`FoldedModel` cannot fold."""
     if not isinstance(model, ImageClassifier):
-        raise ValueError(f"what is folded must be MMPretrain's ImageClassifier, got {type(model).__name__}: take it "
+        raise ValueError(f"a model to fold must be MMPretrain's ImageClassifier, got {type(model).__name__}: take it "
                          'out of what wraps it, or build it from the config')
     backbone, head = model.backbone, model.head
     if not isinstance(backbone, PromptedViT):
@@ -70,7 +64,7 @@ class FoldedModel(nn.Module):
         num_classes (int): C.
 
     Raises:
-        ValueError: The model is another.
+        ValueError: See :func:`check_foldable`.
     """
     pixel_mean: Tensor
     pixel_std: Tensor

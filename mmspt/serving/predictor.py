@@ -143,19 +143,14 @@ class MultiTaskPredictor:
                                  'it by a predictor of its own')
             task = ServedTask.prepare(pack, reader)
             self._vit, self._fixed = vit, fixed
-            self._serve({**tasks, name: task}, {**readers, reading: reader})
+            self._serving = Serving({**tasks, name: task}, {**readers, reading: reader})
 
     def remove(self, name: str) -> None:
         """Stop serving a task; ValueError if there is none of that name."""
         with self._lock:
             tasks, readers = self._serving
             self._serving.find([name])
-            self._serve({other: task for other, task in tasks.items() if other != name}, readers)
-
-    def _serve(self, tasks: Mapping[str, ServedTask], readers: Mapping[Reading, PromptedViT]) -> None:
-        used = {task.info.reading for task in tasks.values()}
-        self._serving = Serving(tasks, {reading: reader for reading, reader in readers.items()
-                                         if reading in used})
+            self._serving = Serving({other: task for other, task in tasks.items() if other != name}, readers)
 
     def logits(self, inputs: Tensor, tasks: str | Sequence[str]) -> list[Tensor]:
         """Compute each image's logits.
@@ -283,7 +278,8 @@ def _load(serving: Serving, requests: Iterable[tuple[Image, str]],
     batch = []
     for image, name in requests:
         task, = serving.find([name])
-        key = id(image) if isinstance(image, np.ndarray) else image, task.info.preprocessing
+        same = os.fspath(image) if isinstance(image, (str, os.PathLike)) else id(image)
+        key = same, task.info.preprocessing
         if key not in loading:
             loading[key] = threads.submit(_read, image, task.info.preprocessing)
         batch.append((name, task, loading[key]))

@@ -197,7 +197,7 @@ def test_the_graph_of_an_onnx_file(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(('change', 'message'), [
-    (lambda model: model.backbone, 'must be MMPretrain.s ImageClassifier, got PromptedViT'),
+    (lambda model: model.backbone, 'ImageClassifier, got PromptedViT'),
     (lambda model: model.half(), 'must be float32, got torch.float16'),
     (lambda model: setattr(model, 'neck', torch.nn.Identity()), 'got the neck Identity'),
     (lambda model: setattr(model, 'backbone', torch.nn.Identity()), 'must be a PromptedViT, got Identity'),

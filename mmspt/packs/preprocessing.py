@@ -13,7 +13,7 @@ from torch import Tensor
 from mmspt.datasets.image_file import MAX_PIXELS
 from mmspt.datasets.transforms import LoadImageFromFile
 
-from .rules import BOOL, Rule, check_fields, is_number, one_of, shown
+from .rules import BOOL, TEXT, Rule, check_fields, is_number, one_of, shown
 
 REMEDY = 'correct the recipe and export the pack again'
 INTERPOLATIONS = dict(cv2=('nearest', 'bilinear', 'bicubic', 'area', 'lanczos'),
@@ -36,16 +36,15 @@ RULES = dict(
     size=Rule('two whole numbers of at least 1, height and width', _is_pair),
     resize=Rule('a whole number of at least 1, or two, height and width, or null', lambda value: (
         value is None or _is_side(value) or _is_pair(value))),
-    crop=BOOL, interpolation=one_of(*sorted(set().union(*INTERPOLATIONS.values()))), backend=one_of(*INTERPOLATIONS),
+    crop=BOOL, interpolation=TEXT, backend=one_of(*INTERPOLATIONS),
     mean=Rule('three numbers, or null', _are_numbers),
     std=Rule('three numbers greater than 0, or null', lambda value: (
         _are_numbers(value) and all(number > 0 for number in value or ()))),
     to_rgb=BOOL)
 
-
 PLACES = dict(LoadImageFromFile=0, Resize=1, ResizeEdge=1, CenterCrop=2, PackInputs=3)
 """Steps of a pipeline that a pack can say, in their order; two of one place exclude each other."""
-FIXED = dict(
+FIXED: dict[str, dict[str, Any]] = dict(
     LoadImageFromFile=dict(to_float32=False, color_type='color', imdecode_backend='cv2'),
     Resize=dict(keep_ratio=False, scale_factor=None), ResizeEdge=dict(edge='short'), CenterCrop=dict(auto_pad=False),
     PackInputs=dict(input_key='img'), ClsDataPreprocessor=dict(pad_size_divisor=1))

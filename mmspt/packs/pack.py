@@ -77,7 +77,7 @@ class Pack:
         versions: Package -> version that it was exported with.
 
     Raises:
-        ValueError: Parts that do not fit each other, or hold what a pack cannot.
+        ValueError: A field against its rule, or parts that do not fit each other.
     """
     task: str
     classes: tuple[str, ...]
@@ -104,12 +104,9 @@ class Pack:
         for name, shape in expected.items():
             tensor = tensors.get(name)
             found = None if tensor is None else tuple(tensor.shape)
-            if found == shape:
-                continue
-            why = f'{classes} class names' if name == BIAS else f'{classes} class names and width {width}' \
-                if name == WEIGHT else 'a backbone of this depth, width, prompt_type and num_prompts'
-            raise ValueError(f"a pack's {name} must be {'absent' if shape is None else shape} for {why}, got "
-                             f"{'none' if found is None else found}: {REMEDY}")
+            if found != shape:
+                raise ValueError(f"a pack's {name} must be {'absent' if shape is None else shape} for its backbone and "
+                                 f"{classes} class names, got {'none' if found is None else found}: {REMEDY}")
         for name, tensor in tensors.items():
             if tensor.dtype not in DTYPES or not tensor.isfinite().all():
                 raise ValueError(f"a pack's {name} must be finite numbers of {', '.join(map(str, DTYPES))}, got "

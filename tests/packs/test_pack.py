@@ -2,7 +2,6 @@
 import dataclasses
 import json
 import pathlib
-import re
 
 import pytest
 import safetensors
@@ -161,7 +160,7 @@ def test_parts_must_fit(misfit, card, tensors, write):
 
 def test_parts_are_checked_wherever_they_come_from(card, tensors):
     pack = build(card, tensors)
-    with pytest.raises(ValueError, match=re.escape("head.fc.bias must be (3,) for 3 class names, got (2,)")):
+    with pytest.raises(ValueError, match=r"head.fc.bias must be \(3,\) .* 3 class names, got \(2,\)"):
         dataclasses.replace(pack, bias=torch.zeros(2))
 
 

@@ -1,6 +1,5 @@
 """What is a picture is read as 8-bit colour, whatever its format; what is damaged is an error that names the file."""
 import io
-import re
 import struct
 
 import cv2
@@ -9,11 +8,9 @@ import numpy as np
 import pytest
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from PIL import Image
-from torch.utils.data import DataLoader
 
 from mmspt.datasets import LoadImageFromFile
 from mmspt.datasets.image_file import MAX_PIXELS, check_end, check_size, read_size
-from mmspt.registry import TRANSFORMS
 
 
 @pytest.fixture
@@ -21,10 +18,9 @@ def pixels():
     return np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
 
 
-@pytest.mark.parametrize('registry', [TRANSFORMS, MMENGINE_TRANSFORMS], ids=['mmspt', 'mmengine'])
-def test_good_png(tmp_path, pixels, registry):
+def test_good_png(tmp_path, pixels):
     Image.fromarray(pixels).save(tmp_path / 'good.png')
-    transform = registry.build(dict(type='mmspt.LoadImageFromFile'))
+    transform = MMENGINE_TRANSFORMS.build(dict(type='mmspt.LoadImageFromFile'))
     results = transform(dict(img_path=str(tmp_path / 'good.png'), gt_label=3))
     assert type(transform) is LoadImageFromFile
     np.testing.assert_array_equal(results['img'], pixels[..., ::-1])  # OpenCV's BGR, as in MMCV
@@ -250,20 +246,3 @@ def test_odd_header_hides_no_size(tmp_path, odd):
     assert cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR).shape == (40, 56, 3)
     with pytest.raises(ValueError, match=r'56 x 40 pixels are over max_pixels=2,239|no size can be found'):
         load(tmp_path / 'odd.jpg', max_pixels=2239)
-
-
-def test_name_reaches_the_main_process(tmp_path, pixels):
-    """A worker of a data loader hands its error over as text."""
-    (tmp_path / 'good.png').write_bytes(encode(Image.fromarray(pixels), 'PNG'))
-    (tmp_path / 'cut.jpg').write_bytes(WHOLE['plain'][:-100])
-    items = [dict(img_path=str(tmp_path / name)) for name in ('good.png', 'good.png', 'cut.jpg', 'good.png')]
-
-    class Images:
-        def __len__(self):
-            return len(items)
-
-        def __getitem__(self, index):
-            return LoadImageFromFile()(dict(items[index]))['img']
-
-    with pytest.raises(ValueError, match=re.escape(f"every image must be readable, but '{tmp_path}/cut.jpg' is not")):
-        list(DataLoader(Images(), batch_size=4, num_workers=1))

@@ -103,19 +103,5 @@ def test_errors_say_where_the_space_stands(given, own, message):
         read_space(cfg, given, own)
 
 
-BASE = "hooks = [dict(initializer=dict(k=32))]\nsearch_space = ['hooks.0.initializer.k=2,8', 'seed=1:5']\nseed = 0\n"
-
-
-@pytest.mark.parametrize(('child', 'expected'), [
-    ('seed = 3\n', {'hooks.0.initializer.k': (2, 8), 'seed': None}),
-    ("search_space = ['seed=4,5']\n", {'seed': (4, 5)}),
-    ("search_space = ['hooks.0.initializer.k=2']\nextra = 1\n", {'hooks.0.initializer.k': (2, )})])
-def test_a_space_is_inherited_or_replaced(child, expected, tmp_path):
-    (tmp_path / 'base.py').write_text(BASE)
-    (tmp_path / 'child.py').write_text("_base_ = './base.py'\n" + child)
-    cfg = Config.fromfile(tmp_path / 'child.py')
-    assert {p.key: p.choices for p in read_space(cfg, None, cfg.search_space)} == expected
-
-
 def test_settings_for_people():
     assert describe({'optim_wrapper.optimizer.lr': 0.123456, 'a.num': 10}) == 'lr 0.123, a.num 10'

@@ -8,7 +8,7 @@ from mmengine.config import Config
 
 from helpers import ROOT
 from mmspt.search.space import parse_space
-from mmspt.search.study import FILE, best, count, grid, identify, open_study, take_up
+from mmspt.search.study import FILE, best, count, grid, identify, open_study
 
 SPACE = parse_space(['lr=1,2', 'prompt_decay=0.1,0.2,0.3'])
 
@@ -79,22 +79,6 @@ def test_grid_is_whole_and_the_same_for_a_seed():
     settings = grid(SPACE, 0)
     assert len({str(s) for s in settings}) == 6 and settings == grid(SPACE, 0) != grid(SPACE, 1)
     assert grid(parse_space(['lr=1,2', 'prompt_decay=0.1:1']), 0) == []
-
-
-def test_take_up_twice(tmp_path):
-    """A search that is killed again while it takes up loses nothing; finished trials are left alone."""
-    study = reopen(tmp_path)
-    for value in (3., None, None):
-        trial = study.ask()
-        settings = {p.key: p.suggest(trial) for p in SPACE}
-        if value is not None:
-            study.tell(trial, value)
-    assert take_up(reopen(tmp_path)) == 2 and take_up(reopen(tmp_path)) == 0
-    study = reopen(tmp_path)
-    study.ask()
-    again = study.ask()
-    assert {p.key: p.suggest(again) for p in SPACE} == settings
-    assert count(study) == 1 and best(study).value == 3
 
 
 def test_without_optuna(tmp_path):

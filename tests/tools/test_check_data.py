@@ -303,10 +303,7 @@ train_dataloader = dict(dataset=dict(type='mmspt.SkipBadImages', dataset=data))
     assert any(finding['note'] and 'more than once' in finding['text'] for finding in report['findings'])
 
 
-def test_indices(own, check, tmp_path, toy_sizes):
-    _, write = own
-    _, (report, ) = check(write(), '--cfg-options', 'test_dataloader.dataset.indices=5', status=0)
-    assert [row['images'] for row in report['splits']] == [6, 6, 5]
+def test_indices(check, tmp_path, toy_sizes):
     root = make_task('cub', tmp_path)
     (tmp_path / 'config.py').write_text(
         f"test_dataloader = dict(dataset=dict(type='mmspt.CUB', data_root={str(root)!r}, split='test', indices=5))")
@@ -314,15 +311,14 @@ def test_indices(own, check, tmp_path, toy_sizes):
     assert [(row['images'], row['expected']) for row in report['splits']] == [(5, None)]
 
 
-@pytest.mark.parametrize('kind', ['CIFAR10', 'MNIST'])
-def test_nothing_is_downloaded(kind, check, tmp_path):
+def test_nothing_is_downloaded(check, tmp_path):
     (tmp_path / 'config.py').write_text(f"""
-data = dict(type='{kind}', data_root={str(tmp_path / 'data')!r}, pipeline=[])
+data = dict(type='CIFAR10', data_root={str(tmp_path / 'data')!r}, pipeline=[])
 train_dataloader = dict(dataset=dict(type='RepeatDataset', times=2, dataset=data))
 test_dataloader = dict(dataset=dict(data, split='test'))
 """)
     _, (report, ) = check(tmp_path / 'config.py')
-    assert [finding['text'].startswith(f'RuntimeError: Cannot find {kind} dataset') for finding in report['findings']
+    assert [finding['text'].startswith('RuntimeError: Cannot find CIFAR10 dataset') for finding in report['findings']
             ] == [True, True]
 
 

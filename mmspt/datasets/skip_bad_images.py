@@ -67,7 +67,7 @@ class SkipBadImages:
         failed = '; '.join(f'rank {rank}: {text}' for rank, (_, text) in enumerate(answers) if text is not None)
         if failed:
             raise RuntimeError(f'all processes must try their images, but another could not build the data set '
-                               f'({failed}): see what differs there, such as a folder that is not mounted')
+                               f'({failed}): see what differs there, for example a folder that is not mounted')
         self._leave_out([found for part, _ in answers for found in part])
 
     def full_init(self) -> None:

@@ -27,7 +27,7 @@ MAX_FAILURES = 3
 
 
 def name_folder(*content: Any) -> str:
-    """Return a folder's name for settings and whatever else its run depends on: the same for the same."""
+    """Return a folder's name for everything that its run depends on: the same for the same content."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
 
 

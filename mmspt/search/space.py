@@ -54,8 +54,8 @@ def read_space(cfg: Config, given: Sequence[str] | None, own: Any) -> list[Param
     try:
         if given is None and own is not None and not (
                 isinstance(own, list | tuple) and own and all(isinstance(spec, str) for spec in own)):
-            raise ValueError(f"it must be a list of texts such as ['lr=1e-3:1e-1:log'], got {own!r}: correct it, set "
-                             'it to None for the default space, or give --search')
+            raise ValueError(f"it must be a list of texts, for example ['lr=1e-3:1e-1:log'], got {own!r}: correct it, "
+                             'set it to None for the default space, or give --search')
         space = parse_space(given or own or DEFAULT)
         check_keys(cfg, space)
     except ValueError as error:

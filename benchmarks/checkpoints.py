@@ -54,7 +54,7 @@ def save(runner: Runner, kind: str) -> None:
     """Write a checkpoint as the hook does."""
     vit = runner.model.backbone
     assert isinstance(vit, FrozenViT)
-    with nullcontext() if KINDS[kind] else vit.saving.without_frozen(vit):
+    with nullcontext() if KINDS[kind] else vit.saved.without_frozen(vit):
         runner.save_checkpoint(runner.work_dir, f'{kind}.pth')
 
 

@@ -123,7 +123,7 @@ def initialize(args: argparse.Namespace, dataset: dict, work_dir: str, init: str
     runner.train()
     row = dict(init=init, images=size, read=num_images or min(size, args.batch_size), prompts=num_prompts,
                seconds=timed.seconds, peak_bytes=timed.peak_bytes)
-    return row, timed, runner.model.backbone.prompts.detach().cpu()
+    return row, timed, runner.model.backbone.prompts.tokens.detach().cpu()
 
 
 def forward_alone(args: argparse.Namespace, backbone: PromptedViT, size: int) -> float:

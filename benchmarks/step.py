@@ -62,10 +62,10 @@ class WrittenOutGates(GatedPromptedViT):
 
     def forward(self, x: Tensor, prompts: Any = None) -> tuple[Tensor, ...]:
         """Compute features."""
-        shapes, (x, _, _) = self._shapes(), self._embed(x)
+        (tokens, scales, gates), (x, _, _) = self.get_submodule('prompts')(), self._embed(x)
         end = 1 + self.num_prompts
-        x = torch.cat((x[:, :1], self.get_parameter('prompts').expand(len(x), -1, -1), x[:, 1:]), dim=1)
-        for layer, (scale, gate) in zip(self.layers, shapes, strict=True):
+        x = torch.cat((x[:, :1], tokens.expand(len(x), -1, -1), x[:, 1:]), dim=1)
+        for layer, scale, gate in zip(self.layers, scales, [*gates, None], strict=True):
             prompts, attn = x[:, 1:end], layer.attn
             qkv = attn.qkv(layer.ln1(x)).unflatten(-1, (3, attn.num_heads, attn.head_dims)).permute(2, 0, 3, 1, 4)
             query, key, value = qkv.unbind(0)
@@ -136,7 +136,7 @@ def largest_difference(models: dict[str, ImageClassifier], images: Tensor, sampl
             with precision():
                 scores = model(images)
                 loss = model(images, samples, mode='loss')['loss']
-            prompts = model.get_parameter('backbone.prompts')
+            prompts = model.get_parameter('backbone.prompts.tokens')
             found.append((scores.detach().float(), torch.autograd.grad(loss, prompts)[0]))
         differences += [float((a - b).abs().max() / b.abs().max()) for a, b in zip(*found, strict=True)]
     return max(differences, key=lambda value: math.inf if math.isnan(value) else value, default=math.nan)
@@ -181,8 +181,8 @@ def measure_cases(args: argparse.Namespace, outputs: str, kind: str) -> list[dic
             other = f'{OVER.get(path)}, {count}'
             if other in models:
                 rows[name][f'over_{OVER[path].replace(" and ", "_")}'] = ratio(times, seconds[dtype, other])
-            tuned = getattr(models[name].backbone, 'learnable', ())  # prompts, gates and temperatures; not the head
-            rows[name]['tuned'] = sum(p.numel() for key, p in models[name].backbone.named_parameters() if key in tuned)
+            method = getattr(models[name].backbone, 'prompts', None)  # prompts, gates and temperatures; not the head
+            rows[name]['tuned'] = 0 if method is None else sum(p.numel() for p in method.parameters())
             if dtype != 'float32' and 'float32' in precisions:
                 rows[name]['over_float32'] = ratio(times, seconds['float32', name])
         cases.append(dict(outputs=outputs, dtype=dtype, kind=kind, variants=rows,

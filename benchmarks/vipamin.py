@@ -20,10 +20,10 @@ from rich.console import Console
 from torch import Tensor
 
 from measure import ROOT, arguments, record, show_table
-from mmspt.engine.block_means import BlockSums
-from mmspt.engine.token_loader import SeededImages, choose_images, iterate_images
+from mmspt.engine.token_loader import TrainingImages
 from mmspt.models import PromptedViT
-from mmspt.prompts import UniformInit, VIPAMINInit
+from mmspt.prompts import VIPAMINInit
+from mmspt.prompts.initializers import draw_uniform
 from mmspt.prompts.vipamin import Attended, BlockMeans
 
 COLUMNS = dict(norm='norm', share='in-span share', share_in_network='the same behind LN')
@@ -46,11 +46,8 @@ def read_blocks(args: argparse.Namespace) -> tuple[PromptedViT, list[BlockMeans]
     model.init_weights()
     vit = model.eval().backbone
     vit.check_weights()
-    chosen = choose_images(args.num_images, len(dataset), args.seed)
-    images = iterate_images(SeededImages(dataset, chosen, args.seed), model.data_preprocessor, 32, 0)
-    sums = BlockSums(vit, VIPAMINInit(k=args.k, lam=0.5), args.seed)
-    sums.add(images)
-    return vit, sums.means(len(chosen)), len(chosen)
+    images = TrainingImages(dataset, model.data_preprocessor, args.num_images, 32, seed=args.seed, name='VIPAMIN')
+    return vit, VIPAMINInit(k=args.k, lam=0.5).read_blocks(vit, images), images.wanted
 
 
 def in_span(values: Tensor, outputs: Tensor) -> float:
@@ -66,9 +63,10 @@ def look(vit: PromptedViT, blocks: list[BlockMeans], k: int, seed: int) -> list[
     shape, rows = tuple(vit.prompts.shape), []
     parts = {'matched patches': VIPAMINInit(k=k, lam=0.), 'orthogonal, exact': VIPAMINInit(lam=1.),
              'orthogonal, released': VIPAMINInit(lam=1., orthogonal='released'),
-             'half of each, exact': VIPAMINInit(k=k, lam=0.5), 'uniform': UniformInit()}
-    made = {name: part.fill(blocks, shape, vit.patch_size, torch.Generator().manual_seed(seed))  # type: ignore[arg-type]
-            for name, part in parts.items()}
+             'half of each, exact': VIPAMINInit(k=k, lam=0.5)}
+    bound = vit.prompts.bound
+    made = {name: part.mix(blocks, shape, bound, torch.Generator().manual_seed(seed)) for name, part in parts.items()}
+    made['uniform'] = draw_uniform(shape, bound, torch.Generator().manual_seed(seed))
     for i, (layer, block) in enumerate(zip(vit.layers, blocks, strict=False)):
         assert isinstance(block.attended, Attended)
         outputs, weight, bias = (tensor.detach().double() for tensor in block.attended)

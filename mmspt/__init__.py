@@ -1,7 +1,7 @@
 """Self-Prompt Tuning of frozen self-supervised Vision Transformers, for MMPretrain."""
 from typing import TYPE_CHECKING, Any
 
-from . import files, repairs, zoo  # noqa: F401  (files adds the file backend 'mmspt')
+from . import files, zoo  # noqa: F401  (files adds the file backend 'mmspt')
 from .checkpoint_schemes import register_schemes
 from .safe_globals import add_safe_globals
 from .version import __version__
@@ -9,7 +9,6 @@ from .version import __version__
 if TYPE_CHECKING:
     from .serving.predictor import MultiTaskPredictor
 
-repairs.apply()
 add_safe_globals()
 register_schemes()
 zoo.register()

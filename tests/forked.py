@@ -103,6 +103,7 @@ def _run(name, arguments, log, environment, cwd, before, given):
     runner.collect_env = lambda: dict(Python=sys.version.replace('\n', ''), PyTorch=torch.__version__)
     path = ROOT / 'tools' / name
     sys.argv = [str(path), *arguments]
+    sys.path[:0] = filter(None, environment.get('PYTHONPATH', '').split(os.pathsep))  # a user's own modules
     if before is not None:
         before(*given)
     runpy.run_path(str(path), run_name='__main__')

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from metafiles import describe
 from mmpretrain import ImageClassificationInferencer, get_model, inference_model, list_models
 from mmpretrain.apis.model import ModelHub
 from modelindex.load_model_index import load as load_index
 from safetensors.torch import load_file
 
 from helpers import ROOT, environment
-from metafiles import describe
 from mmspt.evaluation.published import PUBLISHED
 from mmspt.public_checkpoints import PUBLIC_CHECKPOINTS
 

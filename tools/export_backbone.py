@@ -8,7 +8,7 @@ from safetensors.torch import save
 from mmspt.checkpoint_schemes import load_file
 from mmspt.engine.start import prepare_process
 from mmspt.files import write_bytes
-from mmspt.models.weights import find_encoder
+from mmspt.models.weights.layouts import find_encoder
 
 
 def main() -> None:

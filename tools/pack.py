@@ -15,7 +15,7 @@ from mmspt.engine.start import prepare_process
 from mmspt.evaluation import RESULT_FILE, read_result
 from mmspt.files import write_bytes
 from mmspt.models import PromptedViT
-from mmspt.models.fingerprint import show
+from mmspt.models.weights.fingerprint import to_hex
 from mmspt.packs.architecture import Architecture
 from mmspt.packs.backbone import load_backbone
 from mmspt.packs.make import make_pack
@@ -116,8 +116,8 @@ def describe(path: str) -> Pack:
     backbone, steps = pack.backbone, pack.preprocessing
     prompts = 'none (a linear probe)' if pack.prompts is None else \
         f'{backbone.prompt_type}, {" x ".join(map(str, pack.prompts.shape))}'
-    if pack.gate_logits is not None and pack.temperatures is not None:
-        for name, values in (('gates', pack.gate_logits.sigmoid()), ('temperatures', pack.temperatures)):
+    for name, values in (('gates', pack.gate), ('logit scales', pack.logit_scale)):
+        if values is not None:
             prompts += f'; {name} {values.min():.3g} to {values.max():.3g}'
     more = '' if len(pack.classes) <= 4 else f', ... ({len(pack.classes)})'
     rows = {
@@ -128,7 +128,7 @@ def describe(path: str) -> Pack:
                    f'{str(pack.weight.dtype).removeprefix("torch.")}',
         'backbone': f'{backbone.num_layers} blocks of width {backbone.embed_dims}, patches of '
                     f'{backbone.patch_size[0]} x {backbone.patch_size[1]}, {backbone.out_type}',
-        'fingerprint': show(pack.fingerprint),
+        'fingerprint': to_hex(pack.fingerprint),
         'its checkpoint': pack.checkpoint or 'not named',
         'images': f'{"" if steps.resize is None else f"resized to {steps.resize}, "}{steps.size[0]} x {steps.size[1]}, '
                   f'mean {steps.mean}, std {steps.std}, {"RGB" if steps.to_rgb else "BGR"}',
@@ -160,7 +160,7 @@ def verify(args: argparse.Namespace) -> None:
     for path in args.packs:
         pack = Pack.load(path)
         if args.backbone is None:
-            say(f'{path}: whole; of the backbone {show(pack.fingerprint)}')
+            say(f'{path}: whole; of the backbone {to_hex(pack.fingerprint)}')
             continue
         if latest is None or latest[0] != pack.backbone:
             latest = pack.backbone, load_backbone(pack.backbone, args.backbone)

@@ -7,7 +7,7 @@ _base_ = [
 ]
 
 model = dict(
-    backbone=dict(type='mmspt.GatedPromptedViT', prompt_type='shallow', num_prompts=20, prompt_drop_rate=0.1),
+    backbone=dict(prompts=dict(type='mmspt.GatedPrompts'), num_prompts=20, prompt_drop_rate=0.1),
     head=dict(num_classes=10))
 
 train_dataloader = dict(batch_size=64)

@@ -9,10 +9,9 @@ _base_ = [
 
 model = dict(
     backbone=dict(
-        type='mmspt.GatedPromptedViT',
         img_size=32,
         patch_size=2,
-        prompt_type='shallow',
+        prompts=dict(type='mmspt.GatedPrompts'),
         num_prompts=20,
         prompt_drop_rate=0.1),
     head=dict(num_classes=17))

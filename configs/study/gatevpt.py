@@ -1,7 +1,7 @@
 # the study's GateVPT: gated shallow prompts, SGD
 _base_ = './vpt_shallow.py'
 
-model = dict(backbone=dict(type='mmspt.GatedPromptedViT', prompt_drop_rate=0.1))
+model = dict(backbone=dict(prompts=dict(type='mmspt.GatedPrompts'), prompt_drop_rate=0.1))
 
 optim_wrapper = dict(
     optimizer=dict(_delete_=True, type='SGD', lr=0.1, momentum=0.9, weight_decay=0.),

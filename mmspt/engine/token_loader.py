@@ -1,19 +1,23 @@
 """Training images for the prompts' prototypes: chosen, shared among the processes and augmented by seed alone."""
 import copy
 import random
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
 from mmengine import dist
 from mmengine.dataset import Compose, pseudo_collate
+from rich.progress import track
 from torch.utils.data import DataLoader, Dataset
 
 from mmspt.prompts.tokens import derive_seed
 
+from .processes import raise_in_all_processes
 from .reliability.worker_signals import IgnoreJobSignals
+
+T = TypeVar('T')
 
 
 @contextmanager
@@ -86,3 +90,60 @@ def iterate_images(images: SeededImages, data_preprocessor: Any, batch_size: int
     for batch in loader:
         indices = [int(i) for i in batch.pop('prompt_index')]
         yield indices, data_preprocessor(batch, training=False)['inputs']
+
+
+class TrainingImages:
+    """The images that an initializer reads, see :class:`mmspt.prompts.tokens.ImageStream`.
+
+    Args:
+        dataset (Dataset): The training set.
+        data_preprocessor (nn.Module): The model's.
+        wanted (int): Images of all processes; at most those at hand.
+        batch_size (int): Images a step.
+        num_workers (int): Of the loader. Defaults to 0.
+        seed (int): Seed of the choice and of augmentation. Defaults to 0.
+        pipeline (list[dict] | None): Transforms instead of the data set's own. Defaults to None.
+        max_bytes (float | None): Bound on the tokens of all layers. Defaults to None.
+        device (torch.device | str): Where the work may be done. Defaults to 'cpu'.
+        autocast (Callable): Returns the context to read in. Defaults to none.
+        name (str): Of the initializer, for the progress bar. Defaults to ''.
+    """
+
+    def __init__(self, dataset: Any, data_preprocessor: Any, wanted: int, batch_size: int, num_workers: int = 0,
+                 seed: int = 0, pipeline: list[dict] | None = None, max_bytes: float | None = None,
+                 device: torch.device | str = 'cpu',
+                 autocast: Callable[[], AbstractContextManager] = nullcontext, name: str = '') -> None:
+        self.dataset, self.data_preprocessor, self.pipeline = dataset, data_preprocessor, pipeline
+        self.wanted = min(wanted, len(dataset))
+        self.own = 0
+        self.batch_size, self.num_workers = batch_size, num_workers
+        self.seed, self.max_bytes, self.device = seed, max_bytes, torch.device(device)
+        self.autocast, self.name = autocast, name
+
+    def read(self, consume: Callable[[Iterable[tuple[list[int], torch.Tensor]], int], T],
+             count: int | None = None) -> T:
+        """Pass this process's batches, and the number of images in them, to a function; return its result.
+
+        Args:
+            consume (Callable): Takes batches of (indices, images (B, 3, H, W) on the model's device), and their number.
+            count (int | None): Images of all processes; None is ``wanted``.
+
+        Raises:
+            Exception: Whatever the function raises, and RuntimeError on the other processes.
+        """
+        error, result = None, None
+        try:
+            chosen = choose_images(self.wanted if count is None else count, len(self.dataset), self.seed)
+            mine = share(chosen)
+            self.own = len(mine)
+            indices = mine or chosen[:1]  # a process without a share looks at one image, to know the shapes
+            images = SeededImages(self.dataset, indices, self.seed, self.pipeline)
+            batches = iterate_images(images, self.data_preprocessor, self.batch_size, self.num_workers)
+            steps = -(-len(indices) // self.batch_size)
+            bar = track(batches, f'{self.name}: images', steps, transient=True, disable=not dist.is_main_process())
+            with self.autocast(), closing(cast(Generator, bar)) as progress:  # the bar ends even if not all are taken
+                result = consume(progress, len(indices))
+        except Exception as e:  # the other processes would wait for ever
+            error = e
+        raise_in_all_processes(error, 'prompt initialization')
+        return cast(T, result)

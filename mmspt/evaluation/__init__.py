@@ -1,4 +1,5 @@
-from .description import describe_run, unusual
+from .description import describe_run
+from .method_names import unusual
 from .published import PUBLISHED, SOURCES, Published
 from .result import RESULT_FILE, Result, plain_metrics, read_result, set_aside, write_result
 from .scalars import read_epoch, read_records, read_scalars

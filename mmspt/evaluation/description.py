@@ -8,6 +8,8 @@ from mmspt.config import find_hook
 from mmspt.datasets.tasks import TASKS, task_of
 from mmspt.datasets.wrappers import leaves, without_skipping
 
+from .method_names import count_prompts, is_prompted, name_prompts
+
 ARCHS = {'s': 'ViT-S', 'small': 'ViT-S', 'b': 'ViT-B', 'base': 'ViT-B', 'l': 'ViT-L', 'large': 'ViT-L',
          'h': 'ViT-H', 'huge': 'ViT-H', 'deit-t': 'DeiT-T', 'deit-tiny': 'DeiT-T', 'deit-s': 'DeiT-S',
          'deit-small': 'DeiT-S', 'deit-b': 'DeiT-B', 'deit-base': 'DeiT-B', 'dinov2-s': 'DINOv2-S',
@@ -15,12 +17,6 @@ ARCHS = {'s': 'ViT-S', 'small': 'ViT-S', 'b': 'ViT-B', 'base': 'ViT-B', 'l': 'Vi
          'eva-giant': 'EVA-G', 'mocov3-s': 'MoCo-v3-S', 'mocov3-small': 'MoCo-v3-S'}
 DEPTHS = {'ViT-S': 8, 'ViT-B': 12, 'ViT-L': 24, 'ViT-H': 32,  # MMPretrain's; its 'small' has 8 blocks
           'DeiT-T': 12, 'DeiT-S': 12, 'DeiT-B': 12, 'DINOv2-S': 12, 'DINOv2-G': 40, 'EVA-G': 40, 'MoCo-v3-S': 12}
-USUAL_START = dict(SPT='RandomSampleInit', VPT='UniformInit', GateVPT='UniformInit', VIPAMIN='VIPAMINInit')
-USUAL_PROMPTS = dict(Deep=20, Shallow=100, GateVPT=100)
-DEFAULT_PROMPTS = dict(PromptedViT=20, GatedPromptedViT=100)
-"""Types of backbones with prompts -> how many they have by default."""
-FAMILIES = dict(UniformInit='VPT', NormalInit='VPT', VIPAMINInit='VIPAMIN')
-"""Initializers -> the method that starts so; whatever else starts from tokens is SPT's."""
 SOURCE = ('type', 'data_root', 'ann_file', 'data_prefix', 'split', 'task')  # keys that say which images are read
 WEIGHTS = ('checkpoint', 'pretrained', 'load_from')
 
@@ -44,7 +40,7 @@ def describe_run(cfg: Mapping[str, Any], trained: bool = True, world_size: int =
     backbone = inner.get('backbone') or {}
     test, train = _datasets(cfg, 'test_dataloader'), _datasets(cfg, 'train_dataloader')
     tasks = [identify(dataset) for dataset in test]
-    initializer = _initializer(cfg) if _num_prompts(backbone) else None
+    initializer = _initializer(cfg) if count_prompts(backbone) else None
     return dict(
         config=config_name(getattr(cfg, 'filename', None)),
         task=_joined(task for task, _ in tasks),
@@ -53,7 +49,7 @@ def describe_run(cfg: Mapping[str, Any], trained: bool = True, world_size: int =
         trained_on=_trained_on(train, test) if trained else None,
         method=method_of(backbone, initializer),
         initializer=initializer,
-        num_prompts=_num_prompts(backbone),
+        num_prompts=count_prompts(backbone),
         arch=arch_of(backbone),
         pretraining=cfg.get('pretraining') or 'unknown',
         tta=inner is not model,
@@ -82,29 +78,16 @@ def split_of(dataset: Mapping[str, Any]) -> str | None:
 
 
 def method_of(backbone: Mapping[str, Any], initializer: str | None) -> str:
-    """Name the method: GateVPT by its gates, SPT, VPT or VIPAMIN by how the prompts start, otherwise by what of the
-    backbone is trained."""
-    if _num_prompts(backbone):
-        if _name(backbone.get('type')) == 'GatedPromptedViT':
-            name = 'GateVPT'
-        else:
-            name = f"{FAMILIES.get(str(initializer), 'SPT')}-{backbone.get('prompt_type', 'deep').capitalize()}"
+    """Name the method by its prompts (:func:`.name_prompts`), without prompts by what of the backbone is trained."""
+    if count_prompts(backbone):
+        name = name_prompts(backbone, str(initializer))
         return name if backbone.get('frozen', True) else f'{name}, backbone tuned'
-    if _is_prompted(backbone):
+    if is_prompted(backbone):
         return 'Linear' if backbone.get('frozen', True) else 'Full'
     stages = backbone.get('frozen_stages', -1)
     if stages < 0:
         return 'Full'
     return 'Linear' if stages >= depth_of(backbone) else f'{stages} blocks frozen'
-
-
-def unusual(method: str, initializer: str | None, num_prompts: int) -> list[str]:
-    """Say what sets prompts apart from the usual form of their method: another start, another number."""
-    family, _, kind = method.partition(',')[0].partition('-')
-    parts = [] if initializer in (None, USUAL_START.get(family)) else [str(initializer)]
-    if num_prompts not in (0, USUAL_PROMPTS.get(kind or family)):
-        parts.append('1 prompt' if num_prompts == 1 else f'{num_prompts} prompts')
-    return parts
 
 
 def depth_of(backbone: Mapping[str, Any]) -> float:
@@ -118,7 +101,7 @@ def depth_of(backbone: Mapping[str, Any]) -> float:
 def arch_of(backbone: Mapping[str, Any]) -> str:
     """'ViT-B' and the like, with the patch size where it is not the papers' 16; 'custom' for a dict of sizes."""
     kind = _name(backbone.get('type'))
-    arch = backbone.get('arch', 'base' if kind in (*DEFAULT_PROMPTS, 'VisionTransformer') else kind)
+    arch = backbone.get('arch', 'base' if is_prompted(backbone) or kind == 'VisionTransformer' else kind)
     if not isinstance(arch, str):
         return 'custom'
     patch = backbone.get('patch_size', 16)
@@ -193,14 +176,6 @@ def _name(kind: Any) -> str:
     if kind is None:
         return 'unknown'
     return kind.rpartition('.')[2] if isinstance(kind, str) else kind.__name__
-
-
-def _is_prompted(backbone: Mapping[str, Any]) -> bool:
-    return _name(backbone.get('type')) in DEFAULT_PROMPTS
-
-
-def _num_prompts(backbone: Mapping[str, Any]) -> int:
-    return backbone.get('num_prompts', DEFAULT_PROMPTS[_name(backbone.get('type'))]) if _is_prompted(backbone) else 0
 
 
 def _initializer(cfg: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ from statistics import mean, stdev
 
 from mmspt.datasets.tasks import GROUPS, TASKS
 
-from .description import unusual
+from .method_names import unusual
 from .published import PUBLISHED, SOURCES
 from .result import Result
 from .settings import Run, find_caveat, name_setting, split_settings

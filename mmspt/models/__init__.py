@@ -1,3 +1,4 @@
 from .backbones import GatedPromptedViT, PromptedViT
+from .methods import DeepPrompts, GatedPrompts, PromptMethod, ShallowPrompts
 
-__all__ = ['GatedPromptedViT', 'PromptedViT']
+__all__ = ['DeepPrompts', 'GatedPromptedViT', 'GatedPrompts', 'PromptMethod', 'PromptedViT', 'ShallowPrompts']

@@ -1,18 +1,17 @@
 """What a prompted ViT is made of, as plain values: enough to build it again, and no more than that."""
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from mmpretrain.models.utils import LayerScale
 
-from mmspt.models import GatedPromptedViT, PromptedViT
-from mmspt.models.backbones import prompted_vit
+from mmspt.models import PromptedViT
+from mmspt.models.backbones.prompted_vit import PROMPT_TYPES
+from mmspt.models.weights.provenance import frozen_weights, settings
 
 from .rules import BOOL, Rule, check_fields, is_number, one_of, whole
 
-PROMPT_TYPES = (*prompted_vit.PROMPT_TYPES, 'gated')
-"""Shallow prompts of a GatedPromptedViT are a type of their own."""
 REMEDY = 'correct the recipe and export the pack again'
 SIDES = Rule('two whole numbers from 1 to 4,096, height and width', lambda value: (
     isinstance(value, list) and len(value) == 2 and all(type(side) is int and 1 <= side <= 4096 for side in value)))
@@ -23,22 +22,6 @@ RULES = dict(
     layer_scale=BOOL, with_cls_token=BOOL, interpolate_mode=one_of('bicubic', 'bilinear', 'nearest'),
     out_type=one_of('cls_token', 'avg_featmap'), final_norm=BOOL, num_prompts=whole(0, 2**12),
     prompt_type=one_of(*PROMPT_TYPES), pool_prompts=BOOL)
-
-
-class Reading(NamedTuple):
-    """How prompts are read, and what of it feeds the head; the arguments of :meth:`.PromptedViT.reading`."""
-    num_prompts: int
-    prompt_type: str
-    out_type: str
-    final_norm: bool
-    pool_prompts: bool
-
-    @classmethod
-    def of(cls, source: 'Architecture | PromptedViT') -> 'Reading':
-        """An architecture's or a model's; what does nothing there is set to one value."""
-        prompts = source.num_prompts > 0
-        return cls(source.num_prompts, _type_of(source) if prompts else 'deep', source.out_type, source.final_norm,
-                   source.pool_prompts or not prompts or source.out_type != 'avg_featmap')
 
 
 @dataclass(frozen=True)
@@ -53,7 +36,7 @@ class Architecture:
         eps: Of every norm.
         layer_scale: Whether blocks scale what they add.
         num_prompts, pool_prompts: PromptedViT's.
-        prompt_type: PromptedViT's; 'gated' is a GatedPromptedViT's.
+        prompt_type: 'deep' where every block has prompts of its own, 'shallow' where those of the first travel.
 
     Raises:
         ValueError: A value against its rule.
@@ -84,14 +67,14 @@ class Architecture:
                              f'{REMEDY}')
         if self.out_type == 'cls_token' and not self.with_cls_token:
             raise ValueError(f"out_type='cls_token' needs with_cls_token=true, got false: {REMEDY}")
-        if self.prompt_type == 'gated' and not self.num_prompts:
-            raise ValueError(f"prompt_type='gated' needs num_prompts of at least 1, got 0: {REMEDY}")
         if any(side % patch for side, patch in zip(self.img_size, self.patch_size, strict=True)):
             raise ValueError(f'img_size must be whole patches, got {self.img_size} and {self.patch_size}: {REMEDY}')
 
     @classmethod
     def from_json(cls, content: Any) -> 'Architecture':
         """Read it from JSON's objects; ValueError if anything is missing, unknown or against its rule."""
+        if isinstance(content, dict) and content.get('prompt_type') == 'gated':  # in version 1
+            content = content | dict(prompt_type='shallow')
         fields = check_fields(content, RULES, 'a backbone', REMEDY)
         return cls(**fields | {name: tuple(fields[name]) for name in ('img_size', 'patch_size')})
 
@@ -114,7 +97,7 @@ class Architecture:
             qkv_bias=block.attn.qkv.bias is not None, eps=block.ln1.eps, pre_norm=hasattr(vit.pre_norm, 'weight'),
             layer_scale=isinstance(block.attn.gamma1, LayerScale), with_cls_token=vit.cls_token is not None,
             interpolate_mode=vit.interpolate_mode, out_type=vit.out_type, final_norm=vit.final_norm,
-            num_prompts=vit.num_prompts, prompt_type=_type_of(vit), pool_prompts=vit.pool_prompts)
+            num_prompts=vit.num_prompts, prompt_type=vit.prompt_type, pool_prompts=vit.pool_prompts)
         with torch.device('meta'):
             plain = architecture.build()
         other = _what_acts(vit).items() ^ _what_acts(plain).items()
@@ -128,29 +111,23 @@ class Architecture:
     def build(self, **kwargs: Any) -> PromptedViT:
         """Build the backbone, with random weights."""
         arch = {name: getattr(self, name) for name in ('embed_dims', 'num_layers', 'num_heads', 'feedforward_channels')}
-        gated = self.prompt_type == 'gated'
-        return (GatedPromptedViT if gated else PromptedViT)(
+        return PromptedViT(
             arch=arch, img_size=self.img_size, patch_size=self.patch_size, in_channels=self.in_channels,
             qkv_bias=self.qkv_bias, norm_cfg=dict(type='LN', eps=self.eps), pre_norm=self.pre_norm,
             layer_scale_init_value=1e-5 if self.layer_scale else 0., with_cls_token=self.with_cls_token,
             interpolate_mode=self.interpolate_mode, out_type=self.out_type, final_norm=self.final_norm,
-            num_prompts=self.num_prompts, prompt_type='shallow' if gated else self.prompt_type,
-            pool_prompts=self.pool_prompts, **kwargs)
+            num_prompts=self.num_prompts, prompt_type=self.prompt_type, pool_prompts=self.pool_prompts, **kwargs)
 
     @property
     def prompts_shape(self) -> tuple[int, int, int] | None:
-        """(L, N_p, D) if deep, (1, N_p, D) if shallow or gated, None without prompts."""
+        """(L, N_p, D) if deep, (1, N_p, D) if shallow, None without prompts."""
         if not self.num_prompts:
             return None
         return self.num_layers if self.prompt_type == 'deep' else 1, self.num_prompts, self.embed_dims
 
 
-def _type_of(source: Architecture | PromptedViT) -> str:
-    return 'gated' if isinstance(source, GatedPromptedViT) and source.num_prompts else source.prompt_type
-
-
 def _what_acts(vit: PromptedViT) -> Mapping[str, str]:
-    """Names -> what must agree for two models to compute the same."""
-    shapes = {name: str(tuple(value.shape)) for name, value in vit._state().items()}
-    others = vit._settings() | dict(out_indices=vit.out_indices)
+    """Names -> what must agree for two models to compute the same with the same prompts."""
+    shapes = {name: str(tuple(value.shape)) for name, value in frozen_weights(vit).items()}
+    others = settings(vit) | dict(out_indices=vit.out_indices)
     return shapes | {name: str(value) for name, value in others.items()}

@@ -5,8 +5,9 @@ from dataclasses import replace
 from torch import Tensor
 
 from mmspt.checkpoint_schemes import load_file
-from mmspt.models import GatedPromptedViT, PromptedViT
-from mmspt.models.weights import find_encoder
+from mmspt.models import PromptedViT
+from mmspt.models.backbones.prompted_vit import OLD_NAMES
+from mmspt.models.weights.layouts import find_encoder
 
 from .architecture import Architecture
 
@@ -18,7 +19,7 @@ def load_backbone(architecture: Architecture, checkpoint: str) -> PromptedViT:
 
     Args:
         architecture (Architecture): Of a pack.
-        checkpoint (str): Path or address, in any layout of :mod:`mmspt.models.weights`.
+        checkpoint (str): Path or address, in any layout of :mod:`mmspt.models.weights.layouts`.
 
     Returns:
         PromptedViT: Frozen, in eval mode, without prompts.
@@ -29,13 +30,13 @@ def load_backbone(architecture: Architecture, checkpoint: str) -> PromptedViT:
     """
     encoder = find_encoder(load_file(checkpoint))
     if encoder is None:
-        raise ValueError("a backbone's checkpoint must hold a ViT in a layout that mmspt/models/weights.py lists, but "
-                         f"'{checkpoint}' does not: name the one that the pack was tuned on")
-    # of a whole tuned checkpoint, the frozen weights alone
-    encoder = {name: value for name, value in encoder.items() if name not in GatedPromptedViT.learnable}
+        raise ValueError("a backbone's checkpoint must hold a ViT in a layout that mmspt/models/weights/layouts.py "
+                         f"lists, but '{checkpoint}' does not: name the one that the pack was tuned on")
     _check_sizes(architecture, encoder, checkpoint)
     vit = replace(architecture, num_prompts=0, prompt_type='deep').build()
-    vit.load_state_dict(encoder)
+    # of a whole tuned checkpoint, the frozen weights alone
+    vit.load_state_dict({name: value for name, value in encoder.items()
+                         if not vit.is_learnable(OLD_NAMES.get(name, name))})
     vit.check_weights()
     return vit.eval()
 

@@ -55,10 +55,12 @@ def make_pack(model: nn.Module, config: Config, task: str, classes: Sequence[str
     def kept(weight: Tensor) -> Tensor:
         return weight.detach().to('cpu', dtype)
 
-    gates = {name: getattr(vit, name).detach().to('cpu', torch.float32, copy=True)  # few, and small errors would add up
-             for name in ('gate_logits', 'temperatures') if name in vit.learnable}
+    with torch.no_grad():
+        tokens, *others = (None, None, None) if vit.prompts is None else vit.prompts()
+    scale, gate = (part if part is None else part.to('cpu', torch.float32) for part in others)  # small errors add up
     return Pack(
-        task=task, classes=tuple(classes), prompts=None if vit.prompts is None else kept(vit.prompts), **gates,
+        task=task, classes=tuple(classes), prompts=None if tokens is None else kept(tokens), logit_scale=scale,
+        gate=gate,
         weight=kept(model.get_parameter('head.fc.weight')), bias=kept(model.get_parameter('head.fc.bias')),
         backbone=backbone, fingerprint=vit.fingerprint(),
         preprocessing=_preprocessing(config, backbone.img_size),
@@ -83,7 +85,7 @@ def _preprocessing(config: Config, size: tuple[int, int]) -> Preprocessing:
 def _origin(vit: PromptedViT, config: Config) -> str:
     """Return the address of the backbone's checkpoint, or its file's name without folders; '' if the weights are, or
     may be, others than ``init_cfg`` names."""
-    origin = vit.saving.origin
+    origin = vit.saved.origin
     other = bool(config.get('load_from')) and not config.get('resume') if origin is None else \
         not torch.equal(origin, vit.fingerprint())
     if other:

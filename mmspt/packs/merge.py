@@ -4,7 +4,7 @@ from typing import Any
 import torch
 
 from mmspt.models import PromptedViT
-from mmspt.models.fingerprint import show
+from mmspt.models.weights.fingerprint import to_hex
 
 from .backbone import load_backbone
 from .pack import Pack
@@ -15,8 +15,8 @@ def check_backbone(pack: Pack, vit: PromptedViT, name: str = 'the pack') -> None
     own = vit.fingerprint()
     if not torch.equal(own, pack.fingerprint):
         hint = f' (it names {pack.checkpoint!r})' if pack.checkpoint else ''
-        raise ValueError(f'{name} was tuned on the frozen backbone of fingerprint {show(pack.fingerprint)}, and fits '
-                         f'no other; this one has {show(own)}. Give the checkpoint that it was tuned on{hint}')
+        raise ValueError(f'{name} was tuned on the frozen backbone of fingerprint {to_hex(pack.fingerprint)}, and fits '
+                         f'no other; this one has {to_hex(own)}. Give the checkpoint that it was tuned on{hint}')
 
 
 def merge(pack: Pack, checkpoint: str) -> dict[str, Any]:
@@ -37,5 +37,6 @@ def merge(pack: Pack, checkpoint: str) -> dict[str, Any]:
     vit = load_backbone(pack.backbone, checkpoint)
     check_backbone(pack, vit)
     weights = {f'backbone.{name}': value for name, value in vit.state_dict().items()}
-    tuned = {name: value.float() for name, value in pack.tensors().items()}
+    tuned = {name: value.float() if value.is_floating_point() else value
+             for name, value in pack.tuned_weights().items()}
     return dict(state_dict=weights | tuned, meta=dict(dataset_meta=dict(classes=pack.classes)))

@@ -1,7 +1,6 @@
 """The prompt pack: what was tuned for a task, in one small file, without the backbone."""
 import json
 import os
-from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,8 +10,13 @@ import torch
 from torch import Tensor
 
 from mmspt.files import write_bytes
-from mmspt.models.fingerprint import KEY as FINGERPRINT
-from mmspt.models.fingerprint import LENGTH, show
+from mmspt.models.backbones.prompted_vit import FOLDED
+from mmspt.models.backbones.reading import KEY as READING
+from mmspt.models.backbones.reading import Reading
+from mmspt.models.methods import FoldedPrompts
+from mmspt.models.methods.gated_prompts import TEMPERATURES
+from mmspt.models.weights.fingerprint import KEY as FINGERPRINT
+from mmspt.models.weights.fingerprint import LENGTH, to_hex
 from mmspt.safetensors_files import PACK_CARD as CARD
 from mmspt.safetensors_files import read_safetensors
 
@@ -21,9 +25,11 @@ from .preprocessing import Preprocessing
 from .rules import NAME, TEXT, Rule, check_fields, is_number, plain, shown
 
 VERSION = 2
-"""1 lists transforms in place of the fields of preprocessing; it is read, too."""
-PROMPTS, WEIGHT, BIAS = 'backbone.prompts', 'head.fc.weight', 'head.fc.bias'
-GATES, TEMPERATURES = 'backbone.gate_logits', 'backbone.temperatures'
+"""1 lists transforms in place of the fields of preprocessing, and gates and temperatures as GateVPT tunes them; it is
+read, too."""
+PROMPTS, SCALE, GATE = 'prompts', 'logit_scale', 'gate'
+WEIGHT, BIAS = 'head.fc.weight', 'head.fc.bias'
+PROMPTS_1, GATE_LOGITS_1, TEMPERATURES_1 = 'backbone.prompts', 'backbone.gate_logits', 'backbone.temperatures'
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 REMEDY = 'the file is damaged or from another program: fetch it again, or export it anew'
 
@@ -51,9 +57,10 @@ def check_header(names: Collection[str], metadata: Mapping[str, str]) -> None:
     if CARD not in metadata:
         raise ValueError(f'a pack must have {CARD} among its metadata: it is no pack, make one with '
                          'python tools/pack.py export')
-    if set(names) - {PROMPTS, GATES, TEMPERATURES, WEIGHT, BIAS} or not {WEIGHT, BIAS} <= set(names):
-        raise ValueError(f'a pack must hold {WEIGHT}, {BIAS} and, if there are prompts, {PROMPTS} (with {GATES} '
-                         f'and {TEMPERATURES} if gated), got {shown(", ".join(sorted(names)))}: {REMEDY}')
+    known = {PROMPTS, SCALE, GATE, WEIGHT, BIAS, PROMPTS_1, GATE_LOGITS_1, TEMPERATURES_1}
+    if set(names) - known or not {WEIGHT, BIAS} <= set(names):
+        raise ValueError(f'a pack must hold {WEIGHT}, {BIAS} and, if there are prompts, {PROMPTS} (with {SCALE} and '
+                         f'{GATE} if there are such), got {shown(", ".join(sorted(names)))}: {REMEDY}')
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,14 +70,14 @@ class Pack:
     Args:
         task: Name of the task.
         classes: A name for each output of the head.
-        prompts: (L, N_p, D) if deep, (1, N_p, D) if shallow; None for a linear probe.
+        prompts: Folded prompt tokens, (L, N_p, D) if deep, (1, N_p, D) if shallow; None for a linear probe.
         weight: Of the linear head, (classes, D).
         bias: Of the linear head, (classes, ).
         backbone: How the frozen backbone is built.
         fingerprint: Of the frozen backbone, uint8, (32, ), see :meth:`.FrozenViT.fingerprint`.
         preprocessing: How an image becomes the backbone's input.
-        gate_logits: (L - 1,) of gated prompts, else None.
-        temperatures: (L,) of gated prompts, else None.
+        logit_scale: Factor of each block's attention logits, (L,); None is 1.
+        gate: Share of what a block makes of prompts that goes on, (L - 1,); None is 1.
         checkpoint: File name or address of the backbone's checkpoint: a hint for people, nothing reads it.
         recipe: Text of the config that it was tuned with: for people, nothing runs it.
         metrics: Name -> value, as tested.
@@ -87,8 +94,8 @@ class Pack:
     backbone: Architecture
     fingerprint: Tensor
     preprocessing: Preprocessing
-    gate_logits: Tensor | None = None
-    temperatures: Tensor | None = None
+    logit_scale: Tensor | None = None
+    gate: Tensor | None = None
     checkpoint: str = ''
     recipe: str = ''
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -97,9 +104,9 @@ class Pack:
     def __post_init__(self) -> None:
         check_fields(self._card(), RULES, 'a pack', REMEDY)
         classes, width = len(self.classes), self.backbone.embed_dims
-        layers = self.backbone.num_layers if self.backbone.prompt_type == 'gated' else None
-        expected = {PROMPTS: self.backbone.prompts_shape, GATES: None if layers is None else (layers - 1, ),
-                    TEMPERATURES: None if layers is None else (layers, ), WEIGHT: (classes, width), BIAS: (classes, )}
+        layers = self.backbone.num_layers
+        expected = {PROMPTS: self.backbone.prompts_shape, SCALE: None if self.logit_scale is None else (layers, ),
+                    GATE: None if self.gate is None else (layers - 1, ), WEIGHT: (classes, width), BIAS: (classes, )}
         tensors = self.tensors()
         for name, shape in expected.items():
             tensor = tensors.get(name)
@@ -116,10 +123,16 @@ class Pack:
                              f'got {self.preprocessing.size}: {REMEDY}')
 
     def tensors(self) -> dict[str, Tensor]:
-        """The tuned weights, named as in the classifier's state dict."""
-        named = {PROMPTS: self.prompts, GATES: self.gate_logits, TEMPERATURES: self.temperatures,
-                 WEIGHT: self.weight, BIAS: self.bias}
+        """The weights, named as in the file."""
+        named = {PROMPTS: self.prompts, SCALE: self.logit_scale, GATE: self.gate, WEIGHT: self.weight, BIAS: self.bias}
         return {name: tensor for name, tensor in named.items() if tensor is not None}
+
+    def folded(self, like: Tensor | None = None) -> FoldedPrompts | None:
+        """The prompts as blocks read them, in the dtype and on the device of a tensor if one is given."""
+        if self.prompts is None:
+            return None
+        folded = FoldedPrompts(self.prompts, self.logit_scale, self.gate)
+        return folded if like is None else FoldedPrompts(*(part if part is None else part.to(like) for part in folded))
 
     @property
     def nbytes(self) -> int:
@@ -128,7 +141,7 @@ class Pack:
 
     def _card(self) -> dict[str, Any]:
         return dict(
-            version=VERSION, task=self.task, classes=list(self.classes), fingerprint=show(self.fingerprint),
+            version=VERSION, task=self.task, classes=list(self.classes), fingerprint=to_hex(self.fingerprint),
             checkpoint=self.checkpoint, backbone=self.backbone.to_json(), preprocessing=self.preprocessing.to_json(),
             recipe=self.recipe, metrics=dict(self.metrics), versions=dict(self.versions))
 
@@ -164,9 +177,11 @@ class Pack:
         except (RecursionError, ValueError) as error:
             raise ValueError(f"a pack's {CARD} must be JSON, but {error!s:.100}: {REMEDY}") from error
         card = check_fields(content, RULES, 'a pack', REMEDY)
+        if card['version'] == 1:
+            tensors = _fold_version_1(tensors)
         return cls(
             task=card['task'], classes=tuple(card['classes']), prompts=tensors.get(PROMPTS), weight=tensors[WEIGHT],
-            bias=tensors[BIAS], gate_logits=tensors.get(GATES), temperatures=tensors.get(TEMPERATURES),
+            bias=tensors[BIAS], logit_scale=tensors.get(SCALE), gate=tensors.get(GATE),
             backbone=Architecture.from_json(card['backbone']),
             fingerprint=torch.tensor(list(bytes.fromhex(card['fingerprint'])), dtype=torch.uint8),
             preprocessing=Preprocessing.from_json(card['preprocessing']), checkpoint=card['checkpoint'],
@@ -178,6 +193,23 @@ class Pack:
         The fingerprint stands for the frozen weights: :class:`.FrozenViT` reads these from its ``init_cfg`` and
         compares. ``meta`` brings the class names.
         """
-        state = OrderedDict(self.tensors() | {f'backbone.{FINGERPRINT}': self.fingerprint})
-        state._metadata = {'': {CARD: self.backbone}}  # type: ignore[attr-defined]
-        return dict(state_dict=state, meta=dict(dataset_meta=dict(classes=self.classes)))
+        return dict(state_dict=self.tuned_weights() | {f'backbone.{FINGERPRINT}': self.fingerprint},
+                    meta=dict(dataset_meta=dict(classes=self.classes)))
+
+    def tuned_weights(self) -> dict[str, Tensor]:
+        """The weights as :class:`.PromptedViT` and MMPretrain's classifier load them: folded, with their reading."""
+        folded = self.folded()
+        prompts = {} if folded is None else {f'backbone.{FOLDED}{name}': part
+                                             for name, part in folded._asdict().items() if part is not None}
+        return prompts | {f'backbone.{READING}': Reading.of(self.backbone).to_tensor(), WEIGHT: self.weight,
+                          BIAS: self.bias}
+
+
+def _fold_version_1(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the tensors of a pack of version 1; fold its gates and temperatures as GatedPrompts does."""
+    tensors = dict(tensors)
+    for old, new, fold in ((PROMPTS_1, PROMPTS, lambda tokens: tokens), (GATE_LOGITS_1, GATE, torch.sigmoid),
+                           (TEMPERATURES_1, SCALE, lambda values: values.clamp(*TEMPERATURES).reciprocal())):
+        if old in tensors:
+            tensors[new] = fold(tensors.pop(old))
+    return tensors

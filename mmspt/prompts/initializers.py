@@ -6,18 +6,21 @@ registered in TASK_UTILS that holds its options.
 import math
 import os.path as osp
 from abc import ABCMeta, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, ClassVar
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
+from typing import Any, ClassVar, cast
 
 import torch
 from mmengine.logging import MMLogger
+from rich.progress import track
 from torch import Tensor, nn
 
 from mmspt.checkpoint_schemes import load_file
+from mmspt.models.methods.prompt_method import uniform_bound
 from mmspt.registry import TASK_UTILS
 
 from .clustering import Clusters, check_backend, kmeans
-from .tokens import all_finite
+from .tokens import ImageStream, all_finite, gather_tokens
 
 
 def check_tokens(tokens: Tensor, num_prompts: int) -> None:
@@ -66,29 +69,56 @@ def _windows(tokens: Tensor, num_prompts: int) -> Tensor:
 
 
 class PromptInitializer(metaclass=ABCMeta):
-    """What every initializer is: a map from one layer's tokens to its prompts.
+    """What every initializer is: the frozen network and a stream of training images go in, prompts come out.
 
     Attributes:
         images (int | str): How many training images it wants unless told otherwise: a number, 'none', 'batch' (one
             random batch of the global batch size) or 'all'.
-        reads (str): What :meth:`fill` takes of each layer: 'tokens' (N, D), or 'blocks', a
-            :class:`mmspt.prompts.vipamin.BlockMeans`.
+        method (str): Name of the method that starts so, in results.
     """
     images: int | str = 'batch'
-    reads: ClassVar[str] = 'tokens'
+    method: ClassVar[str] = 'SPT'
+
+    @abstractmethod
+    def start(self, network: Any, images: ImageStream, generator: torch.Generator) -> Tensor | None:
+        """Compute the prompts; every process calls it, with the network in eval mode.
+
+        Args:
+            network (PromptedViT): ``network.prompts.shape`` is the prompts' (L, N_p, D).
+            images (ImageStream): Empty if ``images`` is 'none'.
+            generator (torch.Generator): Source of randomness, on the CPU.
+
+        Returns:
+            Tensor | None: (L, N_p, D), fp32, finite; None where this is not the main process.
+
+        Raises:
+            ValueError: Images, tokens or prompts that are not as they must be.
+        """
+
+
+class TokenInitializer(PromptInitializer):
+    """An initializer that maps each layer's tokens to its prompts."""
 
     @abstractmethod
     def __call__(self, tokens: Tensor, num_prompts: int, generator: torch.Generator) -> Tensor:
         """Map tokens (N, D) to prompts (num_prompts, D)."""
 
-    def fill(self, layers: Iterable[Any], shape: tuple[int, int, int], patch_size: tuple[int, int],
-             generator: torch.Generator, device: torch.device | str = 'cpu') -> Tensor:
-        """Make the prompts of all layers.
+    def start(self, network: Any, images: ImageStream, generator: torch.Generator) -> Tensor | None:
+        shape = network.prompts.shape
+        layers = gather_tokens(network, images, shape[0])
+        if not layers:
+            return None
+        bar = track(layers, f'{type(self).__name__}: layers', transient=True)
+        with closing(cast(Generator, bar)) as progress:  # the bar ends even if a layer fails
+            return self.fill(progress, shape, generator, images.device)
+
+    def fill(self, layers: Iterable[Tensor], shape: tuple[int, int, int], generator: torch.Generator,
+             device: torch.device | str = 'cpu') -> Tensor:
+        """Compute the prompts of all layers.
 
         Args:
-            layers (Iterable): L times the layer's tokens (N, D), or what else it ``reads``.
+            layers (Iterable[Tensor]): L times the layer's tokens, (N, D).
             shape (tuple): (L, N_p, D).
-            patch_size (tuple): Height and width of the backbone's patches, pixels.
             generator (torch.Generator): Source of randomness, on the CPU.
             device (torch.device | str): Where the work may be done. Defaults to 'cpu'.
 
@@ -100,8 +130,7 @@ class PromptInitializer(metaclass=ABCMeta):
         """
         prompts = []
         for tokens in layers:
-            if self.images != 'none':
-                check_tokens(tokens, shape[1])
+            check_tokens(tokens, shape[1])
             prompts.append(self(tokens, shape[1], generator).float())
         return check_prompts(torch.stack(prompts), shape, type(self).__name__)
 
@@ -116,7 +145,7 @@ def check_prompts(prompts: Tensor, shape: tuple[int, ...], source: str) -> Tenso
     return prompts
 
 
-class _FunctionInit(PromptInitializer):
+class _FunctionInit(TokenInitializer):
     function: ClassVar[Callable[[Tensor, int, torch.Generator], Tensor]]
 
     def __call__(self, tokens: Tensor, num_prompts: int, generator: torch.Generator) -> Tensor:
@@ -159,7 +188,7 @@ class MaxPoolInit(_FunctionInit):
 
 
 @TASK_UTILS.register_module()
-class KMeansInit(PromptInitializer):
+class KMeansInit(TokenInitializer):
     """Centres of :func:`mmspt.prompts.clustering.kmeans` over the tokens of all training images.
 
     Args:
@@ -186,8 +215,8 @@ class KMeansInit(PromptInitializer):
     def __call__(self, tokens: Tensor, num_prompts: int, generator: torch.Generator) -> Tensor:
         return self._cluster([tokens], num_prompts, generator, 'cpu').centres[0]
 
-    def fill(self, layers: Iterable[Tensor], shape: tuple[int, int, int], patch_size: tuple[int, int],
-             generator: torch.Generator, device: torch.device | str = 'cpu') -> Tensor:
+    def fill(self, layers: Iterable[Tensor], shape: tuple[int, int, int], generator: torch.Generator,
+             device: torch.device | str = 'cpu') -> Tensor:
         clusters = self._cluster(layers, shape[1], generator, device)
         return check_prompts(clusters.centres, shape, type(self).__name__)
 
@@ -213,32 +242,30 @@ class KMeansInit(PromptInitializer):
 class UniformInit(PromptInitializer):
     """VPT's U(-v, v), v = sqrt(6 / (3 p^2 + D)) (https://arxiv.org/abs/2203.12119), p = patch size.
 
+    As the network draws them itself, the 3 is its number of channels.
+
     Args:
-        patch_size (int | None): p in pixels; None takes the backbone's. Defaults to None.
+        patch_size (int | None): p in pixels; None takes the network's. Defaults to None.
     """
     images = 'none'
+    method = 'VPT'
 
     def __init__(self, patch_size: int | None = None) -> None:
         self.patch_size = patch_size
 
-    def __call__(self, tokens: Tensor, num_prompts: int, generator: torch.Generator) -> Tensor:
-        if self.patch_size is None:
-            raise ValueError('UniformInit needs patch_size (pixels) when it is called outside PromptInitHook')
-        return self._draw((num_prompts, tokens.shape[-1]), self.patch_size**2, generator)
+    def start(self, network: Any, images: ImageStream, generator: torch.Generator) -> Tensor:
+        sides = network.patch_size if self.patch_size is None else (self.patch_size, self.patch_size)
+        bound = uniform_bound(sides, network.embed_dims, network.patch_embed.projection.in_channels)
+        return draw_uniform(network.prompts.shape, bound, generator)
 
-    def fill(self, layers: Iterable[Tensor], shape: tuple[int, int, int], patch_size: tuple[int, int],
-             generator: torch.Generator, device: torch.device | str = 'cpu') -> Tensor:
-        area = math.prod(patch_size) if self.patch_size is None else self.patch_size**2
-        return self._draw(shape, area, generator)
 
-    @staticmethod
-    def _draw(shape: tuple[int, ...], area: int, generator: torch.Generator) -> Tensor:
-        bound = math.sqrt(6. / (3 * area + shape[-1]))
-        return (2 * torch.rand(shape, generator=generator) - 1) * bound
+def draw_uniform(shape: tuple[int, ...], bound: float, generator: torch.Generator) -> Tensor:
+    """Draw U(-bound, bound)."""
+    return (2 * torch.rand(shape, generator=generator) - 1) * bound
 
 
 @TASK_UTILS.register_module()
-class NormalInit(PromptInitializer):
+class NormalInit(TokenInitializer):
     """Normal prompts with mean 0.
 
     Args:
@@ -249,6 +276,7 @@ class NormalInit(PromptInitializer):
         ValueError: ``std`` is neither 'tokens' nor a positive number.
     """
     images = 'none'
+    method = 'VPT'
 
     def __init__(self, std: float | str = 0.02) -> None:
         if std == 'tokens':
@@ -261,28 +289,31 @@ class NormalInit(PromptInitializer):
         std = tokens.float().square().mean().sqrt() if isinstance(self.std, str) else self.std
         return std * torch.randn(num_prompts, tokens.shape[-1], generator=generator)
 
+    def start(self, network: Any, images: ImageStream, generator: torch.Generator) -> Tensor | None:
+        if isinstance(self.std, str):
+            return super().start(network, images, generator)
+        layers, num_prompts, dims = network.prompts.shape
+        return torch.stack([self.std * torch.randn(num_prompts, dims, generator=generator) for _ in range(layers)])
+
 
 @TASK_UTILS.register_module()
 class FileInit(PromptInitializer):
     """Prompts computed earlier.
 
     Args:
-        path (str): ``initial_prompts.safetensors`` of a run or of ``tools/init_prompts.py``, or a checkpoint of a
-            tuned model; tensor 'prompts' or 'backbone.prompts', (L, N_p, D).
+        path (str): ``initial_prompts.safetensors`` of a run or of ``tools/init_prompts.py``, a pack, or a checkpoint
+            of a tuned model; tensor 'prompts', 'backbone.prompts.tokens' or 'backbone.prompts', (L, N_p, D).
     """
     images = 'none'
 
     def __init__(self, path: str) -> None:
         self.path = path
 
-    def __call__(self, tokens: Tensor, num_prompts: int, generator: torch.Generator) -> Tensor:
-        raise ValueError('FileInit holds the prompts of all layers: call fill()')
-
-    def fill(self, layers: Iterable[Tensor], shape: tuple[int, int, int], patch_size: tuple[int, int],
-             generator: torch.Generator, device: torch.device | str = 'cpu') -> Tensor:
+    def start(self, network: Any, images: ImageStream, generator: torch.Generator) -> Tensor:
+        shape = network.prompts.shape
         content = load_file(self.path)
         content = content.get('state_dict', content) if isinstance(content, dict) else {}
-        for key in ('prompts', 'backbone.prompts'):
+        for key in ('prompts', 'backbone.folded.tokens', 'backbone.prompts.tokens', 'backbone.prompts'):
             if key in content:
                 prompts = content[key]
                 if not isinstance(prompts, Tensor) or not prompts.is_floating_point():
@@ -291,5 +322,5 @@ class FileInit(PromptInitializer):
                                      'with tools/init_prompts.py')
                 fits = tuple(prompts.shape) == tuple(shape)  # others are refused before a copy is made
                 return check_prompts(prompts.float() if fits else prompts, shape, f"'{self.path}'")
-        raise ValueError(f"a prompts file must hold 'prompts' or 'backbone.prompts', '{osp.basename(self.path)}' has "
-                         f'{list(content)[:6]}: make one with tools/init_prompts.py')
+        raise ValueError("a prompts file must hold 'prompts' or 'backbone.prompts.tokens', "
+                         f"'{osp.basename(self.path)}' has {list(content)[:6]}: make one with tools/init_prompts.py")

@@ -24,7 +24,8 @@ def in_threads(function: Callable[[Any], Callable[[], Any]], items: Iterator[Any
     """Work on one item a thread; on a single item, or with one thread, in the calling thread with no limit inside.
 
     One thread in each of several layers is at least as fast as several threads in one layer after the other, and keeps
-    its speed where other work wants the cores too.
+    its speed where other work wants the cores too. joblib takes as many items ahead as it has threads, and an item is a
+    layer's tokens.
 
     Args:
         function (Callable): Prepares an item with torch; the call that it returns does the work of scikit-learn.

@@ -1,9 +1,14 @@
 """Stream the frozen backbone's patch tokens, layer by layer, into a bounded sample."""
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
+from mmengine import dist
+from mmengine.logging import MMLogger
 from torch import Tensor
+
+T = TypeVar('T')
 
 USES = ('images', 'augmentation', 'positions', 'initializer', 'nmi', 'inserted')
 """Append only: a use's place is part of its seed."""
@@ -86,6 +91,73 @@ def all_finite(tokens: Tensor) -> bool:
     if tokens.dtype == torch.float16 and tokens.device.type == 'cpu':
         tokens = tokens.float()  # torch 2.1 has no aminmax for it
     return bool(torch.stack(tokens.aminmax()).isfinite().all())
+
+
+class ImageStream(Protocol):
+    """Training images for an initializer; :class:`mmspt.engine.training_images.TrainingImages` is one."""
+    wanted: int
+    """Images of all processes."""
+    own: int
+    """Images of this process, once read; if there is none, one comes nonetheless, to know shapes."""
+    seed: int
+    """Of the run, the same on every process."""
+    max_bytes: float | None
+    """Bound on the tokens of all layers; None is no bound."""
+    device: torch.device
+    """Where the work may be done."""
+
+    def read(self, consume: Callable[[Iterable[tuple[list[int], Tensor]], int], T], count: int | None = None) -> T:
+        """Pass this process's batches of indices and images, and their number, to a function; return its result.
+
+        Every process must call it. If the function fails on one, all raise.
+        """
+        ...
+
+
+def gather_tokens(network: Any, images: ImageStream, num_layers: int) -> list[Tensor]:
+    """Take E_0, ..., E_{num_layers-1} of the images of all processes, a bounded sample of them, in one pass.
+
+    Args:
+        network (FrozenViT): In eval mode.
+        images (ImageStream): Its ``max_bytes`` bounds the sample.
+        num_layers (int): L.
+
+    Returns:
+        list[Tensor]: L times (N, D), fp32, on the CPU of the main process; empty on the others.
+
+    Raises:
+        ValueError: Images of different numbers of patches, or more tokens than memory.
+    """
+    logger = MMLogger.get_current_instance()
+    count, keep = plan_sample(images.wanted, num_layers, network.embed_dims, images.max_bytes)
+    if count < images.wanted:
+        logger.warning(f'max_memory holds one token for each of {count:,} images of {images.wanted:,}: the others are '
+                       'left out; raise max_memory to take them in')
+    # the processes' shares, taken for those of one machine, and all of them again where the main process gathers
+    copies = 1 if dist.get_world_size() == 1 else 2 * dist.get_world_size()
+    tokens = images.read(lambda batches, number: collect_tokens(
+        batches, network.patch_tokens, number, num_layers, keep, images.seed, copies), count)
+    layers = _gather(tokens[:, :images.own], count)
+    if layers:
+        logger.info(f'{count:,} images, {len(layers[0]):,} tokens kept for each of {num_layers} layers')
+    return layers
+
+
+def _gather(tokens: Tensor, num_images: int) -> list[Tensor]:
+    """Bring every process's tokens (L, B_rank, kept, D) to the main one, a layer at a time: L times (N, D)."""
+    if dist.get_world_size() == 1:
+        return [layer.flatten(0, 1) for layer in tokens]
+    most = -(-num_images // dist.get_world_size())
+    layers = []
+    for layer in tokens:
+        padded = torch.zeros(most, *layer.shape[1:])
+        padded[:len(layer)] = layer
+        parts = dist.all_gather(padded)
+        if dist.is_main_process():
+            sizes = [(r + 1) * num_images // len(parts) - r * num_images // len(parts) for r in range(len(parts))]
+            images = torch.cat([part[:size].cpu() for part, size in zip(parts, sizes, strict=True)])
+            layers.append(images.flatten(0, 1))
+    return layers
 
 
 @torch.no_grad()

@@ -1,17 +1,25 @@
 """VIPAMIN (https://arxiv.org/abs/2510.16446): prompts from patches that attention tells apart, and from directions that
-the frozen network leaves unused."""
-from collections.abc import Iterable
-from typing import NamedTuple
+the frozen network leaves unused.
+
+Sums over images are of double precision, so that they do not depend on how the images come in batches, up to the
+rounding of the network itself.
+"""
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from mmengine import dist
 from mmengine.logging import MMLogger
-from torch import Tensor
+from mmpretrain.models.utils import MultiheadAttention
+from torch import Tensor, nn
 
+from mmspt.models.layers.prompted_block import gather_values, project, prompt_keys_values
+from mmspt.models.methods.prompt_method import uniform_bound
 from mmspt.registry import TASK_UTILS
 
-from .initializers import PromptInitializer, UniformInit, check_prompts
-from .tokens import all_finite
+from .initializers import PromptInitializer, check_prompts, draw_uniform
+from .tokens import ImageStream, all_finite, derive_seed
 
 PULL_BACKS = ('exact', 'released')
 
@@ -30,7 +38,7 @@ class Matchable(NamedTuple):
 class Attended(NamedTuple):
     """What the orthogonal part reads of a block, in the network without prompts."""
     outputs: Tensor
-    """Mean over images of what attention puts out before its projection, CLS included, (n + N_e, D)."""
+    """Mean over images of the attention outputs before their projection, CLS included, (n + N_e, D)."""
     value_weight: Tensor
     """W_V, (D, D)."""
     value_bias: Tensor
@@ -58,7 +66,7 @@ def match(block: Matchable, k: int) -> Tensor:
 
 
 def orthogonalize(drawn: Tensor, block: Attended, pull_back: str = 'exact') -> Tensor:
-    r"""Turn random prompts into such whose values are orthogonal to what attention puts out.
+    r"""Project random prompts so that their values are orthogonal to the attention outputs.
 
     With O the outputs, (n + N_e, D), and r a random prompt,
 
@@ -90,8 +98,8 @@ class VIPAMINInit(PromptInitializer):
 
     .. math:: P = (1 - \lambda) P_{match} + \lambda P_{orth}
 
-    P_match starts from prompts U(-v, v) of :class:`UniformInit`, inserted in place of the model's own; P_orth from
-    others of that kind. Source: the paper and the authors' code, https://github.com/iamjaekyun/vipamin at 6fd8df3,
+    P_match starts from prompts U(-v, v) of VPT, inserted in place of the model's own; P_orth from others of that
+    kind. Source: the paper and the authors' code, https://github.com/iamjaekyun/vipamin at 6fd8df3,
     ``load_match.py``, ``load_match_deep.py``, ``load_orth.py``, ``load_orth_deep.py``.
 
     As in the paper, the algebra passes over the LayerNorm in front of W_V: W_V p + b_V is orthogonal to the attention
@@ -107,7 +115,7 @@ class VIPAMINInit(PromptInitializer):
         ValueError: An option out of its range.
     """
     images = 256
-    reads = 'blocks'
+    method = 'VIPAMIN'
 
     def __init__(self, k: int = 32, lam: float = 0.5, orthogonal: str = 'exact') -> None:
         if not isinstance(k, int) or isinstance(k, bool) or k < 1:
@@ -120,81 +128,201 @@ class VIPAMINInit(PromptInitializer):
         self.lam = lam
         self.orthogonal = orthogonal
 
-    @property
-    def matches(self) -> bool:
-        """Whether it reads :class:`Matchable`."""
-        return self.lam < 1
+    def start(self, network: Any, images: ImageStream, generator: torch.Generator) -> Tensor | None:
+        blocks = self.read_blocks(network, images)
+        if not dist.is_main_process():
+            return None
+        bound = _bound(network)
+        return self.mix(blocks, network.prompts.shape, bound, generator, images.device)
 
-    @property
-    def widens(self) -> bool:
-        """Whether it reads :class:`Attended`."""
-        return self.lam > 0
-
-    def __call__(self, tokens: Tensor, num_prompts: int, generator: torch.Generator) -> Tensor:
-        raise ValueError('VIPAMINInit reads keys and values of blocks, got tokens: call fill() with BlockMeans')
-
-    def inserted(self, shape: tuple[int, int, int], patch_size: tuple[int, int], generator: torch.Generator) -> Tensor:
-        """Draw the uniform prompts that are matched, (L, N_p, D); arguments as those of :meth:`fill`."""
-        return UniformInit().fill((), shape, patch_size, generator)
-
-    def check_patches(self, num_patches: int) -> None:
-        """Raise ValueError if an image has fewer patches than k."""
-        if self.k > num_patches:
-            raise ValueError(f'k must not exceed the number of patches of an image, {num_patches}, got {self.k}: '
-                             'lower k, or take larger images')
-
-    def check_tokens(self, num_tokens: int, embed_dims: int) -> None:
-        """Raise ValueError if an image's n + N_e tokens leave none of D directions orthogonal to them."""
-        if num_tokens >= embed_dims:
-            raise ValueError('the tokens of an image must be fewer than their features, got '
-                             f'{num_tokens} tokens of {embed_dims} features: what attention puts out then spans all '
-                             'directions. Set lam=0, or take smaller images or a wider model')
-
-    def fill(self, layers: Iterable[BlockMeans], shape: tuple[int, int, int], patch_size: tuple[int, int],
-             generator: torch.Generator, device: torch.device | str = 'cpu') -> Tensor:
-        """Make the prompts of all layers, see :class:`PromptInitializer`, in double precision.
+    @torch.no_grad()
+    def read_blocks(self, network: Any, images: ImageStream) -> list[BlockMeans]:
+        """Average over the images of all processes what the first L' blocks read; every process must call it.
 
         Args:
-            layers (Iterable[BlockMeans]): L times what it reads of the block.
-            shape, patch_size, generator, device: As there.
+            network (PromptedViT): In eval mode; L' is the number of its prompts' blocks.
+            images (ImageStream): Of one size.
 
         Returns:
-            Tensor: (L, N_p, D), fp32, finite.
+            list[BlockMeans]: L' times, in double precision.
+
+        Raises:
+            ValueError: No image, images of different numbers of patches, or sizes that give no prompts.
+        """
+        shape = network.prompts.shape
+        draw = torch.Generator().manual_seed(derive_seed(images.seed, 'inserted'))
+        inserted = draw_uniform(shape, _bound(network), draw).to(network.pos_embed)
+        sums: dict[tuple[str, int], Tensor] = {}
+        own_keys: list[Tensor] = []
+
+        def consume(batches: Iterable[tuple[list[int], Tensor]], number: int) -> None:
+            for _, batch in batches:
+                if self.lam < 1:
+                    if not own_keys:  # here, in the precision of the patches' keys
+                        own_keys.extend(_mean_keys(layer, own) for layer, own in zip(network.layers, inserted,
+                                                                                     strict=False))
+                    for i, (patches, keys) in enumerate(patch_and_key_sums(network, batch, inserted)):
+                        self._check_patches(len(patches))
+                        add('patches', i, patches)
+                        add('keys', i, keys)
+                if self.lam > 0:
+                    for i, outputs in enumerate(attended_sums(network, batch, shape[0])):
+                        _check_tokens(*outputs.shape)
+                        add('outputs', i, outputs)
+            if not sums:
+                raise ValueError('there must be at least one image to take tokens from: check the data folder')
+
+        def add(name: str, block: int, values: Tensor) -> None:
+            own = sums.setdefault((name, block), torch.zeros_like(values))
+            if own.shape != values.shape:
+                raise _sizes_differ([len(own), len(values)])
+            own += values
+
+        images.read(consume)
+        sizes = dist.all_gather_object({key: len(own) for key, own in sums.items()})
+        if any(size != sizes[0] for size in sizes):
+            raise _sizes_differ([min(size.values()) for size in sizes])
+        for own in sums.values():
+            own *= images.own > 0  # a process without images looked at one to know the shapes
+            dist.all_reduce(own)
+            own /= images.wanted
+        return [BlockMeans(
+            Matchable(sums['patches', i], sums['keys', i], own_keys[i]) if self.lam < 1 else None,
+            Attended(sums['outputs', i], *value_projection(network.layers[i].attn)) if self.lam > 0 else None)
+            for i in range(shape[0])]
+
+    def mix(self, blocks: Iterable[BlockMeans], shape: Sequence[int], bound: float, generator: torch.Generator,
+            device: torch.device | str = 'cpu') -> Tensor:
+        """Compute the prompts of all blocks, in double precision.
+
+        Args:
+            blocks (Iterable[BlockMeans]): L' times what it reads of the block.
+            shape (Sequence[int]): (L', N_p, D).
+            bound (float): v of the random prompts that P_orth starts from.
+            generator (torch.Generator): Source of randomness, on the CPU.
+            device (torch.device | str): Where the work may be done. Defaults to 'cpu'.
+
+        Returns:
+            Tensor: (L', N_p, D), fp32, finite.
 
         Raises:
             ValueError: Means or prompts that are not as they must be.
         """
         device = device if torch.device(device).type in ('cpu', 'cuda') else 'cpu'  # others may lack double precision
         prompts = []
-        for number, block in enumerate(layers, 1):
-            if not isinstance(block, BlockMeans):
-                raise ValueError(f'VIPAMINInit reads BlockMeans of each block, got {type(block).__name__}: let '
-                                 'PromptInitHook fill the prompts')
-            made, norms = torch.zeros(shape[1:], dtype=torch.float64, device=device), {}
-            if self.matches:
+        for number, block in enumerate(blocks, 1):
+            mixed, norms = torch.zeros(*shape[1:], dtype=torch.float64, device=device), {}
+            if block.matchable is not None and self.lam < 1:
                 seen = Matchable(*_checked(block.matchable, number, device))
-                self.check_patches(len(seen.patches))
+                self._check_patches(len(seen.patches))
                 matched = match(seen, self.k)
-                made += (1 - self.lam) * matched
+                mixed += (1 - self.lam) * matched
                 norms['matched'] = matched.norm(dim=1).mean()
-            if self.widens:
-                drawn = UniformInit().fill((), (1, *shape[1:]), patch_size, generator)[0].to(made)
+            if block.attended is not None and self.lam > 0:
                 attended = Attended(*_checked(block.attended, number, device))
-                self.check_tokens(*attended.outputs.shape)
-                orthogonal = orthogonalize(drawn, attended, self.orthogonal)
-                made += self.lam * orthogonal
+                _check_tokens(*attended.outputs.shape)
+                orthogonal = orthogonalize(draw_uniform((1, *shape[1:]), bound, generator)[0].to(mixed), attended,
+                                           self.orthogonal)
+                mixed += self.lam * orthogonal
                 norms['orthogonal'] = orthogonal.norm(dim=1).mean()
-            prompts.append(made.float().cpu())
-            said = ', '.join(f'{name} prompts {norm:.3g}' for name, norm in norms.items())
-            MMLogger.get_current_instance().info(f'VIPAMIN, block {number}: mean norm of {said}')
-        return check_prompts(torch.stack(prompts), shape, type(self).__name__)
+            prompts.append(mixed.float().cpu())
+            listed = ', '.join(f'{name} prompts {norm:.3g}' for name, norm in norms.items())
+            MMLogger.get_current_instance().info(f'VIPAMIN, block {number}: mean norm of {listed}')
+        return check_prompts(torch.stack(prompts), tuple(shape), type(self).__name__)
+
+    def _check_patches(self, num_patches: int) -> None:
+        if self.k > num_patches:
+            raise ValueError(f'k must not exceed the number of patches of an image, {num_patches}, got {self.k}: '
+                             'lower k, or take larger images')
 
 
-def _checked(means: Iterable[Tensor] | None, block: int, device: torch.device | str) -> list[Tensor]:
-    """Bring them to the device in double precision; refuse what is not finite."""
-    if means is None:
-        raise ValueError(f'VIPAMINInit must know both parts of block {block} unless lam is 0 or 1, one is None: gather '
-                         'them with an initializer of the same lam')
+def patch_and_key_sums(network: Any, images: Tensor, prompts: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Sum patch tokens and their keys in the network that reads given prompts, as deep ones where they are many.
+
+    A gate or a logit scale does not act: it comes after the keys of block 1, and deep networks have none.
+
+    Args:
+        network (PromptedViT): In eval mode. Its own prompts are left aside.
+        images (Tensor): (B, 3, H, W).
+        prompts (Tensor): (L', N_p, D), for blocks 1, ..., L' in place of its own.
+
+    Yields:
+        tuple[Tensor, Tensor]: For block i, sums over images of the patch tokens that it reads, (N_e, D), and of their
+        keys, mean over heads, (N_e, d).
+    """
+    for layer, x in _inputs(network, images, len(prompts), prompts):
+        patches = x[:, network.num_extra_tokens:]
+        yield _sum(patches), _sum(_mean_keys(layer, patches))
+
+
+def attended_sums(network: Any, images: Tensor, num_blocks: int) -> Iterator[Tensor]:
+    """Sum the attention outputs, before their projection, in the network without prompts.
+
+    Args:
+        network (PromptedViT): In eval mode. Its own prompts, gates and logit scales are left aside.
+        images (Tensor): (B, 3, H, W).
+        num_blocks (int): How many blocks.
+
+    Yields:
+        Tensor: For block i, the sum over images, heads side by side, (n + N_e, D), n = 1 with CLS.
+    """
+    for layer, x in _inputs(network, images, num_blocks):
+        yield _sum(gather_values(layer.attn, layer.ln1(x)))
+
+
+@torch.no_grad()
+def value_projection(attn: MultiheadAttention) -> tuple[Tensor, Tensor]:
+    """Return W_V (D, D) and b_V (D, ) of values W_V x + b_V, heads side by side; zeros where there is no bias."""
+    qkv, dims = attn.qkv, attn.embed_dims
+    if type(qkv) is nn.Linear:
+        weight = qkv.weight[2 * dims:].detach()
+        return weight, weight.new_zeros(dims) if qkv.bias is None else qkv.bias[2 * dims:].detach()
+    probe = next(qkv.parameters())
+    inputs = torch.cat((probe.new_zeros(1, dims), torch.eye(dims, dtype=probe.dtype, device=probe.device)))
+    with torch.autocast(inputs.device.type, enabled=False):
+        values = project(attn, inputs, 2, 3).flatten(1)  # (1 + D, D)
+    return (values[1:] - values[0]).T, values[0]
+
+
+def _inputs(network: Any, images: Tensor, num_blocks: int,
+            prompts: Tensor | None = None) -> Iterator[tuple[Any, Tensor]]:
+    """Yield the first blocks and what they read beside prompts, (B, n + N_e, D)."""
+    x, _, _ = network._embed(images)
+    for i, layer in enumerate(network.layers[:num_blocks]):
+        yield layer, x
+        if i + 1 < num_blocks:
+            x = layer(x, None if prompts is None else prompt_keys_values(layer, prompts[i]))
+
+
+def _mean_keys(layer: Any, x: Tensor) -> Tensor:
+    """Keys of tokens, mean over heads: (..., N, D) to (..., N, d)."""
+    return project(layer.attn, layer.ln1(x), 1, 2).mean(dim=(-3, -2))
+
+
+def _sum(x: Tensor) -> Tensor:
+    x = x if x.device.type in ('cpu', 'cuda') else x.cpu()  # others may lack double precision
+    return x.sum(dim=0, dtype=torch.float64)
+
+
+def _bound(network: Any) -> float:
+    return uniform_bound(network.patch_size, network.embed_dims, network.patch_embed.projection.in_channels)
+
+
+def _check_tokens(num_tokens: int, embed_dims: int) -> None:
+    """Raise ValueError if an image's n + N_e tokens leave none of D directions orthogonal to them."""
+    if num_tokens >= embed_dims:
+        raise ValueError('the tokens of an image must be fewer than their features, got '
+                         f'{num_tokens} tokens of {embed_dims} features: the attention outputs then span all '
+                         'directions. Set lam=0, or take smaller images or a wider model')
+
+
+def _sizes_differ(sizes: Sequence[int]) -> ValueError:
+    return ValueError(f'images must have one size while blocks are read, got {sizes} tokens: give PromptInitHook a '
+                      'pipeline that crops')
+
+
+def _checked(means: Iterable[Tensor], block: int, device: torch.device | str) -> list[Tensor]:
+    """Bring means to the device in double precision; refuse what is not finite."""
     means = [mean.to(device, torch.float64) for mean in means]
     if not all(all_finite(mean) for mean in means):
         raise ValueError(f'what block {block} reads and computes must be finite, but its means hold NaN or infinity: '

@@ -77,7 +77,7 @@ class FoldedModel(nn.Module):
         prompts = [BlockPrompts()] * backbone.num_layers
         if backbone.prompts is not None:
             with torch.no_grad():
-                prompts = backbone.prepare(backbone.prompts)
+                prompts = backbone.prepare(backbone.prompts())
             backbone.prompts = None
         constants = {f'{name}_{i}': value for i, block in enumerate(prompts) for name, value in block._asdict().items()}
         preprocessor = model.data_preprocessor

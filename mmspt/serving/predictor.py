@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from mmspt.engine.device import check_device
 from mmspt.models import PromptedViT
-from mmspt.packs.architecture import Architecture, Reading
+from mmspt.models.backbones.reading import Reading
+from mmspt.packs.architecture import Architecture
 from mmspt.packs.backbone import load_backbone
 from mmspt.packs.merge import check_backbone
 from mmspt.packs.pack import Pack
@@ -134,8 +135,8 @@ class MultiTaskPredictor:
             vit = self._vit or load_backbone(pack.backbone, self._path).to(self._device)
             check_backbone(pack, vit, f'pack {name!r}')
             reading = Reading.of(pack.backbone)
-            reader = readers.get(reading) or vit.reading(*reading)
-            fixed = self._fixed or _fixed(Architecture.from_model(vit.reading(0, 'deep', *reading[2:])))
+            reader = readers.get(reading) or vit.read_as(*reading)
+            fixed = self._fixed or _fixed(Architecture.from_model(vit.read_as(0, 'deep', *reading[2:])))
             differ = {field: value for field, value in _fixed(pack.backbone).items() if fixed[field] != value}
             if differ:
                 listed = ', '.join(f'{field}={value} (here {fixed[field]})' for field, value in differ.items())

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from mmspt.models import PromptedViT
 from mmspt.models.backbones.prompted_vit import BlockPrompts
-from mmspt.models.layers.gate_prompts import TEMPERATURES, Shape, shape_blocks
-from mmspt.packs.architecture import Reading
+from mmspt.models.backbones.reading import Reading
 from mmspt.packs.pack import Pack
 from mmspt.packs.preprocessing import Preprocessing
 
@@ -50,6 +49,11 @@ class ServedTask:
     weight: Tensor
     bias: Tensor
 
+    @property
+    def parts(self) -> tuple:
+        """Which parts of each block's prompts there are: images whose tasks have the same run in one pass."""
+        return tuple(part is None for block in self.prompts for part in block)
+
     @classmethod
     @torch.no_grad()
     def prepare(cls, pack: Pack, reader: PromptedViT) -> 'ServedTask':
@@ -57,13 +61,14 @@ class ServedTask:
 
         Args:
             pack: Fits the network.
-            reader: The network, as :meth:`.PromptedViT.reading` gives it for the pack.
+            reader: The network, as :meth:`.PromptedViT.read_as` gives it for the pack.
         """
         like = reader.pos_embed
         prompts = [BlockPrompts()] * reader.num_layers
-        if pack.prompts is not None:
+        folded = pack.folded(like)
+        if folded is not None:
             with torch.autocast(like.device.type, enabled=False):
-                prompts = reader.prepare(pack.prompts.to(like), _shapes(pack, like))
+                prompts = reader.prepare(folded)
         own = tuple(BlockPrompts(*(None if part is None else part.detach().clone() for part in block))
                     for block in prompts)
         weight, bias = (tensor.detach().to(like.device, torch.float32, copy=True).clone()
@@ -71,13 +76,6 @@ class ServedTask:
         held = [weight, bias, *(part for block in own for part in block if part is not None)]
         return cls(TaskInfo(pack.task, pack.classes, pack.preprocessing, dict(pack.metrics),
                             Reading.of(pack.backbone), sum(tensor.nbytes for tensor in held)), own, weight, bias)
-
-
-def _shapes(pack: Pack, like: Tensor) -> Sequence[Shape]:
-    """How a pack's prompts go through each block."""
-    if pack.gate_logits is None or pack.temperatures is None:
-        return [(None, None)] * pack.backbone.num_layers
-    return shape_blocks(pack.gate_logits.to(like), pack.temperatures.to(like).clamp(*TEMPERATURES))
 
 
 class MixedPrompts(Sequence[BlockPrompts]):
@@ -111,7 +109,7 @@ class Serving(NamedTuple):
 
     @torch.inference_mode()
     def by_task(self, inputs: Tensor, tasks: Sequence[ServedTask]) -> list[tuple[ServedTask, list[int], Tensor]]:
-        """Run a batch, in one pass for each reading.
+        """Run a batch, in one pass for each way of reading prompts.
 
         Args:
             inputs: (B, 3, H, W).
@@ -122,9 +120,10 @@ class Serving(NamedTuple):
             logits, (images, C).
         """
         found = []
-        for reading in dict.fromkeys(task.info.reading for task in tasks):
-            reader = self.readers[reading]
-            places = [i for i, task in enumerate(tasks) if task.info.reading == reading]
+        groups = [(task.info.reading, task.parts) for task in tasks]
+        for group in dict.fromkeys(groups):
+            reader = self.readers[group[0]]
+            places = [i for i, own in enumerate(groups) if own == group]
             members = [tasks[i] for i in places]
             alone = all(task is members[0] for task in members)
             images = inputs if len(places) == len(tasks) else inputs[places]

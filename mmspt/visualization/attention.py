@@ -39,7 +39,7 @@ def measure_attention(backbone: PromptedViT, images: Tensor) -> Tensor:
     Returns:
         Tensor: (L, queries, keys), both [CLS; prompts; patches], n + N_p + N_e; on the CPU.
     """
-    maps = (attention_maps(layer, read.tokens, read.prompts, backbone.num_extra_tokens, read.query_scale)
+    maps = (attention_maps(layer, read.tokens, read.prompts, backbone.num_extra_tokens, read.logit_scale)
             for layer, read in zip(backbone.layers, backbone.block_inputs(images), strict=True))
     return torch.stack([weights.mean((0, 1)).cpu() for weights in maps])
 

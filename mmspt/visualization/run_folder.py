@@ -7,6 +7,7 @@ from functools import cached_property
 from shlex import quote
 from typing import Any
 
+import torch
 from mmengine.config import Config
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
@@ -133,10 +134,11 @@ class RunFolder:
 
     @property
     def tuned_prompts(self) -> Tensor:
-        """(L, N_p, D), (1, N_p, D) for a shallow model; fp32, on the CPU."""
-        prompts = self.backbone.prompts
-        assert prompts is not None
-        return prompts.detach().float().cpu()
+        """The folded prompts, (L, N_p, D), (1, N_p, D) for a shallow model; fp32, on the CPU."""
+        method = self.backbone.prompts
+        assert method is not None
+        with torch.no_grad():
+            return method().tokens.float().cpu()
 
     @property
     def initial_prompts(self) -> Tensor:
@@ -154,7 +156,8 @@ class RunFolder:
         path, shape = osp.join(self.folder, PROMPTS), tuple(self.tuned_prompts.shape)
         try:
             with safe_open(path, 'pt') as file:
-                prompts, metadata = file.get_tensor('prompts').float(), file.metadata() or {}
+                name = 'folded' if 'folded' in file.keys() else 'prompts'  # noqa: SIM118
+                prompts, metadata = file.get_tensor(name).float(), file.metadata() or {}
             return check_prompts(prompts, shape, f"'{path}'"), metadata
         except (OSError, SafetensorError, ValueError) as error:
             raise ValueError(f"a run must have its initial prompts, but '{path}' does not hold them ({error}): python "

@@ -199,9 +199,9 @@ def test_float16_step_on_a_gpu():
 def test_an_overflow_is_left_out_on_a_gpu():
     model = make_model()
     wrapper = make_wrapper(model, loss_scale=dict(init_scale=2.**120))
-    before = model.backbone.prompts.detach().clone()
+    before = model.backbone.prompts.tokens.detach().clone()
     step(model, wrapper)
-    assert torch.equal(model.backbone.prompts, before) and wrapper.loss_scaler.get_scale() == 2.**119
+    assert torch.equal(model.backbone.prompts.tokens, before) and wrapper.loss_scaler.get_scale() == 2.**119
 
 
 @needs_gpu

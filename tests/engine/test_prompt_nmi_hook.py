@@ -46,7 +46,7 @@ class StrongWeights(Hook):
     def before_train(self, runner):
         generator = torch.Generator().manual_seed(0)
         for name, parameter in sorted(runner.model.named_parameters()):
-            if 'backbone' in name and not name.endswith('backbone.prompts'):
+            if 'backbone' in name and not name.endswith('prompts.tokens'):
                 drawn = 0.2 * torch.randn(parameter.shape, generator=generator)
                 parameter.data.copy_(drawn)
 
@@ -60,7 +60,7 @@ class Probe(Hook):
 
     def look(self, runner):
         prompts = getattr(runner.model.backbone, 'prompts', None)
-        self.prompts.append(None if prompts is None else prompts.detach().cpu().clone())
+        self.prompts.append(None if prompts is None else prompts.tokens.detach().cpu().clone())
         self.modes.append([module.training for module in runner.model.modules()])
 
     def before_train(self, runner):
@@ -141,7 +141,7 @@ def stock_values(runner, prompts, normalizer='geometric'):
     """For each layer the mean NMI over all images of the training set, with the blocks of MMPretrain's own ViT."""
     stock = VisionTransformer(**VIT)
     stock.eval()  # returns nothing
-    stock.load_state_dict({k: v.cpu() for k, v in runner.model.backbone.state_dict().items() if k != 'prompts'})
+    stock.load_state_dict({k: v.cpu() for k, v in runner.model.backbone.state_dict().items() if 'prompts' not in k})
     dataset = Digits(split='train', images_per_class=2, pipeline=PLAIN, serialize_data=False)
     images = (torch.stack([item['inputs'] for item in dataset]).float() - 127.5) / 127.5
     values = []

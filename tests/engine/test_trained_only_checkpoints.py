@@ -13,7 +13,7 @@ from forked import train
 from helpers import golden_checkpoint, make_job, scalars, tool
 
 MARK = 'backbone.fingerprint'
-TUNED = {'backbone.prompts', 'head.fc.weight', 'head.fc.bias'}
+TUNED = {'backbone.prompts.tokens', 'head.fc.weight', 'head.fc.bias'}
 EMA = "custom_hooks = _base_.custom_hooks + [dict(type='EMAHook', begin_epoch=2)]\n"
 WHOLE = 'default_hooks.checkpoint.save_frozen=True'
 SHORT = ['train_cfg.max_epochs=2', 'default_hooks.checkpoint.save_best=auto']
@@ -53,7 +53,7 @@ def runs(request, job, tmp_path_factory):
 
 def saved(model):
     """The model's state dict as checkpoints hold it."""
-    with model.backbone.saving.without_frozen(model.backbone):
+    with model.backbone.saved.without_frozen(model.backbone):
         return get_state_dict(model)
 
 
@@ -144,7 +144,7 @@ def test_loading_fills_every_weight(init, prompts, job, tmp_path):
     with torch.no_grad():
         source.head.fc.weight.normal_()
     torch.save(dict(state_dict=saved(source)), tmp_path / 'short.pth')
-    assert set(saved(source)) - {'backbone.prompts'} == TUNED - {'backbone.prompts'} | {MARK}
+    assert set(saved(source)) - {'backbone.prompts.tokens'} == TUNED - {'backbone.prompts.tokens'} | {MARK}
     model = model_of(job.config, init=init, num_prompts=prompts)
     load_checkpoint(model, str(tmp_path / 'short.pth'))
     expected, found = source.state_dict(), model.state_dict()
@@ -210,7 +210,7 @@ def test_other_names_of_pretrained(name, job, tmp_path):
     """MMEngine knows one name alone, and draws weights anew after it has read others."""
     whole = model_of(job.config)
     other = model_of(job.config, init_cfg=dict(type=name, checkpoint=golden_checkpoint('mae_deep')))
-    frozen = [key for key in whole.state_dict() if key.startswith('backbone.') and key != 'backbone.prompts']
+    frozen = [key for key in whole.state_dict() if key.startswith('backbone.') and key != 'backbone.prompts.tokens']
     assert all(torch.equal(whole.state_dict()[key], other.state_dict()[key]) for key in frozen) and len(frozen) > 40
     assert MARK in saved(other)
 

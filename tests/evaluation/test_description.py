@@ -4,7 +4,8 @@ from mmengine.config import Config
 
 from helpers import ROOT
 from mmspt.evaluation import describe_run
-from mmspt.evaluation.description import arch_of, config_name, method_of, unusual
+from mmspt.evaluation.description import arch_of, config_name, method_of
+from mmspt.evaluation.method_names import unusual
 from mmspt.models import PromptedViT
 from mmspt.registry import MODELS
 

@@ -84,7 +84,7 @@ def test_prompts_change_what_later_blocks_read(prompt_type):
     images = torch.randn(2, 3, 32, 32)
     before = [inputs.patches for inputs in net.block_inputs(images)]
     with torch.no_grad():
-        net.prompts[0] += 1
+        net.prompts.tokens[0] += 1
     after = [inputs.patches for inputs in net.block_inputs(images)]
     assert [torch.equal(a, b) for a, b in zip(before, after, strict=True)] == [True, False, False]
     for tokens, plain in zip(after[1:], list(net.patch_tokens(images, 3))[1:], strict=True):

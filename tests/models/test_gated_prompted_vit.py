@@ -20,7 +20,7 @@ from torch import nn
 from helpers import DATA, SMALL, TINY
 
 GOLDEN = DATA / 'gatevpt_mae_pretrain.pth'
-GRADIENTS = dict(grad_prompt='prompts', grad_gate_logit='gate_logits', grad_temp='temperatures')
+GRADIENTS = dict(grad_prompt='prompts.tokens', grad_gate_logit='prompts.gate_logits', grad_temp='prompts.temperatures')
 needs_compiler = pytest.mark.skipif(
     not (shutil.which(os.environ.get('CXX', 'g++')) and Path(sysconfig.get_path('include'), 'Python.h').is_file()),
     reason='inductor needs a C++ compiler and the headers of Python')
@@ -46,8 +46,8 @@ def build(**kwargs):
     torch.manual_seed(3)
     for parameter in net.parameters():
         nn.init.normal_(parameter, std=0.2)
-    nn.init.normal_(net.gate_logits, std=2.)
-    nn.init.uniform_(net.temperatures, 0.3, 3.)
+    nn.init.normal_(net.prompts.gate_logits, std=2.)
+    nn.init.uniform_(net.prompts.temperatures, 0.3, 3.)
     return net
 
 
@@ -65,19 +65,19 @@ def written_out(net, images, out_type='cls_token', out_indices=(2, ), final_norm
     if n:
         x = torch.cat((stock.cls_token.expand(len(x), -1, -1), x), dim=1)
     x = stock.pre_norm(x + stock.pos_embed)
-    x = torch.cat((x[:, :n], net.prompts.expand(len(x), -1, -1), x[:, n:]), dim=1)
-    places, outs = slice(n, n + net.prompts.shape[1]), []
+    x = torch.cat((x[:, :n], net.prompts.tokens.expand(len(x), -1, -1), x[:, n:]), dim=1)
+    places, outs = slice(n, n + net.prompts.tokens.shape[1]), []
     for i, layer in enumerate(stock.layers):
         before, heads, normed = x, layer.attn.num_heads, layer.ln1(x)
         mixed = []
         for query, key, value in zip(*(part.chunk(heads, dim=-1) for part in layer.attn.qkv(normed).chunk(3, dim=-1)),
                                      strict=True):
-            logits = query @ key.transpose(1, 2) / query.shape[-1]**0.5 / net.temperatures[i]
+            logits = query @ key.transpose(1, 2) / query.shape[-1]**0.5 / net.prompts.temperatures[i]
             mixed.append(logits.softmax(dim=-1) @ value)
         x = x + layer.attn.gamma1(layer.attn.proj(torch.cat(mixed, dim=-1)))
         x = layer.ffn(layer.ln2(x), identity=x)
         if i < len(stock.layers) - 1:
-            gate = 1 / (1 + torch.exp(-net.gate_logits[i]))
+            gate = 1 / (1 + torch.exp(-net.prompts.gate_logits[i]))
             prompts = gate * x[:, places] + (1 - gate) * before[:, places]
             x = torch.cat((x[:, :n], prompts, x[:, places.stop:]), dim=1)
         elif final_norm:
@@ -150,14 +150,15 @@ def ours(arrays, dtype):
         final_norm=False, init_cfg=dict(type='Pretrained', checkpoint=str(GOLDEN))))
     net.init_weights()
     with torch.no_grad():
-        for name, key in dict(prompts='prompt', gate_logits='gate_logit', temperatures='temp').items():
-            getattr(net, name).copy_(arrays[key])
+        for name, key in dict(tokens='prompt', gate_logits='gate_logit', temperatures='temp').items():
+            net.get_parameter(f'prompts.{name}').copy_(arrays[key])
     net.to(dtype).train()
     features, = net(arrays['x'].to(dtype))
     logits = F.linear(features, arrays['head_weight'].to(dtype), arrays['head_bias'].to(dtype))
     F.cross_entropy(logits, arrays['y']).backward()
     assert [name for name, p in net.named_parameters() if p.grad is not None] == list(GRADIENTS.values())
-    return dict(features=features, logits=logits) | {key: getattr(net, name).grad for key, name in GRADIENTS.items()}
+    gradients = {key: net.get_parameter(name).grad for key, name in GRADIENTS.items()}
+    return dict(features=features, logits=logits) | gradients
 
 
 @pytest.fixture(scope='module')
@@ -227,13 +228,13 @@ def test_open_gates_are_shallow_prompts_and_closed_ones_hold_them(kwargs):
                               allow_random_backbone=True, **SMALL, **kwargs))
     plain.load_state_dict({key: value for key, value in net.state_dict().items() if key in plain.state_dict()})
     with torch.no_grad():
-        net.temperatures.fill_(1.)
-        net.gate_logits.fill_(100.)
+        net.prompts.temperatures.fill_(1.)
+        net.prompts.gate_logits.fill_(100.)
         for a, e in zip(net.eval()(images), plain.eval()(images), strict=True):
             torch.testing.assert_close(a, e, rtol=1e-5, atol=1e-6)
-        net.gate_logits.fill_(-100.)
+        net.prompts.gate_logits.fill_(-100.)
         for block in net.block_inputs(images):
-            torch.testing.assert_close(block.prompts.expand(2, -1, -1), net.prompts.expand(2, -1, -1))
+            torch.testing.assert_close(block.prompts.expand(2, -1, -1), net.prompts.tokens.expand(2, -1, -1))
 
 
 @pytest.mark.parametrize('kwargs', CASES[:8], ids=str)
@@ -246,11 +247,11 @@ def test_block_inputs_are_what_blocks_read(kwargs):
     with torch.no_grad():
         net(images)
     expected, n = list(seen), int(kwargs.get('with_cls_token', True))
-    for found, args, temperature in zip(net.block_inputs(images), expected, net.temperatures, strict=True):
+    for found, args, temperature in zip(net.block_inputs(images), expected, net.prompts.temperatures, strict=True):
         cls, prompts, patches = args[0].split([n, 4, 16], dim=1)
         torch.testing.assert_close(found.prompts.expand(2, -1, -1), prompts)
         torch.testing.assert_close(found.tokens, torch.cat((cls, patches), dim=1))
-        torch.testing.assert_close(found.query_scale, 1 / temperature)
+        torch.testing.assert_close(found.logit_scale, 1 / temperature)
 
 
 @pytest.mark.parametrize('kwargs', READERS, ids=str)
@@ -259,11 +260,11 @@ def test_given_prompts_go_the_way_of_ones_own(kwargs):
     net, images = build(**kwargs).eval(), torch.randn(3, 3, 32, 32)
     plain = MODELS.build(dict(type='mmspt.PromptedViT', num_prompts=0, **SMALL, **kwargs)).eval()
     plain.load_state_dict({key: value for key, value in net.state_dict().items() if key in plain.state_dict()})
-    like_its_own = 4, 'gated', net.out_type, net.final_norm, net.pool_prompts
+    like_its_own = 4, 'shallow', net.out_type, net.final_norm, net.pool_prompts
     with torch.no_grad():
-        prepared = net.prepare(net.prompts)
-        for reader in (plain.reading(*like_its_own), net.reading(*like_its_own)):
-            assert type(reader) is type(plain) and 'gate_logits' not in reader.state_dict()
+        prepared = net.prepare(net.prompts())
+        for reader in (plain.read_as(*like_its_own), net.read_as(*like_its_own)):
+            assert not any('gate_logits' in name for name in reader.state_dict())
             torch.testing.assert_close(reader(images, prepared), net(images))
 
 
@@ -281,17 +282,17 @@ def test_activation_checkpointing_of_the_blocks(kwargs):
 def test_compiles_without_a_break(kwargs):
     net = build(**kwargs).train()
     with torch.no_grad():
-        net.temperatures[1] = 20.
+        net.prompts.temperatures[1] = 20.
     images = torch.randn(2, 3, 32, 32)
     net(images)
     expected, their_gradients = outputs_and_gradients(net, net(images))
     with torch.no_grad():
-        net.temperatures[1] = 20.
+        net.prompts.temperatures[1] = 20.
     torch._dynamo.reset()
     fullgraph = digit_version(torch.__version__) >= digit_version('2.4')  # older ones stumble over mmcv's FFN
     compiled = torch.compile(net, backend='aot_eager', fullgraph=fullgraph)
     torch.testing.assert_close(outputs_and_gradients(net, compiled(images)), (expected, their_gradients))
-    assert net.temperatures.tolist()[1] == 10.
+    assert net.prompts.temperatures.tolist()[1] == 10.
     with torch.no_grad():
         torch.testing.assert_close(compiled.eval()(images), net.eval()(images))
 
@@ -315,17 +316,19 @@ def test_temperatures_stay_in_their_range(value, kept):
     """In place while it trains, so that the optimizer goes on from the end of the range; on use otherwise."""
     net, images = build().train(), torch.randn(2, 3, 32, 32)
     with torch.no_grad():
-        net.temperatures.fill_(kept)
+        net.prompts.temperatures.fill_(kept)
     expected, their_gradients = outputs_and_gradients(net, net(images))
     with torch.no_grad():
-        net.temperatures.fill_(value)
+        net.prompts.temperatures.fill_(value)
         torch.testing.assert_close(net.eval()(images), tuple(expected))
-    assert net.temperatures.tolist() == pytest.approx([value] * 3)  # nothing is written where nothing is learned
-    address = net.temperatures.data_ptr()
+    # nothing is written where nothing is learned
+    assert net.prompts.temperatures.tolist() == pytest.approx([value] * 3)
+    address = net.prompts.temperatures.data_ptr()
     actual, gradients = outputs_and_gradients(net, net.train()(images))
     torch.testing.assert_close((actual, gradients), (expected, their_gradients))
-    assert net.temperatures.tolist() == pytest.approx([kept] * 3) and net.temperatures.data_ptr() == address
-    assert gradients['temperatures'].abs().min() > 0  # at the ends, too
+    assert net.prompts.temperatures.tolist() == pytest.approx([kept] * 3)
+    assert net.prompts.temperatures.data_ptr() == address
+    assert gradients['prompts.temperatures'].abs().min() > 0  # at the ends, too
 
 
 @pytest.mark.parametrize('backend', [None, 'aot_eager', pytest.param('inductor', marks=needs_compiler)])
@@ -333,19 +336,19 @@ def test_two_forward_passes_before_a_backward_pass(backend):
     """And, where nothing is compiled, a part of the loss that reads the temperatures before them."""
     net, images = build().train(), torch.randn(4, 3, 32, 32)
     with torch.no_grad():
-        net.temperatures[0] = 30.
+        net.prompts.temperatures[0] = 30.
     whole = {name: gradient.clone() for name, gradient in outputs_and_gradients(net, net(images))[1].items()}
     run = net
     if backend is not None:
         torch._dynamo.reset()
         run = torch.compile(net, backend=backend)
     torch.manual_seed(2)
-    decay = 0.5 * net.temperatures.square().sum() if backend is None else 0.
+    decay = 0.5 * net.prompts.temperatures.square().sum() if backend is None else 0.
     parts = [run(images[:2])[0], run(images[2:])[0]]
     loss = (torch.cat(parts) * torch.randn(4, 32)).sum() + decay
     for name, gradient in zip(whole, torch.autograd.grad(loss, [net.get_parameter(name) for name in whole]),
                               strict=True):
-        more = net.temperatures.detach() if name == 'temperatures' and backend is None else 0.
+        more = net.prompts.temperatures.detach() if name == 'prompts.temperatures' and backend is None else 0.
         torch.testing.assert_close(gradient, whole[name] + more, rtol=1e-4, atol=1e-5)
 
 
@@ -353,10 +356,10 @@ def test_traced_and_explained_in_eval_mode():
     """With gradients, which nobody learns from: what is tuned stays as it is."""
     net, images = build().eval(), torch.randn(2, 3, 32, 32, requires_grad=True)
     with torch.no_grad():
-        net.temperatures[0] = 30.
+        net.prompts.temperatures[0] = 30.
     expected = net(images)[0]
     expected.sum().backward()
-    assert images.grad.abs().sum() > 0 and float(net.temperatures.detach()[0]) == 30.
+    assert images.grad.abs().sum() > 0 and float(net.prompts.temperatures.detach()[0]) == 30.
     torch.testing.assert_close(torch.jit.trace(net, images.detach())(images.detach())[0], expected)
 
 
@@ -366,24 +369,26 @@ def test_traced_and_explained_in_eval_mode():
 def test_start():
     torch.manual_seed(0)
     net = MODELS.build(dict(type='mmspt.GatedPromptedViT', arch='base'))
-    assert net.prompts.shape == (1, 100, 768) and net.prompt_type == 'shallow' and isinstance(net, VisionTransformer)
+    assert net.prompts.tokens.shape == (1, 100, 768) and net.prompt_type == 'shallow'
+    assert isinstance(net, VisionTransformer)
     bound = (6 / (3 * 16 * 16 + 768))**0.5
-    assert 0.99 * bound < net.prompts.abs().max() <= bound
-    assert net.gate_logits.tolist() == [-5.] * 11 and net.temperatures.tolist() == [1.] * 12
+    assert 0.99 * bound < net.prompts.tokens.abs().max() <= bound
+    assert net.prompts.gate_logits.tolist() == [-5.] * 11 and net.prompts.temperatures.tolist() == [1.] * 12
     other = MODELS.build(dict(type='mmspt.GatedPromptedViT', num_prompts=2, gate_start=-1.5, **SMALL))
-    assert other.gate_logits.tolist() == [-1.5] * 2
+    assert other.prompts.gate_logits.tolist() == [-1.5] * 2
 
 
 def test_only_what_is_tuned_trains_and_without_decay_but_for_prompts():
     net = build()
     assert [name for name, p in net.named_parameters() if p.requires_grad] == [
-        'prompts', 'gate_logits', 'temperatures']
+        'prompts.tokens', 'prompts.gate_logits', 'prompts.temperatures']
     wrapper = build_optim_wrapper(nn.ModuleDict(dict(backbone=net)), dict(
         constructor='mmspt.TrainableOnlyOptimWrapperConstructor', optimizer=dict(type='SGD', lr=0.1, weight_decay=0.3),
         paramwise_cfg=dict(bias_decay_mult=0., flat_decay_mult=0.)))
     decays = {id(p): group['weight_decay'] for group in wrapper.param_groups for p in group['params']}
-    assert [decays[id(p)] for p in (net.prompts, net.gate_logits, net.temperatures)] == [0.3, 0., 0.]
-    assert {net.get_layer_depth(name) for name in ('prompts', 'gate_logits', 'temperatures')} == {(4, 5)}
+    tuned = {name: p for name, p in net.named_parameters() if p.requires_grad}
+    assert [decays[id(p)] for p in tuned.values()] == [0.3, 0., 0.]
+    assert {net.get_layer_depth(name) for name in tuned} == {(4, 5)}
 
 
 def test_prompt_dropout_is_all_that_training_changes():
@@ -405,13 +410,13 @@ def test_saved_without_frozen_weights_and_loaded_again():
         return net
 
     net, images = fresh(), torch.randn(2, 3, 32, 32)
-    for parameter in (net.prompts, net.gate_logits):
+    for parameter in (net.prompts.tokens, net.prompts.gate_logits):
         nn.init.normal_(parameter)
-    nn.init.uniform_(net.temperatures, 0.5, 2.)
+    nn.init.uniform_(net.prompts.temperatures, 0.5, 2.)
     average = ExponentialMovingAverage(net)
-    with net.saving.without_frozen(net):
+    with net.saved.without_frozen(net):
         state, averaged = net.state_dict(), average.state_dict()
-    tuned = {'prompts', 'gate_logits', 'temperatures'}
+    tuned = {'prompts.tokens', 'prompts.gate_logits', 'prompts.temperatures'}
     assert len(state) == 4 and tuned < set(state)
     assert {f'module.{name}' for name in tuned} < set(averaged) and len(averaged) == 5  # and the number of steps
     other = fresh()
@@ -429,24 +434,22 @@ def test_shallow_prompts_start_a_gated_model():
     plain = MODELS.build(dict(type='mmspt.PromptedViT', num_prompts=4, prompt_type='shallow', **SMALL))
     net = MODELS.build(dict(type='mmspt.GatedPromptedViT', num_prompts=4, **SMALL))
     net.load_state_dict(plain.state_dict())
-    assert torch.equal(net.prompts, plain.prompts) and net.gate_logits.tolist() == [-5.] * 2
+    assert torch.equal(net.prompts.tokens, plain.prompts.tokens) and net.prompts.gate_logits.tolist() == [-5.] * 2
 
 
 def test_gates_are_refused_by_a_model_without():
     plain = MODELS.build(dict(type='mmspt.PromptedViT', num_prompts=4, prompt_type='shallow', **SMALL))
-    with pytest.raises(ValueError, match=r'gate_logits.*mmspt\.GatedPromptedViT'):
+    with pytest.raises(ValueError, match=r'gate_logits.*`prompts` to the method'):
         plain.load_state_dict(build().state_dict())
 
 
 @pytest.mark.parametrize('kwargs, message', [
-    (dict(prompt_type='deep'), "prompt_type must be 'shallow'.*'deep'.*mmspt.PromptedViT"),
-    (dict(num_prompts=0), r'num_prompts must be .* at least 1.* got 0.*num_prompts=0'),
-    (dict(num_prompts=2.5), 'num_prompts must be a whole number'),
+    (dict(num_prompts=2.5), 'num_prompts of GatedPrompts must be a whole number'),
     (dict(gate_start='low'), "gate_start must be a number.*'low'.*-5"),
     (dict(gate_start=float('nan')), 'gate_start must be a number from -100 to 100, got nan'),
     (dict(gate_start=True), 'gate_start must be a number'),
     (dict(prompt_drop_rate=1.), 'prompt_drop_rate must lie in'),
-    (dict(arch=SMALL['arch'] | dict(num_layers=1)), r'at least 2 blocks, got 1.*mmspt\.PromptedViT'),
+    (dict(arch=SMALL['arch'] | dict(num_layers=1)), r'at least 2 blocks, got 1.*mmspt\.ShallowPrompts'),
 ])
 def test_bad_arguments(kwargs, message):
     with pytest.raises(ValueError, match=message):

@@ -23,7 +23,7 @@ def golden(case, **kwargs):
         head=dict(type='LinearClsHead', num_classes=7, in_channels=64)))
     model.init_weights()
     with torch.no_grad():
-        model.backbone.prompts.copy_(arrays['prompt'])
+        model.backbone.prompts.tokens.copy_(arrays['prompt'])
         model.head.fc.weight.copy_(arrays['head_weight'])
         model.head.fc.bias.copy_(arrays['head_bias'])
     return arrays, model.train()
@@ -47,7 +47,7 @@ def test_layer_tokens(case):
     assert len(tokens) == 4
     for i, layer in enumerate(tokens):
         assert_close(layer, arrays[f'tokens_{i}'], 1e-5)
-    layers = len(model.backbone.prompts)
+    layers = len(model.backbone.prompts.tokens)
     first_tokens = torch.stack([layer.flatten(0, 1)[:5] for layer in tokens[:layers]])
     assert_close(first_tokens, arrays['prompt'], 1e-5)
 
@@ -64,11 +64,11 @@ def test_logits_loss_and_gradients(case, concatenate):
     loss = model(mode='loss', inputs=arrays['x'], data_samples=batch(arrays)['data_samples'])['loss']
     loss.backward()
     assert_close(loss.detach(), arrays['loss'], 1e-5)
-    assert_close(model.backbone.prompts.grad, arrays['grad_prompt'], 1e-5)
+    assert_close(model.backbone.prompts.tokens.grad, arrays['grad_prompt'], 1e-5)
     assert_close(model.head.fc.weight.grad, arrays['grad_head_weight'], 1e-5)
     assert_close(model.head.fc.bias.grad, arrays['grad_head_bias'], 1e-5)
     assert [name for name, p in model.named_parameters() if p.grad is not None] == [
-        'backbone.prompts', 'head.fc.weight', 'head.fc.bias']
+        'backbone.prompts.tokens', 'head.fc.weight', 'head.fc.bias']
 
 
 @pytest.mark.parametrize('case', CASES)
@@ -89,6 +89,6 @@ def test_48_steps_of_the_recipe(case):
         losses.append(loss.item())
     np.testing.assert_allclose(rates, arrays['lrs'], rtol=1e-12, atol=0)
     np.testing.assert_allclose(losses, arrays['losses'], rtol=1e-3)
-    assert_close(model.backbone.prompts.detach(), arrays['final_prompt'], 1e-3)
+    assert_close(model.backbone.prompts.tokens.detach(), arrays['final_prompt'], 1e-3)
     assert_close(model.head.fc.weight.detach(), arrays['final_head_weight'], 1e-3)
     assert_close(model.head.fc.bias.detach(), arrays['final_head_bias'], 1e-3)

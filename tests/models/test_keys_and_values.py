@@ -133,7 +133,7 @@ def test_bf16_autocast_keeps_prompts_and_their_gradient_in_fp32(concatenate):
     with torch.autocast('cpu', torch.bfloat16):
         outs, (gradient, ) = outputs_and_gradients(net, images)
     (expected, ), (their_gradient, ) = outputs_and_gradients(other, images)
-    assert net.prompts.dtype == gradient.dtype == torch.float32
+    assert net.prompts.tokens.dtype == gradient.dtype == torch.float32
     for a, e in ((outs[0], expected), (gradient, their_gradient)):
         difference = (a - e).abs().max() / e.abs().max()
         assert 1e-5 < difference < 5e-2  # neither fp32 nor noise
@@ -164,11 +164,11 @@ def test_evaluation_keeps_keys_and_values_until_the_prompts_change(monkeypatch):
         check(3)
         check(3)
         for one in (net, other):
-            one.prompts.data.mul_(-1.)
+            one.prompts.tokens.data.mul_(-1.)
         check(6)
         check(6)
         for one in (net, other):
-            one.load_state_dict({'prompts': torch.ones(3, 4, 32)}, strict=False)
+            one.load_state_dict({'prompts.tokens': torch.ones(3, 4, 32)}, strict=False)
         check(9)
         for one in (net, other):
             one.layers[1].attn.qkv.weight.data.mul_(1.5)
@@ -178,7 +178,7 @@ def test_evaluation_keeps_keys_and_values_until_the_prompts_change(monkeypatch):
     check(15)  # with gradients nothing is kept
     check(18)
     net(images)[0].sum().backward()
-    assert net.prompts.grad is not None
+    assert net.prompts.tokens.grad is not None
     net.train(), other.train()
     with torch.no_grad():
         check(24)
@@ -193,7 +193,7 @@ def test_what_is_kept_follows_to_another_dtype_and_stays_out_of_copies():
         copied = copy.deepcopy(net)
         torch.testing.assert_close(net.double()(images.double())[0].float(), expected, rtol=1e-4, atol=1e-4)
         assert torch.equal(net.float()(images)[0], expected)
-        copied.prompts.zero_()
+        copied.prompts.tokens.zero_()
         assert not torch.equal(copied(images)[0], expected)
         assert torch.equal(net(images)[0], expected)
 
@@ -208,7 +208,7 @@ def test_a_trace_follows_its_prompts(kwargs, evaluated):
         if evaluated:
             net(images)
         traced = torch.jit.trace(net, images)
-        net.prompts.mul_(-1.)
+        net.prompts.tokens.mul_(-1.)
         torch.testing.assert_close(traced(images)[0], net(images)[0])
 
 
@@ -224,9 +224,10 @@ def test_many_prompts_at_once_by_vmap():
     images, many = torch.randn(2, 3, 32, 32), torch.randn(3, 3, 4, 32)
     net.eval()
     with torch.no_grad():
-        found = torch.func.vmap(lambda prompts: torch.func.functional_call(net, {'prompts': prompts}, images)[0])(many)
+        found = torch.func.vmap(
+            lambda prompts: torch.func.functional_call(net, {'prompts.tokens': prompts}, images)[0])(many)
         for prompts, actual in zip(many, found, strict=True):
-            net.prompts.copy_(prompts)
+            net.prompts.tokens.copy_(prompts)
             torch.testing.assert_close(actual, net(images)[0], rtol=1e-4, atol=1e-5)
 
 

@@ -86,11 +86,11 @@ def test_prompted_forward_by_hand(prompt_type, kwargs):
     ours = MODELS.build(dict(type='mmspt.PromptedViT', num_prompts=4, prompt_type=prompt_type, pool_prompts=pool,
                              **SMALL, **kwargs)).eval()
     ours.load_state_dict(stock.state_dict(), strict=False)
-    assert ours.prompts.shape == (3 if prompt_type == 'deep' else 1, 4, 32)
+    assert ours.prompts.tokens.shape == (3 if prompt_type == 'deep' else 1, 4, 32)
     with torch.no_grad():
-        ours.prompts.normal_(std=2.)
+        ours.prompts.tokens.normal_(std=2.)
     images = torch.randn(2, 3, 32, 32)
-    expected = by_hand(stock, images, ours.prompts, prompt_type == 'deep', pool)
+    expected = by_hand(stock, images, ours.prompts.tokens, prompt_type == 'deep', pool)
     torch.testing.assert_close(ours(images)[-1], expected, rtol=1e-5, atol=1e-5)
     without = stock(images)[-1]
     assert (expected - without).abs().max() > 1e-3  # the prompts act
@@ -105,12 +105,12 @@ def test_frozen_means_no_gradient_and_eval_behaviour_inside_a_training_step():
     net = MODELS.build(tiny_backbone(drop_rate=0.5, drop_path_rate=0.5))
     net.init_weights()
     assert net.train() is net
-    assert [name for name, p in net.named_parameters() if p.requires_grad] == ['prompts']
+    assert [name for name, p in net.named_parameters() if p.requires_grad] == ['prompts.tokens']
     images = torch.randn(2, 3, 32, 32)
     first, second = net(images)[0], net(images)[0]
     assert torch.equal(first, second)
     first.sum().backward()
-    assert net.prompts.grad is not None and net.layers[0].attn.qkv.weight.grad is None
+    assert net.prompts.tokens.grad is not None and net.layers[0].attn.qkv.weight.grad is None
     net.eval()
     assert torch.equal(first, net(images)[0])
 
@@ -137,8 +137,8 @@ def test_prompts_start_as_vpt_starts_them():
     net = MODELS.build(tiny_backbone(num_prompts=400))
     net.init_weights()
     bound = (6 / (3 * 8 * 8 + 64))**0.5
-    assert net.prompts.abs().max() <= bound
-    assert net.prompts.std().item() == pytest.approx(bound / 3**0.5, rel=0.01)
+    assert net.prompts.tokens.abs().max() <= bound
+    assert net.prompts.tokens.std().item() == pytest.approx(bound / 3**0.5, rel=0.01)
 
 
 def test_mocov3_arguments_and_archs():
@@ -148,12 +148,12 @@ def test_mocov3_arguments_and_archs():
     assert net.embed_dims == 384 and net.layers[0].attn.num_heads == 12
     assert not net.patch_embed.projection.weight.requires_grad
     assert not net.layers[3].ffn.layers[1].weight.requires_grad and not net.layers[3].training
-    assert net.prompts.requires_grad
+    assert net.prompts.tokens.requires_grad
 
 
 def test_layer_depth_of_prompts_is_that_of_the_head():
     net = MODELS.build(tiny_backbone())
-    assert net.get_layer_depth('backbone.prompts', 'backbone.') == (5, 6)
+    assert net.get_layer_depth('backbone.prompts.tokens', 'backbone.') == (5, 6)
     assert net.get_layer_depth('head.fc.weight', 'backbone.') == (5, 6)
     assert net.get_layer_depth('backbone.layers.0.ln1.weight', 'backbone.') == (1, 6)
     assert net.get_layer_depth('backbone.cls_token', 'backbone.') == (0, 6)
@@ -196,7 +196,7 @@ def test_whatever_is_frozen_must_be_filled(kwargs):
 def test_initializing_again_keeps_what_a_checkpoint_brought():
     net = MODELS.build(tiny_backbone())
     net.init_weights()
-    state = net.state_dict() | {'prompts': torch.randn(4, 5, 64)}
+    state = net.state_dict() | {'prompts.tokens': torch.randn(4, 5, 64)}
     net.load_state_dict(state)
     net.init_weights()
     assert all(torch.equal(value, state[key]) for key, value in net.state_dict().items())
@@ -279,4 +279,4 @@ def test_deep_copies_load_into_themselves():
     twin = copy.deepcopy(net)
     twin.load_state_dict(net.state_dict())
     twin.train()(torch.randn(1, 3, 32, 32))
-    assert net._filled == set() and TINY['num_layers'] == len(twin.layers)
+    assert net.provenance.filled == set() and TINY['num_layers'] == len(twin.layers)

@@ -82,7 +82,7 @@ def classifier(**kwargs):
 
 def assert_holds(backbone, expected):
     state = backbone.state_dict()
-    assert set(state) == set(expected) | {'prompts'}
+    assert set(state) == set(expected) | {'prompts.tokens'}
     assert all(torch.equal(state[key], value) for key, value in expected.items())
     backbone.train()
     backbone(torch.randn(1, 3, 32, 32))  # every frozen weight is accounted for
@@ -228,7 +228,7 @@ def test_no_position_for_cls_reads_as_zero():
 
 def test_a_tuned_model_is_read_back_whole(tmp_path):
     tuned = classifier()
-    torch.nn.init.normal_(tuned.backbone.prompts)
+    torch.nn.init.normal_(tuned.backbone.prompts.tokens)
     path = str(tmp_path / 'tuned.pth')
     torch.save(dict(state_dict=tuned.state_dict()), path)
     model = classifier()
@@ -251,7 +251,7 @@ def test_loading_pretrained_weights_warns_of_nothing(tmp_path, monkeypatch):
     (timm_weights(depth=6), 'it has 6, the backbone 4.*num_layers'),
     (timm_weights(patch=4), r'\(64, 3, 4, 4\), the backbone needs \(64, 3, 8, 8\).*patch_size'),
     (TIMM | {'blocks.0.ls1.gamma': torch.ones(64)}, r'layers\.0\.attn\.gamma1\.weight.*layer_scale_init_value'),
-    (OURS | {'prompts': torch.zeros(4, 9, 64)}, r'prompts is \(4, 9, 64\).*num_prompts'),
+    (OURS | {'prompts.tokens': torch.zeros(4, 9, 64)}, r'prompts\.tokens is \(4, 9, 64\).*num_prompts'),
     (TIMM | {'norm.bias': torch.full((64, ), torch.nan)}, r'must be finite: ln1\.bias'),
     (OURS | {'ln1.bias': torch.full((64, ), torch.inf)}, r'must be finite: ln1\.bias'),
     (OURS | {'ln1.bias': torch.full((64, ), torch.nan).to(torch.float8_e5m2)}, r'must be finite: ln1\.bias'),

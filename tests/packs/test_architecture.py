@@ -13,7 +13,7 @@ from mmpretrain.registry import MODELS
 from safetensors.torch import save_file
 
 from helpers import ROOT, TINY, environment, golden_checkpoint, tiny_backbone
-from mmspt.models.fingerprint import check_mark, show
+from mmspt.models.weights.fingerprint import check_fingerprint, to_hex
 from mmspt.packs.architecture import Architecture
 from mmspt.packs.backbone import load_backbone
 
@@ -118,7 +118,7 @@ def written(weights, path, **kwargs):
 
 
 def of(config, **kwargs):
-    return show(backbone(init_cfg=config, **kwargs).fingerprint())
+    return to_hex(backbone(init_cfg=config, **kwargs).fingerprint())
 
 
 def test_the_definition():
@@ -133,7 +133,7 @@ def test_the_definition():
     text = json.dumps([shapes, settings], sort_keys=True)
     mark = vit.fingerprint()
     assert mark.dtype == torch.uint8 and mark.shape == (32, )
-    assert show(mark) == hashlib.sha256(text.encode()).hexdigest()
+    assert to_hex(mark) == hashlib.sha256(text.encode()).hexdigest()
 
 
 @pytest.fixture(scope='module')
@@ -161,7 +161,7 @@ def test_one_network_in_many_files(form, half, tmp_path):
             fp64=lambda: {key: value.double() for key, value in weights.items()},
             strided=lambda: {key: value.mT.contiguous().mT if value.ndim == 2 else value
                              for key, value in half.items()})[form](), path)
-    assert of(dict(type='Pretrained', checkpoint=str(path))) == show(vit.fingerprint())
+    assert of(dict(type='Pretrained', checkpoint=str(path))) == to_hex(vit.fingerprint())
 
 
 @pytest.mark.parametrize('other', [
@@ -170,19 +170,19 @@ def test_one_network_in_many_files(form, half, tmp_path):
 ], ids=str)
 def test_the_same_whatever_was_tuned_on_it(other):
     """And wherever the only final norm is read."""
-    expected, vit = show(backbone().fingerprint()), backbone(**other)
-    assert show(vit.fingerprint()) == expected
+    expected, vit = to_hex(backbone().fingerprint()), backbone(**other)
+    assert to_hex(vit.fingerprint()) == expected
     if vit.prompts is not None:
         vit.prompts.detach().add_(1)
-    assert show(vit.train().fingerprint()) == expected
+    assert to_hex(vit.train().fingerprint()) == expected
 
 
 def test_the_same_before_and_after_a_step_in_any_precision():
     vit = backbone()
     vit.load_state_dict({key: value.half().float() for key, value in vit.state_dict().items()})
-    mark = show(vit.fingerprint())
+    mark = to_hex(vit.fingerprint())
     vit(torch.randn(1, 3, 32, 32))[0].sum().backward()
-    assert show(vit.fingerprint()) == mark == show(vit.half().fingerprint()) == show(vit.double().fingerprint())
+    assert to_hex(vit.fingerprint()) == mark == to_hex(vit.half().fingerprint()) == to_hex(vit.double().fingerprint())
 
 
 NAMES = sorted(key for key in timm() if not key.startswith('head'))
@@ -202,18 +202,18 @@ def test_another_if_one_number_differs_in_its_last_bit(name, tmp_path):
 def test_it_is_taken_anew_after_weights_were_written(name, write):
     """It is kept between calls."""
     vit = backbone()
-    before, weight = show(vit.fingerprint()), vit.get_parameter(name)
+    before, weight = to_hex(vit.fingerprint()), vit.get_parameter(name)
     if write == 'in place':
         weight.detach().view(-1)[3] += 1e-3
     elif write == 'load':
         vit.load_state_dict(vit.state_dict() | {name: weight + 1})
     else:
         weight.data = weight + 1
-    after = show(vit.fingerprint())
+    after = to_hex(vit.fingerprint())
     assert after != before
     fresh = backbone(init_cfg=None)
     fresh.load_state_dict(vit.state_dict())
-    assert show(fresh.fingerprint()) == after
+    assert to_hex(fresh.fingerprint()) == after
 
 
 @pytest.mark.parametrize('other', [
@@ -228,32 +228,32 @@ def test_another_if_the_same_weights_compute_another_thing(other):
     images = torch.randn(2, 3, 32, 32)
     two.prompts.detach().copy_(one.prompts)
     assert not torch.equal(one.eval()(images)[0], two.eval()(images)[0])  # the case is what it says
-    assert show(one.fingerprint()) != show(two.fingerprint())
+    assert to_hex(one.fingerprint()) != to_hex(two.fingerprint())
 
 
 @pytest.mark.parametrize('img_size', [48, (32, 16)], ids=str)
 def test_resized_positions_count_as_their_file_has_them(img_size):
     """Until somebody changes them; loading the same once more is no change."""
     one, two = backbone(), backbone(img_size=img_size)
-    assert two.pos_embed.shape != one.pos_embed.shape and show(one.fingerprint()) == show(two.fingerprint())
+    assert two.pos_embed.shape != one.pos_embed.shape and to_hex(one.fingerprint()) == to_hex(two.fingerprint())
     two.load_state_dict(two.state_dict())
-    assert show(one.fingerprint()) == show(two.fingerprint())
+    assert to_hex(one.fingerprint()) == to_hex(two.fingerprint())
     with torch.no_grad():
         two.pos_embed[0, 1, 0] += 1e-6
-    assert show(one.fingerprint()) != show(two.fingerprint())
+    assert to_hex(one.fingerprint()) != to_hex(two.fingerprint())
 
 
 def test_another_processor_resizes_otherwise():
     """Bicubic interpolation has other last bits where a processor has no wide vectors."""
     script = ("import torch; from mmpretrain.registry import MODELS; import mmspt; from helpers import tiny_backbone\n"
-              "from mmspt.models.fingerprint import show\n"
-              "vit = MODELS.build(tiny_backbone(img_size=56)); vit.init_weights(); print(show(vit.fingerprint()))\n")
+              "from mmspt.models.weights.fingerprint import show\n"
+              "vit = MODELS.build(tiny_backbone(img_size=56)); vit.init_weights(); print(to_hex(vit.fingerprint()))\n")
     found = subprocess.run(
         [sys.executable, '-c', script], capture_output=True, text=True, check=True,
         env=environment() | dict(PYTHONPATH=str(ROOT / 'tests'), ATEN_CPU_CAPABILITY='default')).stdout.split()[-1]
     vit = MODELS.build(tiny_backbone(img_size=56))
     vit.init_weights()
-    assert found == show(vit.fingerprint()) == show(backbone('mae_deep').fingerprint())
+    assert found == to_hex(vit.fingerprint()) == to_hex(backbone('mae_deep').fingerprint())
 
 
 def test_names_and_shapes_count():
@@ -264,26 +264,26 @@ def test_names_and_shapes_count():
     torch.nn.init.normal_(one.get_parameter(first))
     swapped = one.state_dict() | {first: one.get_parameter(second), second: one.get_parameter(first)}
     other.load_state_dict(swapped)
-    assert show(one.fingerprint()) != show(other.fingerprint())
+    assert to_hex(one.fingerprint()) != to_hex(other.fingerprint())
 
 
 def test_threads_do_not_matter(monkeypatch):
-    expected = show(backbone().fingerprint())
+    expected = to_hex(backbone().fingerprint())
     monkeypatch.setattr('os.cpu_count', lambda: 3)
     vits = [backbone() for _ in range(4)]
     with ThreadPoolExecutor(8) as pool:
-        marks = set(pool.map(lambda i: show(vits[i % 4].fingerprint()), range(32)))
+        marks = set(pool.map(lambda i: to_hex(vits[i % 4].fingerprint()), range(32)))
     assert marks == {expected}
 
 
 @pytest.mark.parametrize('mark', [torch.zeros(31, dtype=torch.uint8), torch.zeros(32)], ids=str)
 def test_what_is_no_fingerprint(mark):
     with pytest.raises(ValueError, match=r'must be 32 bytes, got .*: the file is damaged, use another'):
-        check_mark(mark)
+        check_fingerprint(mark)
 
 
 def test_written_as_64_digits():
-    assert show(torch.arange(0, 256, 8, dtype=torch.uint8)) == ''.join(f'{i:02x}' for i in range(0, 256, 8))
+    assert to_hex(torch.arange(0, 256, 8, dtype=torch.uint8)) == ''.join(f'{i:02x}' for i in range(0, 256, 8))
 
 
 def tiny_architecture(**changes):

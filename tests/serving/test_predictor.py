@@ -14,7 +14,7 @@ from PIL import Image
 import mmspt
 from helpers import DATA, SMALL, command, golden_checkpoint, tiny_backbone
 from mmspt.models import PromptedViT
-from mmspt.models.fingerprint import show
+from mmspt.models.weights.fingerprint import to_hex
 from mmspt.packs.architecture import Architecture
 from mmspt.packs.pack import Pack
 from mmspt.packs.preprocessing import Preprocessing
@@ -405,7 +405,7 @@ def test_a_pack_of_another_backbone_is_refused(predictor, weights, vit):
     other = classifier({**weights, 'cls_token': weights['cls_token'] + 1e-3}, 3, num_prompts=4, **MEAN)
     with pytest.raises(ValueError) as caught:
         predictor.add(pack_of(other, 'foreign'))
-    for part in ("'foreign'", show(other.backbone.fingerprint()), show(vit.fingerprint()), 'their_vit.pth'):
+    for part in ("'foreign'", to_hex(other.backbone.fingerprint()), to_hex(vit.fingerprint()), 'their_vit.pth'):
         assert part in str(caught.value)
     assert 'foreign' not in predictor.tasks
 

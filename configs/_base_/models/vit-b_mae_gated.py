@@ -2,4 +2,4 @@
 _base_ = './vit-b_mae.py'
 
 model = dict(
-    backbone=dict(type='mmspt.GatedPromptedViT', prompt_type='shallow', num_prompts=100, prompt_drop_rate=0.1))
+    backbone=dict(prompts=dict(type='mmspt.GatedPrompts'), num_prompts=100, prompt_drop_rate=0.1))

@@ -18,5 +18,5 @@ auto_scale_lr = dict(base_batch_size=64)
 search_space = [
     'lr=0.01:10:log',
     'prompt_decay=0,1e-4,1e-3,1e-2',
-    'model.backbone.gate_start=-10,-5,-1',
+    'model.backbone.prompts.gate_start=-10,-5,-1',
 ]

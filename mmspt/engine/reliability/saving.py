@@ -31,7 +31,7 @@ def without_frozen_weights(runner: Runner) -> Iterator[None]:
     with ExitStack() as stack:
         if not all(getattr(hook, 'save_frozen', True) for hook in runner.hooks):
             vits = [module for module in runner.model.modules() if isinstance(module, FrozenViT)]
-            if len(vits) == len({id(vit.saving) for vit in vits}):  # otherwise some are copies, whose files may differ
+            if len(vits) == len({id(vit.saved) for vit in vits}):  # otherwise some are copies, whose files may differ
                 for vit in vits:
-                    stack.enter_context(vit.saving.without_frozen(vit))
+                    stack.enter_context(vit.saved.without_frozen(vit))
         yield

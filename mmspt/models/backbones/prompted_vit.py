@@ -1,6 +1,5 @@
 """A Vision Transformer with prompt tokens: VPT (https://arxiv.org/abs/2203.12119), SPT (https://arxiv.org/abs/2402.02382)."""
 import copy
-import math
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, ClassVar, NamedTuple
@@ -11,14 +10,21 @@ from torch import Tensor, nn
 from mmspt.registry import MODELS
 
 from ..layers import PromptCache, PromptedBlock, gate_prompts
-from ..layers.gate_prompts import Shape
 from ..layers.prompted_block import prompt_keys_values
+from ..methods import FoldedPrompts, PromptMethod
 from .frozen_vit import FrozenViT
+from .reading import KEY as READING
+from .reading import Reading
 
 # torch 2.1 has it under another name
 is_compiling = getattr(torch.compiler, 'is_compiling', None) or torch._dynamo.is_compiling
 
-PROMPT_TYPES = ('deep', 'shallow')
+PROMPT_TYPES = dict(deep='mmspt.DeepPrompts', shallow='mmspt.ShallowPrompts')
+"""The short form ``prompt_type`` -> the method that it names."""
+OLD_NAMES = {'prompts': 'prompts.tokens', 'gate_logits': 'prompts.gate_logits', 'temperatures': 'prompts.temperatures'}
+"""Names of parameters in checkpoints of earlier versions -> their present names."""
+FOLDED = 'folded.'
+"""Before the names of folded prompts in the weights that a pack gives."""
 
 
 class BlockInput(NamedTuple):
@@ -29,33 +35,22 @@ class BlockInput(NamedTuple):
     """P_{i-1}: (N_p, D) where the block has prompts of its own, (B, N_p, D) where they travelled through blocks."""
     patches: Tensor
     """E_{i-1}, (B, N_e, D); E_0 is the output of the patch embedding without the position embedding."""
-    query_scale: Tensor | None = None
+    logit_scale: Tensor | None = None
     """Factor of the attention logits, ()."""
 
 
 class BlockPrompts(NamedTuple):
-    """What was tuned, as one block takes it in: prompts as tokens, as keys and values, or none; and how they go
-    through the block. (B, ...) where images differ."""
+    """Folded prompts as one block takes them in: as tokens, as keys and values, or none; (B, ...) where images
+    differ."""
     tokens: Tensor | None = None
-    """Where somebody reads what the block puts out in their places: (N_p, D) or (B, N_p, D)."""
+    """Where the block's outputs in their places are read: (N_p, D) or (B, N_p, D)."""
     keys_values: Tensor | None = None
-    """Where nobody does: (N_p, 2, H, d) or (B, N_p, 2, H, d), see :func:`.prompt_keys_values`."""
-    query_scale: Tensor | None = None
+    """Where they are not: (N_p, 2, H, d) or (B, N_p, 2, H, d), see :func:`.prompt_keys_values`."""
+    logit_scale: Tensor | None = None
     """Factor of the attention logits, () or (B,); None is 1."""
     gate: Tensor | None = None
-    """How much of what the block puts out in the prompts' places goes on, () or (B,), see :func:`.gate_prompts`; None
+    """Share of the block's outputs in the prompts' places that goes on, () or (B,), see :func:`.gate_prompts`; None
     is all."""
-
-
-def uniform_bound(patch_size: Sequence[int], embed_dims: int, in_channels: int = 3) -> float:
-    """Bound v of VPT's prompts U(-v, v), the Xavier bound of the patch embedding: sqrt(6 / (3 p^2 + D)).
-
-    Args:
-        patch_size (Sequence[int]): Height and width of a patch, pixels.
-        embed_dims (int): Width D.
-        in_channels (int): Channels of an image. Defaults to 3.
-    """
-    return math.sqrt(6. / (in_channels * math.prod(patch_size) + embed_dims))
 
 
 def without(x: Tensor, first: int, count: int) -> Tensor:
@@ -84,8 +79,11 @@ class PromptedViT(FrozenViT):
     'featmap'.
 
     Args:
-        num_prompts (int): N_p; 0 gives the stock network. Defaults to 20.
-        prompt_type (str): 'deep' (prompts of its own for every block) or 'shallow' (for the first). Defaults to 'deep'.
+        num_prompts (int): N_p; 0 gives the stock network. Defaults to the method's (20).
+        prompt_type (str): 'deep' (prompts of its own for every block) or 'shallow' (for the first); the short form of
+            ``prompts=dict(type='mmspt.DeepPrompts')`` and ``'mmspt.ShallowPrompts'``. Defaults to 'deep'.
+        prompts (dict | None): Config of a :class:`mmspt.models.methods.PromptMethod`. Its ``type`` counts before
+            ``prompt_type``, its ``num_prompts`` before the argument of that name. Defaults to None.
         prompt_drop_rate (float): Dropout of prompts while training. Defaults to 0.
         pool_prompts (bool): Under ``out_type='avg_featmap'``, whether the mean takes the prompts' outputs in, as SPT
             does for MAE, or patches only. Defaults to True.
@@ -99,62 +97,70 @@ class PromptedViT(FrozenViT):
         **kwargs: Those of :class:`mmpretrain.models.VisionTransformer`.
 
     Attributes:
-        prompts (Parameter | None): (L, N_p, D) if deep, (1, N_p, D) if shallow, None without prompts. Starts as VPT's
-            uniform prompts.
+        prompts (PromptMethod | None): The method and its parameters, such as ``prompts.tokens``; None without prompts.
 
     Raises:
         ValueError: An argument out of its range; while loading, weights that do not fit.
         RuntimeError: At the first training step, frozen weights that no checkpoint filled.
     """
-    learnable: ClassVar[tuple[str, ...]] = ('prompts', )
-    learnable_modules = ('prompt_drop', )
+    learnable_modules: ClassVar[tuple[str, ...]] = ('prompts', 'prompt_drop')
 
     def __init__(self,
                  *args: Any,
-                 num_prompts: int = 20,
+                 num_prompts: int | None = None,
                  prompt_type: str = 'deep',
+                 prompts: dict | None = None,
                  prompt_drop_rate: float = 0.,
                  pool_prompts: bool = True,
                  concatenate: bool = False,
                  **kwargs: Any) -> None:
-        if not isinstance(num_prompts, int) or num_prompts < 0:
+        if num_prompts is not None and (not isinstance(num_prompts, int) or num_prompts < 0):
             raise ValueError(f'num_prompts must be a whole number of at least 0, got {num_prompts!r}: '
                              'SPT uses 20 (deep) or 100 (shallow), 0 means no prompts')
         if prompt_type not in PROMPT_TYPES:
-            raise ValueError(f'prompt_type must be one of {PROMPT_TYPES}, got {prompt_type!r}')
+            raise ValueError(f"prompt_type must be one of {tuple(PROMPT_TYPES)}, got {prompt_type!r}: name other "
+                             "methods in prompts=dict(type=...)")
         if not 0. <= prompt_drop_rate < 1.:
             raise ValueError(f'prompt_drop_rate must lie in [0, 1), got {prompt_drop_rate!r}')
         super().__init__(*args, **kwargs)
         self._cache = PromptCache()
         for layer in self.layers:
             PromptedBlock.adopt(layer)
-        self.num_prompts = num_prompts
-        self.prompt_type = prompt_type
         self.pool_prompts = pool_prompts
         self.concatenate = concatenate
-        self.shortened = num_prompts > 0 and not concatenate  # the last block puts out no more than is read
         self.prompt_drop = nn.Dropout(prompt_drop_rate)
-        self._add_learnable()
-        self.init_learnable()
+        method = dict(type=PROMPT_TYPES[prompt_type], **{} if num_prompts is None else dict(num_prompts=num_prompts))
+        method.update(prompts or {})
+        self.prompts: PromptMethod | None = None
+        if method.get('num_prompts') != 0:
+            self.prompts = MODELS.build(dict(
+                method, num_layers=self.num_layers, embed_dims=self.embed_dims, patch_size=self.patch_size,
+                in_channels=self.patch_embed.projection.in_channels))
+        self.prompt_type = prompt_type if self.prompts is None else 'deep' if self.prompts.deep else 'shallow'
+        self.num_prompts = 0 if self.prompts is None else self.prompts.num_prompts
+        self.shortened = self.num_prompts > 0 and not concatenate  # the last block computes no more than is read
+        self.reset_learnable()
 
-    def _add_learnable(self) -> None:
-        """Make room for what is tuned."""
-        if self.num_prompts:
-            layers = self.num_layers if self.prompt_type == 'deep' else 1
-            self.prompts: nn.Parameter | None = nn.Parameter(torch.empty(layers, self.num_prompts, self.embed_dims))
-        else:
-            self.register_parameter('prompts', None)
-
-    def init_learnable(self) -> None:
-        """Draw VPT's uniform prompts."""
+    def reset_learnable(self) -> None:
+        """Draw the method's parameters, such as VPT's uniform prompts."""
         if self.prompts is not None:
-            bound = uniform_bound(self.patch_size, self.embed_dims, self.patch_embed.projection.in_channels)
-            nn.init.uniform_(self.prompts, -bound, bound)
+            self.prompts.reset_parameters()
+
+    def _rename_learnable(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        weights = {OLD_NAMES.get(name, name): value for name, value in weights.items()}
+        if READING in weights:  # of a pack, whose prompts are folded
+            Reading.from_tensor(weights.pop(READING)).check(Reading.of(self))
+            folded = {name.removeprefix(FOLDED): weights.pop(name) for name in list(weights) if name.startswith(FOLDED)}
+            if self.prompts is not None:
+                parameters = self.prompts.unfold(FoldedPrompts(**folded))
+                weights.update({f'prompts.{name}': value for name, value in parameters.items()})
+        return weights
 
     @property
     def not_loaded(self) -> list[str]:
-        """Names of what is learned here and came with no checkpoint."""
-        return [name for name in self.learnable if getattr(self, name) is not None and name not in self._filled]
+        """Names of the learnable parameters that came with no checkpoint."""
+        return [name for name, _ in self.named_parameters()
+                if self.is_learnable(name) and name not in self.provenance.filled]
 
     def train(self, mode: bool = True) -> 'PromptedViT':
         """Set the mode, see FrozenViT; forget the kept keys and values."""
@@ -166,51 +172,51 @@ class PromptedViT(FrozenViT):
         self._cache.clear()
         return super()._apply(*args, **kwargs)
 
-    def _prompts_of(self, block: int, batch_size: int) -> Tensor | None:
-        """Prompts that block i = ``block`` + 1 reads anew: (N_p, D), (B, N_p, D) under dropout, None if none."""
-        if self.prompts is None or block >= len(self.prompts):
-            return None
-        prompts = self.prompts[block]
-        if self.prompt_drop.training and self.prompt_drop.p:
-            prompts = prompts.expand(batch_size, -1, -1)  # images drop different features
-        return self.prompt_drop(prompts)
-
-    def _shapes(self) -> Sequence[Shape]:
-        """For each block ``query_scale`` and ``gate`` of :class:`BlockPrompts`: here none."""
-        return [(None, None)] * self.num_layers
-
     def _reads_prompts(self, block: int) -> bool:
-        """Whether somebody reads what a block puts out in the prompts' places."""
+        """Whether a block's outputs in the prompts' places are read."""
         return self.prompt_type != 'deep' or self.concatenate or (
             block in self.out_indices and self.out_type == 'avg_featmap' and self.pool_prompts)
 
-    def prepare(self, prompts: Tensor, shapes: Sequence[Shape] | None = None) -> list[BlockPrompts]:
-        """Turn prompts into what the blocks take in, as far as it does not depend on images.
+    def prepare(self, prompts: FoldedPrompts, batch_size: int = 1) -> list[BlockPrompts]:
+        """Turn folded prompts into what each block takes in, as far as it does not depend on images.
 
         Args:
-            prompts (Tensor): (L, N_p, D) if deep, (1, N_p, D) if shallow: of this model, or others in their stead.
-            shapes (Sequence[Shape] | None): How they go through each block; None is this model's way.
+            prompts (FoldedPrompts): Of this model, or others.
+            batch_size (int): Images B, which drop different features while training. Defaults to 1.
 
         Returns:
             list[BlockPrompts]: For each block; :meth:`forward` takes it.
         """
-        blocks = []
-        for i, (layer, shape) in enumerate(zip(self.layers, shapes or self._shapes(), strict=True)):
-            tokens = prompts[i] if i < len(prompts) and self._reads_prompts(i) else None
-            new = i < len(prompts) and tokens is None
-            blocks.append(BlockPrompts(tokens, prompt_keys_values(layer, prompts[i]) if new else None, *shape))
-        return blocks
+        tokens = list(prompts.tokens.unbind())
+        if self.prompt_drop.training and self.prompt_drop.p:
+            tokens = [self.prompt_drop(own.expand(batch_size, -1, -1)) for own in tokens]
+        read = [self._reads_prompts(i) for i in range(len(tokens))]
+        keys_values = [None if kept else prompt_keys_values(layer, own)
+                       for layer, own, kept in zip(self.layers, tokens, read, strict=False)]
+        return self._per_block([own if kept else None for own, kept in zip(tokens, read, strict=True)], keys_values,
+                               prompts)
 
-    def _kept_prompts(self) -> Sequence[BlockPrompts | None]:
-        """What :meth:`prepare` gives, where it may be kept; else None, and the blocks turn to the parameter."""
-        prompts = self.prompts
-        blocks = [] if prompts is None else [i for i in range(len(prompts)) if not self._reads_prompts(i)]
-        if prompts is None or not blocks or self.prompt_drop.training or torch.is_grad_enabled() or \
-                not can_keep(prompts):
-            return [None] * self.num_layers
+    def _per_block(self, tokens: Sequence[Tensor | None], keys_values: Sequence[Tensor | None],
+                   prompts: FoldedPrompts) -> list[BlockPrompts]:
+        def padded(parts: Sequence[Tensor | None] | Tensor | None) -> list[Tensor | None]:
+            known = list(parts.unbind() if isinstance(parts, Tensor) else parts or ())
+            return known + [None] * (self.num_layers - len(known))
+
+        return [BlockPrompts(*parts) for parts in zip(
+            padded(tokens), padded(keys_values), padded(prompts.logit_scale), padded(prompts.gate), strict=True)]
+
+    def _own_prompts(self, batch_size: int) -> list[BlockPrompts]:
+        """What :meth:`prepare` makes of the model's prompts; keys and values are kept while they stay the same."""
+        if self.prompts is None:
+            return [BlockPrompts()] * self.num_layers
+        prompts = self.prompts()
+        blocks = [i for i in range(self.prompts.shape[0]) if not self._reads_prompts(i)]
+        if not blocks or self.prompt_drop.training or torch.is_grad_enabled() or not can_keep(prompts.tokens):
+            return self.prepare(prompts, batch_size)
         weights = [weight for i in blocks for part in (self.layers[i].ln1, self.layers[i].attn.qkv)
                    for weight in part.parameters()]
-        return self._cache.get(prompts, weights, lambda: self.prepare(prompts))
+        kept = self._cache.get(prompts.tokens, weights, lambda: self.prepare(prompts))
+        return self._per_block([block.tokens for block in kept], [block.keys_values for block in kept], prompts)
 
     def forward(self, x: Tensor, prompts: Sequence[BlockPrompts] | None = None) -> tuple[Tensor, ...]:
         """Compute features.
@@ -228,22 +234,21 @@ class PromptedViT(FrozenViT):
             self.check_weights()
         x, _, resolution = self._embed(x)
         n, inside = self.num_extra_tokens, 0  # prompts among the tokens, behind CLS
-        given: Sequence[BlockPrompts | None] = self._kept_prompts() if prompts is None else prompts
-        shapes = self._shapes() if prompts is None else [(block.query_scale, block.gate) for block in prompts]
+        blocks = self._own_prompts(x.shape[0]) if prompts is None else prompts
         last = min(max(self.out_indices), self.num_layers - 1)
         shortened = self.shortened and last in self.out_indices
         outs = []
         for i, layer in enumerate(islice(self.layers, last + 1)):
-            x, own, keys_values, inside = self._exchange(x, i, inside, given[i])
-            scale, gate = shapes[i]
+            own = blocks[i]
+            x, inside = self._exchange(x, inside, own)
             if i == last and shortened and self.out_type == 'cls_token':
-                x, inside = layer(x, own, 1, keys_values, None, scale), 0
+                x, inside = layer(x, own.keys_values, own.logit_scale, 1), 0
             elif i == last and shortened and self.out_type == 'avg_featmap' and not self._normalizes(i):
                 first = n if self.pool_prompts else n + inside
-                outs.append(self.ln2(layer(x, own, None, keys_values, first, scale)))
+                outs.append(self.ln2(layer(x, own.keys_values, own.logit_scale, None, first)))
                 break
             else:
-                x = gate_prompts(x, layer(x, own, None, keys_values, None, scale), gate, n, inside)
+                x = self._through(layer, x, own, inside)
             if self._normalizes(i):
                 x = self.ln1(x)
             if i in self.out_indices:
@@ -251,49 +256,45 @@ class PromptedViT(FrozenViT):
                 outs.append(self._format_output(x if pooled else without(x, n, inside), resolution))
         return tuple(outs)
 
-    def _exchange(self, x: Tensor, block: int, inside: int,
-                  given: BlockPrompts | None = None) -> tuple[Tensor, Tensor | None, Tensor | None, int]:
-        """Give a block its own prompts, if it has any, in place of those among its tokens.
-
-        Args:
-            x (Tensor): What left the block before, (B, n + inside + N_e, D).
-            block (int): i - 1 of block i.
-            inside (int): Number of prompts among the tokens.
-            given (BlockPrompts | None): The prompts; None takes them from the parameter.
+    def _exchange(self, x: Tensor, inside: int, own: BlockPrompts) -> tuple[Tensor, int]:
+        """Replace the prompts among the tokens, of which there are ``inside``, by a block's own, if it has any.
 
         Returns:
-            tuple[Tensor, Tensor | None, Tensor | None, int]: Tokens; the prompts, where the block is to make keys and
-            values of them; these keys and values, where they were given; the number of prompts among the tokens.
+            tuple[Tensor, int]: Tokens, (B, n + inside + N_e, D), and the number of prompts among them: 0 where the
+            block's own are keys and values.
         """
         n = self.num_extra_tokens
-        keys_values = None if given is None else given.keys_values
-        prompts = self._prompts_of(block, len(x)) if given is None else given.tokens
-        if prompts is not None or keys_values is not None:
+        if own.tokens is not None or own.keys_values is not None:
             x, inside = without(x, n, inside), 0
-        if prompts is not None and self._reads_prompts(block):
-            x = torch.cat((x[:, :n], prompts.expand(x.shape[0], -1, -1).to(x.dtype), x[:, n:]), dim=1)
-            inside, prompts = prompts.shape[-2], None
-        return x, prompts, keys_values, inside
+        if own.tokens is not None:
+            x = torch.cat((x[:, :n], own.tokens.expand(x.shape[0], -1, -1).to(x.dtype), x[:, n:]), dim=1)
+            inside = own.tokens.shape[-2]
+        return x, inside
 
-    def reading(self, num_prompts: int, prompt_type: str, out_type: str, final_norm: bool,
+    def _through(self, layer: PromptedBlock, x: Tensor, own: BlockPrompts, inside: int) -> Tensor:
+        """Compute a block on all tokens, and its gate if there is one."""
+        out = layer(x, own.keys_values, own.logit_scale)
+        return out if own.gate is None else gate_prompts(x, out, own.gate, self.num_extra_tokens, inside)
+
+    def read_as(self, num_prompts: int, prompt_type: str, out_type: str, final_norm: bool,
                 pool_prompts: bool) -> 'PromptedViT':
-        """The same network, weights shared, without prompts of its own, for those that :meth:`forward` is given.
+        """Return the same network, weights shared, without prompts of its own, for those that :meth:`forward` is given.
 
         Args:
-            num_prompts, prompt_type, out_type, final_norm, pool_prompts: What the other prompts were tuned with; the
-                type is 'gated' for those of a GatedPromptedViT. The final norm goes where they have it.
+            num_prompts, prompt_type, out_type, final_norm, pool_prompts: What the other prompts were tuned with. The
+                final norm goes where they have it.
 
         Raises:
             ValueError: It has no final norm that they would need, or has one that they leave out.
         """
         vit = copy.copy(self)
-        frozen = {name: parameter for name, parameter in self._parameters.items() if name not in self.learnable}
-        vit._parameters, vit._modules = {**frozen, 'prompts': None}, dict(self._modules)
+        vit._parameters, vit._modules = dict(self._parameters), dict(self._modules)
+        vit.prompts = None
         norms = [vit._modules.pop(name) for name in ('ln1', 'ln2') if name in vit._modules]
         places = ['ln1'] * final_norm + ['ln2'] * (out_type == 'avg_featmap')
         if len(norms) != len(places):
-            raise ValueError('prompts must be read by a network with as many final norms as that which they were tuned '
-                             f'on, {len(places)}, got {len(norms)}: use that backbone')
+            raise ValueError(f'Final-norm mismatch: the prompts expect {len(places)}, the backbone has {len(norms)}: '
+                             'use the backbone that they were tuned on')
         vit._modules.update(zip(places, norms, strict=True))
         vit.num_prompts, vit.prompt_type, vit.pool_prompts = num_prompts, prompt_type, pool_prompts
         vit.out_type, vit.final_norm = out_type, final_norm
@@ -318,13 +319,13 @@ class PromptedViT(FrozenViT):
         if self.prompts is None:
             raise ValueError('block_inputs streams what prompts meet, which needs num_prompts of at least 1, got 0')
         x, patches, _ = self._embed(images)
-        n, inside = self.num_extra_tokens, 0
-        for i, (layer, (scale, gate)) in enumerate(zip(self.layers, self._shapes(), strict=True)):
-            x, prompts, _, inside = self._exchange(x, i, inside)
-            read = self.prompts[i].detach() if i < len(self.prompts) else x[:, n:n + inside]
-            yield BlockInput(without(x, n, inside), read, patches if i == 0 else x[:, n + inside:], scale)
+        n, inside, folded = self.num_extra_tokens, 0, self.prompts()
+        for i, (layer, own) in enumerate(zip(self.layers, self.prepare(folded), strict=True)):
+            x, inside = self._exchange(x, inside, own)
+            read = folded.tokens[i].detach() if i < len(folded.tokens) else x[:, n:n + inside]
+            yield BlockInput(without(x, n, inside), read, patches if i == 0 else x[:, n + inside:], own.logit_scale)
             if i + 1 < self.num_layers:
-                x = gate_prompts(x, layer(x, prompts, None, None, None, scale), gate, n, inside)
+                x = self._through(layer, x, own, inside)
 
     def _normalizes(self, block: int) -> bool:
         """Whether the final norm follows a block."""
@@ -333,5 +334,4 @@ class PromptedViT(FrozenViT):
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Layer-wise learning rate decay: prompts are new and span all blocks, so they learn at the full rate."""
         depth, num_layers = super().get_layer_depth(param_name, prefix)
-        new = param_name.removeprefix(prefix) in self.learnable
-        return (num_layers - 1 if new else depth), num_layers
+        return (num_layers - 1 if self.is_learnable(param_name.removeprefix(prefix)) else depth), num_layers

@@ -8,7 +8,7 @@ from .prompted_block import project
 
 @torch.no_grad()
 def attention_maps(block: TransformerEncoderLayer, tokens: Tensor, prompts: Tensor,
-                   num_extra_tokens: int = 1, query_scale: Tensor | None = None) -> Tensor:
+                   num_extra_tokens: int = 1, logit_scale: Tensor | None = None) -> Tensor:
     r"""Attention weights of a block on [CLS; prompts; patches], in fp32.
 
     With X = LN([CLS; P; E]), head by head,
@@ -17,7 +17,7 @@ def attention_maps(block: TransformerEncoderLayer, tokens: Tensor, prompts: Tens
 
     as in the network of VPT (https://arxiv.org/abs/2203.12119, eq. 5), where prompts are tokens like all others. Row q
     tells how token q shares its attention among the keys, and sums to 1. In a deep model
-    :class:`.PromptedBlock` never asks with the prompts, since what they would put out is thrown away: their rows tell
+    :class:`.PromptedBlock` never asks with the prompts, since what they would output is thrown away: their rows tell
     what they would look at; their columns, which tokens read them, are what acts.
 
     Args:
@@ -25,7 +25,7 @@ def attention_maps(block: TransformerEncoderLayer, tokens: Tensor, prompts: Tens
         tokens (Tensor): What the block reads beside prompts, (B, n + N_e, D).
         prompts (Tensor): (N_p, D), or (B, N_p, D) where they travelled.
         num_extra_tokens (int): n, 1 with CLS, else 0: the prompts stand behind them. Defaults to 1.
-        query_scale (Tensor | None): Factor of the attention logits, (); None is 1.
+        logit_scale (Tensor | None): Factor of the attention logits, (); None is 1.
 
     Returns:
         Tensor: (B, H, queries, keys), both n + N_p + N_e.
@@ -33,5 +33,5 @@ def attention_maps(block: TransformerEncoderLayer, tokens: Tensor, prompts: Tens
     prompts = prompts.to(tokens.dtype).expand(len(tokens), *prompts.shape[-2:])
     x = torch.cat((tokens[:, :num_extra_tokens], prompts, tokens[:, num_extra_tokens:]), dim=1)
     query, keys = project(block.attn, block.ln1(x), 0, 2).float().permute(2, 0, 3, 1, 4)  # (B, H, n + N_p + N_e, d)
-    scale = query.shape[-1]**-0.5 if query_scale is None else query.shape[-1]**-0.5 * query_scale
+    scale = query.shape[-1]**-0.5 if logit_scale is None else query.shape[-1]**-0.5 * logit_scale
     return torch.softmax(scale * (query @ keys.transpose(-2, -1)), dim=-1)

@@ -1,6 +1,6 @@
 """A Transformer block that reads prompts as keys and values.
 
-Where nobody reads what a block puts out in the prompts' places, prompts act through their keys and values alone: their
+Where a block's outputs in the prompts' places are not read, prompts act through their keys and values alone: their
 queries, projections and MLPs need not be computed, and their keys and values do not depend on the image.
 """
 import torch
@@ -46,7 +46,7 @@ def prompt_keys_values(block: TransformerEncoderLayer, prompts: Tensor) -> Tenso
 
 
 def gather_values(attn: MultiheadAttention, x: Tensor, keys_values: Tensor | None = None,
-                  num_queries: int | None = None, query_scale: Tensor | None = None) -> Tensor:
+                  num_queries: int | None = None, logit_scale: Tensor | None = None) -> Tensor:
     """Mean of all tokens' and prompts' values, weighted by attention: what the output projection reads.
 
     Args:
@@ -54,7 +54,7 @@ def gather_values(attn: MultiheadAttention, x: Tensor, keys_values: Tensor | Non
         x (Tensor): Normalized tokens without prompts, (B, N, D).
         keys_values (Tensor | None): The prompts', (N_p, 2, H, d) or (B, N_p, 2, H, d).
         num_queries (int | None): How many of the N tokens ask, the others being keys and values only; None: all.
-        query_scale (Tensor | None): Factor of the attention logits, () or (B,).
+        logit_scale (Tensor | None): Factor of the attention logits, () or (B,).
 
     Returns:
         Tensor: (B, num_queries or N, D), heads side by side.
@@ -64,8 +64,8 @@ def gather_values(attn: MultiheadAttention, x: Tensor, keys_values: Tensor | Non
     else:
         query, own = project(attn, x[:, :num_queries], 0, 1), project(attn, x, 1, 3)
     query = query.squeeze(2).transpose(1, 2)  # (B, H, queries, d)
-    if query_scale is not None:
-        query = query * query_scale.to(query.dtype).reshape(-1, 1, 1, 1)
+    if logit_scale is not None:
+        query = query * logit_scale.to(query.dtype).reshape(-1, 1, 1, 1)
     if keys_values is not None:
         if torch.is_grad_enabled():
             query = query.contiguous()  # a view would keep the whole projection, beside its copy with the prompts
@@ -77,13 +77,13 @@ def gather_values(attn: MultiheadAttention, x: Tensor, keys_values: Tensor | Non
 
 
 def attend(attn: MultiheadAttention, x: Tensor, keys_values: Tensor | None, num_queries: int | None = None,
-           query_scale: Tensor | None = None) -> Tensor:
+           logit_scale: Tensor | None = None) -> Tensor:
     """Self-attention of the first tokens over all tokens and the prompts: :func:`gather_values`, projected.
 
     Returns:
         Tensor: (B, num_queries or N, D).
     """
-    out = attn.proj(gather_values(attn, x, keys_values, num_queries, query_scale))
+    out = attn.proj(gather_values(attn, x, keys_values, num_queries, logit_scale))
     return attn.out_drop(attn.gamma1(attn.proj_drop(out)))
 
 
@@ -121,7 +121,7 @@ class PromptedBlock(TransformerEncoderLayer):
         K = LN([P; X]) W_k, V = LN([P; X]) W_v, A = softmax(LN(X) W_q K^T / \\sqrt{d}) V,
         X' = X + A W_o, X'' = X' + MLP(LN(X')),
 
-    which is what VPT's block (https://arxiv.org/abs/2203.12119, eq. 5) on [P; X] puts out in the places of X.
+    which is what VPT's block (https://arxiv.org/abs/2203.12119, eq. 5) on [P; X] outputs in the places of X.
     """
 
     @classmethod
@@ -132,28 +132,24 @@ class PromptedBlock(TransformerEncoderLayer):
             if isinstance(module, DropPath):
                 module.drop_prob = float(module.drop_prob)  # a NumPy scalar breaks torch.compile's graph at each call
 
-    def forward(self, x: Tensor, prompts: Tensor | None = None, num_queries: int | None = None,
-                keys_values: Tensor | None = None, pool_from: int | None = None,
-                query_scale: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, keys_values: Tensor | None = None, logit_scale: Tensor | None = None,
+                num_queries: int | None = None, pool_from: int | None = None) -> Tensor:
         """Compute the block. Arguments are passed by position: MMEngine's activation checkpointing knows no others.
 
         Args:
             x (Tensor): Tokens, (B, N, D).
-            prompts (Tensor | None): (N_p, D) or (B, N_p, D).
-            num_queries (int | None): Put out the first so many tokens only; None puts out all.
-            keys_values (Tensor | None): :func:`prompt_keys_values` of the prompts, if known: instead of ``prompts``.
-            pool_from (int | None): Put out the mean of the tokens from here on.
-            query_scale (Tensor | None): Factor of the attention logits, () or (B,).
+            keys_values (Tensor | None): :func:`prompt_keys_values` of the prompts.
+            logit_scale (Tensor | None): Factor of the attention logits, () or (B,).
+            num_queries (int | None): Output the first so many tokens only; None outputs all.
+            pool_from (int | None): Output the mean of the tokens from here on.
 
         Returns:
             Tensor: (B, num_queries or N, D); (B, D) if pooled.
         """
-        if all(part is None for part in (prompts, num_queries, keys_values, pool_from, query_scale)):
+        if all(part is None for part in (keys_values, logit_scale, num_queries, pool_from)):
             return super().forward(x)
-        if prompts is not None:
-            keys_values = prompt_keys_values(self, prompts)
         asking = x if num_queries is None else x[:, :num_queries]
-        x = asking + attend(self.attn, self.ln1(x), keys_values, num_queries, query_scale)
+        x = asking + attend(self.attn, self.ln1(x), keys_values, num_queries, logit_scale)
         if pool_from is None:
             return self.ffn(self.ln2(x), identity=x)
         if pools_early(self):

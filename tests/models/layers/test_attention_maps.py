@@ -21,7 +21,7 @@ def backbone_of(case, **kwargs):
     model = MODELS.build(tiny_backbone(case, **kwargs))
     model.init_weights()
     with torch.no_grad():
-        model.prompts.copy_(arrays['prompt'] * 3)  # far from patches, so that they stand out
+        model.prompts.tokens.copy_(arrays['prompt'] * 3)  # far from patches, so that they stand out
     return model.eval(), arrays['x']
 
 

@@ -39,14 +39,14 @@ def _digest(weight: Tensor) -> str:
     return hashlib.sha256(plain.numpy().data).hexdigest()
 
 
-def show(mark: Tensor) -> str:
+def to_hex(value: Tensor) -> str:
     """Write a fingerprint as 64 hexadecimal digits."""
-    return bytes(mark.tolist()).hex()
+    return bytes(value.tolist()).hex()
 
 
-def check_mark(mark: Tensor) -> Tensor:
+def check_fingerprint(value: Tensor) -> Tensor:
     """Return a fingerprint that came with a file; ValueError if it is none."""
-    if mark.dtype != torch.uint8 or mark.shape != (LENGTH, ):
-        raise ValueError(f'a fingerprint must be {LENGTH} bytes, got {tuple(mark.shape)} of {mark.dtype}: the file is '
-                         'damaged, use another')
-    return mark.cpu()
+    if value.dtype != torch.uint8 or value.shape != (LENGTH, ):
+        raise ValueError(f'a fingerprint must be {LENGTH} bytes, got {tuple(value.shape)} of {value.dtype}: the file '
+                         'is damaged, use another')
+    return value.cpu()

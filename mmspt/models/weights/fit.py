@@ -1,81 +1,14 @@
-"""Checkpoints of ViTs in their publishers' key layouts, renamed to MMPretrain's.
-
-Known layouts, told apart by the name of the patch embedding and what stands before it:
-
-=====================  ==================================================  ========================
-publisher              keys                                                source of the names
-=====================  ==================================================  ========================
-MMPretrain             ``[backbone.]layers.0.ln1.weight``                  ``VisionTransformer``
-FAIR MAE               ``model: blocks.0.norm1.weight``                    facebookresearch/mae
-FAIR MoCo-v3           ``state_dict: module.base_encoder.blocks.0...``     facebookresearch/moco-v3
-timm                   ``blocks.0.norm1.weight``, ``blocks.0.ls1.gamma``   huggingface/pytorch-image-models
-=====================  ==================================================  ========================
-"""
+"""Give a checkpoint's weights the model's shapes and places, or refuse them."""
 import math
 import re
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from mmengine.logging import MMLogger
 from mmpretrain.models.utils import resize_pos_embed
+from torch import Tensor
 
-StateDict = dict[str, torch.Tensor]
-
-# where an encoder may sit in a checkpoint, the most specific first
-PREFIXES = ('module.base_encoder.', 'base_encoder.', 'module.backbone.', 'backbone.', 'module.', '')
-CONTAINERS = ('state_dict', 'model')
-TIMM_PATCH_EMBED, MMPRETRAIN_PATCH_EMBED = 'patch_embed.proj.weight', 'patch_embed.projection.weight'
-
-TIMM_TO_MMPRETRAIN = (
-    (r'^patch_embed\.proj\.', 'patch_embed.projection.'),
-    (r'^norm_pre\.', 'pre_norm.'),
-    (r'^norm\.', 'ln1.'),
-    (r'^fc_norm\.', 'ln2.'),
-    (r'^blocks\.(\d+)\.norm([12])\.', r'layers.\1.ln\2.'),
-    (r'^blocks\.(\d+)\.mlp\.fc1\.', r'layers.\1.ffn.layers.0.0.'),
-    (r'^blocks\.(\d+)\.mlp\.fc2\.', r'layers.\1.ffn.layers.1.'),
-    (r'^blocks\.(\d+)\.ls1\.gamma$', r'layers.\1.attn.gamma1.weight'),
-    (r'^blocks\.(\d+)\.ls2\.gamma$', r'layers.\1.ffn.gamma2.weight'),
-    (r'^blocks\.', 'layers.'),
-)
-# what pre-training and other tasks' classifiers leave beside an encoder
-NOT_ENCODER = re.compile(r'^(head|fc\.|decoder|mask_token|pre_logits|predictor|neck)')
-
-
-def unwrap(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the state dict inside a checkpoint that keeps it under 'state_dict' or 'model', else the checkpoint."""
-    for container in CONTAINERS:
-        if isinstance(checkpoint.get(container), Mapping):
-            return checkpoint[container]
-    return checkpoint
-
-
-def find_encoder(checkpoint: Mapping[str, Any]) -> StateDict | None:
-    """Find a ViT encoder in a checkpoint and name its weights as MMPretrain does.
-
-    Args:
-        checkpoint (Mapping[str, Any]): A state dict, or a dict that holds one under 'state_dict' or 'model'.
-
-    Returns:
-        dict[str, Tensor] | None: ``cls_token``, ``pos_embed``, ``patch_embed.projection.weight``,
-        ``layers.0.ln1.weight``, ..., without heads and decoders; None if no known layout is there.
-    """
-    checkpoint = unwrap(checkpoint)
-    for prefix in PREFIXES:
-        timm = f'{prefix}{TIMM_PATCH_EMBED}' in checkpoint
-        if timm or f'{prefix}{MMPRETRAIN_PATCH_EMBED}' in checkpoint:
-            encoder = {key[len(prefix):]: value for key, value in checkpoint.items()
-                       if key.startswith(prefix) and isinstance(value, torch.Tensor)}
-            return {_rename(key) if timm else key: value for key, value in encoder.items()
-                    if not NOT_ENCODER.match(key)}
-    return None
-
-
-def _rename(key: str) -> str:
-    for pattern, replacement in TIMM_TO_MMPRETRAIN:
-        key = re.sub(pattern, replacement, key)
-    return key
+from .layouts import StateDict
 
 
 def place_final_norm(encoder: StateDict, reads: set[str]) -> StateDict:
@@ -99,7 +32,7 @@ def place_final_norm(encoder: StateDict, reads: set[str]) -> StateDict:
 
 
 def fit_position(encoder: StateDict, grid: tuple[int, int], with_cls_token: bool,
-                 mode: str) -> tuple[StateDict, torch.Tensor | None]:
+                 mode: str) -> tuple[StateDict, Tensor | None]:
     """Give ``pos_embed`` (1, [1 +] h*w, D) the model's grid, and a row for CLS exactly if the model has CLS.
 
     A grid of as many patches as the model's is taken to be the model's; another one must be square to be resized,
@@ -153,7 +86,7 @@ def _is_square(number: int) -> bool:
     return math.isqrt(number)**2 == number
 
 
-def check_fit(encoder: StateDict, model: Mapping[str, torch.Tensor], num_layers: int) -> None:
+def check_fit(encoder: StateDict, model: Mapping[str, Tensor], num_layers: int) -> None:
     """Refuse weights of another architecture, which MMEngine would only log.
 
     Args:
@@ -178,8 +111,8 @@ def check_fit(encoder: StateDict, model: Mapping[str, torch.Tensor], num_layers:
     unknown = [key for key in encoder if key not in model]
     if unknown:
         raise ValueError(f'a checkpoint must hold nothing that the backbone would leave out: it has {_some(unknown)}. '
-                         'Set the argument that creates them (layer_scale_init_value, pre_norm, qkv_bias, num_prompts, '
-                         "out_type, or type='mmspt.GatedPromptedViT' for gates), or save the checkpoint without them")
+                         'Set the argument that creates them (layer_scale_init_value, pre_norm, qkv_bias, out_type, '
+                         'num_prompts, or `prompts` to the method that was tuned), or save the checkpoint without them')
     odd = [f'{key} is {value.dtype}' for key, value in encoder.items() if value.is_complex()]
     if odd:
         raise ValueError(f'weights must be real numbers: {_some(odd)}. Use another checkpoint')
@@ -189,7 +122,7 @@ def check_fit(encoder: StateDict, model: Mapping[str, torch.Tensor], num_layers:
                          'training diverged: use another checkpoint')
 
 
-def _is_finite(value: torch.Tensor) -> bool:
+def _is_finite(value: Tensor) -> bool:
     if value.element_size() == 1:
         value = value.float()  # torch compares no 8-bit floats
     return bool(value.isfinite().all())
@@ -197,7 +130,7 @@ def _is_finite(value: torch.Tensor) -> bool:
 
 def _remedy(wrong: list[str]) -> str:
     if any(line.startswith('prompts') for line in wrong):
-        return '`num_prompts` and `prompt_type`'
+        return '`num_prompts` and `prompt_type` (or `prompts`)'
     if any(line.startswith('patch_embed.projection.bias') for line in wrong) or not wrong[0].startswith('patch_embed'):
         return '`arch` (its width)'
     return '`patch_size` (and `in_channels`)'

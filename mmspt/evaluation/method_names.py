@@ -1,0 +1,73 @@
+"""How results name a method: by the class of its prompts and by how they start."""
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from mmspt.models import GatedPromptedViT, GatedPrompts, PromptedViT, PromptMethod
+from mmspt.models.backbones.prompted_vit import PROMPT_TYPES
+from mmspt.prompts import PromptInitializer
+from mmspt.registry import MODELS, TASK_UTILS
+
+USUAL_STARTS = dict(SPT='RandomSampleInit', VPT='UniformInit', VIPAMIN='VIPAMINInit')
+"""Methods that are named by how prompts start -> the start that results do not mention."""
+
+
+def is_prompted(backbone: Mapping[str, Any]) -> bool:
+    """Whether a backbone's config names a PromptedViT, with prompts or without."""
+    return _is_kind(backbone.get('type'), MODELS, PromptedViT)
+
+
+def count_prompts(backbone: Mapping[str, Any]) -> int:
+    """Number of prompts that a backbone's config asks for; 0 if it has none."""
+    if not is_prompted(backbone):
+        return 0
+    given = (backbone.get('prompts') or {}).get('num_prompts', backbone.get('num_prompts'))
+    return inspect.signature(prompts_class(backbone)).parameters['num_prompts'].default if given is None else given
+
+
+def prompts_class(backbone: Mapping[str, Any]) -> type[PromptMethod]:
+    """The class of the prompts that the config of a PromptedViT names."""
+    if _is_kind(backbone.get('type'), MODELS, GatedPromptedViT):
+        return GatedPrompts
+    short = PROMPT_TYPES[backbone.get('prompt_type', 'deep')]
+    return _class_of((backbone.get('prompts') or {}).get('type', short), MODELS)
+
+
+def name_prompts(backbone: Mapping[str, Any], initializer: str) -> str:
+    """Name the method of a backbone with prompts: their class's name, or 'SPT-Deep' by how and where they start.
+
+    Args:
+        backbone (Mapping): Its config.
+        initializer (str): Name of the initializer's class.
+    """
+    kind = prompts_class(backbone)
+    if kind.name is not None:
+        return kind.name
+    start = _class_of(initializer, TASK_UTILS)
+    family = start.method if _is_kind(start, TASK_UTILS, PromptInitializer) else PromptInitializer.method
+    return f'{family}-{"Deep" if kind.deep else "Shallow"}'
+
+
+def unusual(method: str, initializer: str | None, num_prompts: int) -> list[str]:
+    """Say what sets prompts apart from the usual form of their method: another start, another number."""
+    method = method.partition(',')[0]
+    kinds = {kind.name: kind for kind in MODELS.module_dict.values()
+             if isinstance(kind, type) and issubclass(kind, PromptMethod) and kind.name is not None}
+    family, _, place = method.partition('-')
+    short = dict(Deep='DeepPrompts', Shallow='ShallowPrompts').get(place)
+    kind = kinds.get(method) or (None if short is None else MODELS.module_dict.get(short))
+    start = 'UniformInit' if method in kinds else USUAL_STARTS.get(family)
+    parts = [] if initializer in (None, start) else [str(initializer)]
+    if num_prompts not in (0, None if kind is None else kind.usual_num_prompts):
+        parts.append('1 prompt' if num_prompts == 1 else f'{num_prompts} prompts')
+    return parts
+
+
+def _class_of(kind: Any, registry: Any) -> Any:
+    """A class by its name in a registry or an import path; what is no known name stays None."""
+    return kind if isinstance(kind, type) else registry.get(kind) if isinstance(kind, str) else None
+
+
+def _is_kind(kind: Any, registry: Any, base: type) -> bool:
+    found = _class_of(kind, registry)
+    return isinstance(found, type) and issubclass(found, base)

@@ -1,0 +1,6 @@
+"""Prompt methods: what is tuned, and how it becomes what the blocks read. One class a file."""
+from .gated_prompts import GatedPrompts
+from .prompt_method import FoldedPrompts, PromptMethod
+from .token_prompts import DeepPrompts, ShallowPrompts
+
+__all__ = ['DeepPrompts', 'FoldedPrompts', 'GatedPrompts', 'PromptMethod', 'ShallowPrompts']

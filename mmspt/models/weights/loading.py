@@ -1,0 +1,120 @@
+"""Load checkpoints into a frozen network: what its state-dict hook and its checks do."""
+from typing import TYPE_CHECKING, Any
+
+import torch
+from mmengine.logging import MMLogger
+from mmengine.model.weight_init import PretrainedInit, initialize
+from torch import Tensor
+
+from .fingerprint import KEY, check_fingerprint, to_hex
+from .fit import check_fit, fit_position, place_final_norm
+from .layouts import find_encoder, unknown_layout
+from .provenance import all_weights, frozen_weights
+
+if TYPE_CHECKING:
+    from ..backbones.frozen_vit import FrozenViT
+
+PRETRAINED = ('Pretrained', 'mmengine.Pretrained', 'mmpretrain.Pretrained', PretrainedInit)
+
+
+def plain_init_cfg(init_cfg: Any) -> Any:
+    """Drop ``prefix='backbone.'`` of MMPretrain's configs: the layout is recognized with or without it. And give the
+    type the one name after which MMEngine fills weights last, so that nothing is drawn anew over them."""
+    if isinstance(init_cfg, (list, tuple)):
+        return [plain_init_cfg(cfg) for cfg in init_cfg]
+    if not isinstance(init_cfg, dict) or init_cfg.get('type') not in PRETRAINED:
+        return init_cfg
+    drop = ('prefix', ) if str(init_cfg.get('prefix')).rstrip('.') == 'backbone' else ()
+    return {key: value for key, value in init_cfg.items() if key not in drop} | dict(type='Pretrained')
+
+
+def prepare(vit: 'FrozenViT', given: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Turn what a checkpoint holds for a network into its state dict: rename, resize, refuse, take stock.
+
+    Args:
+        vit (FrozenViT): Takes note of what is filled.
+        given (dict[str, Tensor]): In any known layout; without frozen weights, a fingerprint stands for them.
+
+    Returns:
+        dict[str, Tensor]: By the network's names; what the checkpoint leaves out on purpose keeps its value.
+
+    Raises:
+        ValueError: Weights that do not fit.
+    """
+    provenance, own = vit.provenance, all_weights(vit)
+    expected = check_fingerprint(given.pop(KEY)) if KEY in given else None
+    if expected is not None and provenance.from_init_cfg is not None:
+        raise ValueError("a backbone's checkpoint must hold its weights, but this one was saved without the frozen "
+                         'ones: name the checkpoint that it was tuned on')
+    given = vit._rename_learnable(given)
+    encoder = find_encoder(given)
+    if encoder is None:
+        if given and not any(key in own for key in given):
+            raise unknown_layout(given)
+        encoder = given  # a part of the network's own weights, such as prompts alone
+    encoder, resized = fit_position(place_final_norm(encoder, set(own)), tuple(vit.patch_embed.init_out_size),
+                                    vit.with_cls_token, vit.interpolate_mode)
+    if expected is not None and not all(vit.is_learnable(name) for name in encoder):
+        raise ValueError('weights must come with frozen weights or with a fingerprint instead of them, this '
+                         'checkpoint has both: use another')
+    check_fit(encoder, own, vit.num_layers)
+    provenance.fill(encoder, resized)
+    absent = [name for name in own if vit.is_learnable(name) and name not in encoder] if encoder else []
+    if absent and provenance.from_init_cfg is None:
+        MMLogger.get_current_instance().info(
+            f'The checkpoint holds no {", ".join(absent)}: they keep their initial values.')
+    if expected is None:
+        return {**{name: own[name] for name in absent}, **encoder}
+    load_frozen(vit, expected)
+    return {**own, **encoder}
+
+
+def load_frozen(vit: 'FrozenViT', expected: Tensor) -> None:
+    """Fill the frozen weights that a checkpoint was saved without, and make sure that they are the right ones.
+
+    This happens while the checkpoint is loaded, not later: averages of weights swap tensors among copies of a network,
+    and MMPretrain's ``get_model`` and inferencers never call ``init_weights``.
+
+    Args:
+        vit (FrozenViT): Its ``init_cfg`` is read unless its frozen weights are filled.
+        expected (Tensor): Their fingerprint.
+
+    Raises:
+        ValueError: ``init_cfg`` names no checkpoint, or another than that which the weights were tuned on.
+    """
+    provenance = vit.provenance
+    read = not provenance.filled.issuperset(frozen_weights(vit))
+    if read:
+        configs = vit.init_cfg if isinstance(vit.init_cfg, (list, tuple)) else [vit.init_cfg]
+        pretrained = [cfg for cfg in configs if cfg and cfg['type'] == 'Pretrained']
+        if not pretrained:
+            raise ValueError(f'what was tuned on a frozen backbone needs it (fingerprint {to_hex(expected)}), but the '
+                             "model names none: set model.backbone.init_cfg=dict(type='Pretrained', checkpoint=...) "
+                             'to the checkpoint that it was tuned on')
+        with provenance.reading_init_cfg():
+            initialize(vit, pretrained)
+    own = provenance.fingerprint(vit)
+    if not torch.equal(own, expected):
+        raise ValueError('what was tuned on one frozen backbone fits no other: it was tuned on that of fingerprint '
+                         f'{to_hex(expected)}, this one has {to_hex(own)}. Name the checkpoint that it was tuned on '
+                         '(model.backbone.init_cfg)')
+    if read:
+        vit.saved.origin = expected
+
+
+def check_filled(vit: 'FrozenViT') -> None:
+    """Refuse a network with random frozen weights, see :meth:`.FrozenViT.check_weights`."""
+    missing = vit.provenance.missing(vit)
+    if not missing:
+        return
+    listed = ', '.join(missing[:8]) + (', ...' if len(missing) > 8 else '')
+    if vit.allow_random_backbone:
+        MMLogger.get_current_instance().warning(
+            f'{len(missing)} frozen weights are random and stay so (allow_random_backbone=True): {listed}')
+        return
+    hint = ' (a model whose mean is read by `ln2` wants final_norm=False)' if 'ln2.weight' in missing and \
+        'ln1.weight' in vit.provenance.filled else ''
+    raise RuntimeError(
+        f'every {"frozen" if vit.frozen else "pre-trained"} weight must come from a checkpoint, but {len(missing)} of '
+        f"them are random{hint}: {listed}. Name one: model.backbone.init_cfg=dict(type='Pretrained', checkpoint=...) "
+        'or load_from=...; allow_random_backbone=True trains prompts on a random network')

@@ -97,7 +97,7 @@ class PromptMethod(nn.Module, metaclass=ABCMeta):
         Raises:
             ValueError: No parameters give this.
         """
-        kind = 'mmspt.DeepPrompts' if self.deep else 'mmspt.ShallowPrompts'
+        form = 'deep' if self.deep else 'shallow'
         raise ValueError(f'a pack holds prompt tokens, from which the parameters of {type(self).__name__} cannot be '
-                         f"computed: set model.backbone.prompts=dict(type='{kind}') to test the pack, or load a "
+                         f"computed: set model.backbone.prompts=None and prompt_type='{form}' to test the pack, or load a "
                          'checkpoint of the training')

@@ -106,7 +106,8 @@ def test_predict_among_others(own, pack, runs, tmp_path):
     spt, out = tmp_path / 'spt.safetensors', tmp_path / 'out.jsonl'
     tool('pack.py', 'export', runs.spt, '--out', spt)
     image = own.job.data / 'images' / 'class_1' / '006.png'
-    tool('predict.py', image, '--packs', f'own={pack}', f'spt={spt}', '--backbone', DATA / 'mae_deep_pretrain.pth', '--out', out)
+    tool('predict.py', image, '--packs', f'own={pack}', f'spt={spt}', '--backbone', DATA / 'mae_deep_pretrain.pth',
+         '--out', out)
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     predictions = tmp_path / 'predictions.pkl'
     tool('test.py', own.job.config, own.run / 'epoch_2.pth', '--work-dir', tmp_path, '--out', predictions)

@@ -1,10 +1,9 @@
 """Scalars of runs, resumed and running."""
-import io
 import json
 
 import pytest
 
-from mmspt.evaluation import read_scalars, scalars
+from mmspt.evaluation import read_scalars
 
 
 def write(folder, records, end='\n'):
@@ -24,30 +23,6 @@ def test_a_resumed_run_is_joined_and_the_later_part_counts(tmp_path):
 def test_a_line_that_is_being_written_waits(tmp_path):
     write(tmp_path / '20260101_000000', [dict(acc=10., step=1), dict(acc=20., step=2)], end='\n{"acc": 3')
     assert read_scalars(str(tmp_path), 'acc') == {1: 10., 2: 20.}
-
-
-class Growing(io.RawIOBase):
-    """A file whose parts appear while it is read: its end is seen before each but the first."""
-
-    def __init__(self, *parts):
-        self.parts = [part for text in parts for part in (text.encode(), b'')]
-
-    def readable(self):
-        return True
-
-    def readinto(self, buffer):
-        part = self.parts.pop(0) if self.parts else b''
-        buffer[:len(part)] = part
-        return len(part)
-
-
-def test_a_line_that_is_finished_while_it_is_read_waits(tmp_path, monkeypatch):
-    """A writer and its reader may meet in the middle of a line; its rest is no line of its own."""
-    write(tmp_path / '20260101_000000', [dict(acc=10., step=1), dict(acc=20., step=2)])
-    growing = Growing('{"acc": 10.0, "step": 1}\n{"acc": 20', '.25, "step": 2}\n', '{"acc": 30.0, "step": 3}\n')
-    monkeypatch.setattr(scalars, 'open', lambda path, **kwargs: io.TextIOWrapper(io.BufferedReader(growing), **kwargs),
-                        raising=False)
-    assert read_scalars(str(tmp_path), 'acc') == {1: 10.}
 
 
 def train(*iterations):

@@ -84,15 +84,13 @@ def test_numbers_are_those_of_the_concatenated_network(runs, small_file, name, l
 
 
 def test_the_table_holds_everything_whatever_is_drawn(runs):
-    looks = table(draw_attention(RunFolder(runs.vpt), 'test:1', layers=[2], prompts=[3]))
+    looks, read = (table(draw_attention(RunFolder(runs.vpt), 'test:1', [2], [3], direction))
+                   for direction in ('looks', 'read'))
     tokens = ['CLS', *(f'prompt {i}' for i in range(1, N_P + 1))]
-    assert list(looks) == [(layer, token) for layer in range(1, L + 1) for token in tokens]
+    assert list(looks) == list(read) == [(layer, token) for layer in range(1, L + 1) for token in tokens]
     names = [f'on patch r{row}c{column}' for row in range(1, 5) for column in range(1, 5)]
     for row in looks.values():
-        assert list(row) == ['on CLS', 'on prompts', *names]
-        assert sum(row.values()) == pytest.approx(1, abs=1e-5)
-    read = table(draw_attention(RunFolder(runs.vpt), 'test:1', layers=[2], prompts=[3], direction='read'))
-    assert list(read) == list(looks)
+        assert list(row) == ['on CLS', 'on prompts', *names] and sum(row.values()) == pytest.approx(1, abs=1e-5)
     assert all(list(row) == ['by CLS', *(name.replace('on', 'by') for name in names)] for row in read.values())
 
 
@@ -206,13 +204,6 @@ def test_errors_name_rule_value_and_remedy(runs, kwargs, words):
     with pytest.raises(ValueError) as error:
         draw_attention(**(dict(run=RunFolder(runs.spt), image='test:0') | kwargs))
     assert all(word in str(error.value) for word in words), error.value
-
-
-def test_a_file_that_is_no_image(runs, tmp_path):
-    path = tmp_path / 'text.png'
-    path.write_text('no pixels')
-    with pytest.raises(ValueError, match=r'must be readable.*text\.png'):
-        draw_attention(RunFolder(runs.spt), str(path))
 
 
 def test_a_file_needs_a_pipeline(runs, small_file, tmp_path):

@@ -29,12 +29,6 @@ def test_seeds_make_a_band(tmp_path):
     assert picture.figure.axes[-1].get_legend().get_texts()[0].get_text() == 'SPT-Deep (3 seeds)'
 
 
-def test_a_run_without_validation_has_a_loss_alone(tmp_path):
-    picture = draw_curves([make_run(tmp_path / 'a', [train(1, 1, 4.)])])
-    assert len(picture.figure.axes) == 1
-    assert 'Without validation in some or all seeds: SPT-Deep.' in picture.caption
-
-
 def test_iterations(tmp_path):
     records = [dict(loss=2., iter=10, step=10), dict(loss=1., iter=20, step=20), {'accuracy/top1': 5., 'step': 20}]
     picture = draw_curves([make_run(tmp_path / 'a', records, train='max_iters=20')])
@@ -59,6 +53,7 @@ def test_what_cannot_be_drawn_names_the_command(tmp_path):
 def test_a_seed_that_is_not_done_ends_the_line_and_is_named(tmp_path):
     whole = make_run(tmp_path / 'a', [train(1, 1, 4.), train(2, 2, 2.)])
     picture = draw_curves([whole, make_run(tmp_path / 'b', [train(1, 1, 2.)], seed=1)])
+    assert len(picture.figure.axes) == 1 and 'Without validation in some or all seeds: SPT-Deep.' in picture.caption
     assert rows(picture, 'training loss') == [(1, 3., 2., 4., 2)]
     assert "'SPT-Deep' ends at epoch 1, the last that all seeds have." in picture.caption
 

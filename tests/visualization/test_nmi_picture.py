@@ -47,20 +47,10 @@ def test_epochs_are_counted_in_whole_numbers(tmp_path):
         assert [tick for tick in axes.get_xticks() if 0 <= tick <= 2] == [0, 1, 2]
 
 
-def test_runs_of_different_depth_stand_apart(tmp_path):
-    runs = [make_run(tmp_path / 'a', [nmi(0, 0., .1, .3)]), make_run(tmp_path / 'b', [nmi(0, 0., .1, .3, .5)])]
-    with pytest.raises(ValueError, match=r"be alike.*a' has 2 blocks, .*b' has 3 blocks.*tools/analyze.py nmi RUN"):
-        draw_nmi(runs)
-
-
-@pytest.mark.parametrize('changes, message', [
-    (dict(), r'a/job.py --work-dir .*a_nmi --cfg-options default_hooks.nmi.type=mmspt.PromptNMIHook '
-             r'default_hooks.nmi.interval=50'),
-    (dict(num_prompts=0), r'needs a run with prompts.*\(Linear\) has none.*configs/spt/'),
-])
-def test_a_run_without_nmi_names_the_command(tmp_path, changes, message):
-    with pytest.raises(ValueError, match=message):
-        draw_nmi([make_run(tmp_path / 'a', [dict(loss=1., iter=1, epoch=1, step=1)], **changes)])
+def test_a_run_without_nmi_names_the_command(tmp_path):
+    with pytest.raises(ValueError, match=r'a/job.py --work-dir .*a_nmi --cfg-options '
+                       r'default_hooks.nmi.type=mmspt.PromptNMIHook default_hooks.nmi.interval=50'):
+        draw_nmi([make_run(tmp_path / 'a', [dict(loss=1., iter=1, epoch=1, step=1)])])
 
 
 def test_normalizers_are_not_mixed(tmp_path):

@@ -49,14 +49,7 @@ def test_pca(runs):
         f'PC {i} ({share:.0%} of variance)' for i, share in enumerate(shares, 1))
 
 
-def test_sampled_prompts_lie_on_patches(runs):
-    """RandomSampleInit's prompts are among all tokens."""
-    picture = draw_token_map(RunFolder(runs.spt), [2], num_tokens=NUM_TOKENS)
-    gaps = numbers(picture, 2, 'initial')[:, None] - numbers(picture, 2, 'patch')
-    assert np.linalg.norm(gaps, axis=2).min(axis=1).max() < 1e-3
-
-
-@pytest.mark.parametrize('num_tokens, expected', [(5, 5), (12, 12), (50, 48), (10**6, NUM_TOKENS)])
+@pytest.mark.parametrize('num_tokens, expected', [(5, 5), (50, 48)])
 def test_number_of_tokens(runs, num_tokens, expected):
     picture = draw_token_map(RunFolder(runs.spt), [1, 4], num_tokens=num_tokens)
     rows = csv.DictReader(io.StringIO(picture.csv))
@@ -65,11 +58,10 @@ def test_number_of_tokens(runs, num_tokens, expected):
     assert f'{expected:,} patch tokens' in picture.caption
 
 
-@pytest.mark.parametrize('method', ['pca', 'tsne'])
-def test_drawn_twice_it_is_the_same(runs, method):
-    first, second = (draw_token_map(RunFolder(runs.spt), [1], method, 60) for _ in range(2))
+def test_drawn_twice_it_is_the_same(runs):
+    first, second = (draw_token_map(RunFolder(runs.spt), [1], 'tsne', 60) for _ in range(2))
     assert first.csv == second.csv and first.render('png') == second.render('png')
-    assert first.name == f'tokens_{method}'
+    assert first.name == 'tokens_tsne'
 
 
 def test_tsne_keeps_neighbours_together(runs):

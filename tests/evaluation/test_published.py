@@ -1,6 +1,5 @@
 """docs/published.md and mmspt/evaluation/published.py hold the same numbers and sources."""
 from helpers import ROOT
-from mmspt.datasets.tasks import TASKS
 from mmspt.evaluation import PUBLISHED, SOURCES
 
 TEXT = (ROOT / 'docs/published.md').read_text()
@@ -29,9 +28,3 @@ def test_the_table_of_methods_holds_the_same():
     table = {(method, pretraining, group): (float(cell), ) for method, pretraining, *cells in rows
              for group, cell in zip(groups, cells, strict=True) if cell}
     assert table == {(p.method, p.pretraining, p.group): p.values for p in PUBLISHED if p.task is None}
-
-
-def test_groups_and_tasks_exist():
-    for p in PUBLISHED:
-        assert p.task is None or TASKS[p.task].group == p.group
-        assert p.group in {task.group for task in TASKS.values()} and p.arch == 'ViT-B'

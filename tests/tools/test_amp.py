@@ -1,9 +1,7 @@
 """``--amp`` of the tools: the command line, the config that it makes, and whole runs on a CPU."""
 import sys
-from pathlib import Path
 
 import mmengine
-import mmpretrain
 import numpy as np
 import pytest
 import torch
@@ -95,17 +93,6 @@ def test_resume_in_another_precision(job):
                       f'train_cfg.max_epochs={epochs}')
         assert ('loss_scaler' in load(job.root / f'run/epoch_{epochs}.pth')['optimizer']) == bool(precision)
     assert 'Resumed: prompts come from the checkpoint' in output
-
-
-@pytest.mark.usefixtures('_cpu')
-def test_mmpretrains_own_train_py(job):
-    """Its --amp names MMEngine's wrapper and gets ours; its loaders need workers."""
-    job.write(workers=1)
-    stock = Path(mmpretrain.__file__).parent / '.mim/tools/train.py'
-    tool(stock, job.config, '--amp', '--work-dir', job.root / 'stock', '--cfg-options', 'train_cfg.max_epochs=1')
-    tool('train.py', job.config, '--amp', '--work-dir', job.root / 'ours', '--cfg-options', 'train_cfg.max_epochs=1')
-    ends = [load(job.root / name / 'epoch_1.pth')['state_dict'] for name in ('stock', 'ours')]
-    assert all(torch.equal(value, ends[1][key]) for key, value in ends[0].items())
 
 
 def test_compiled_and_checkpointed_runs_are_the_others(job, tmp_path):

@@ -26,13 +26,20 @@ def no_work_lost(job):
     assert not list(job.root.glob('run/*.pth')) and not list(job.root.glob('run/*.safetensors*'))
 
 
-@pytest.mark.parametrize(('name', 'error', 'message'), [
-    ('', ValueError, r'checkpoint must name the pre-trained weights.*--cfg-options'),
-    ('absent.pth', FileNotFoundError, r'absent\.pth can not be found'),
+@pytest.mark.parametrize(('option', 'value', 'error', 'message'), [
+    ('model.backbone.init_cfg.checkpoint', '', ValueError, r'must name the pre-trained weights.*--cfg-options'),
+    ('model.backbone.init_cfg.checkpoint', 'absent.pth', FileNotFoundError, r'absent\.pth can not be found'),
+    ('model.backbone.init_cfg', None, RuntimeError, r'every frozen weight must come from a checkpoint.*init_cfg'),
+    ('model.backbone.arch.num_layers', 3, ValueError, 'it has 4, the backbone 3'),
+    ('model.backbone.prompt_type', 'shalow', ValueError, "prompt_type must be one of .* got 'shalow'"),
+    ('model.head.num_classes', 2, ValueError, r'must lie in \[0, 2\).*labels from 0 to 2.*num_classes=3'),
+    ('custom_hooks.0.initializer.type', 'mmspt.KMeanInit', KeyError, 'KMeanInit'),
+    ('train_dataloader.dataset.data_root', '/nowhere', FileNotFoundError, "'/nowhere' does not exist.*data_root"),
+    ('train_dataloader.batch_size', 100, ValueError, 'at least one batch an epoch, got by_epoch=True and 0 batches'),
 ])
-def test_checkpoint_missing(job, name, error, message):
+def test_options(job, option, value, error, message):
     with pytest.raises(error, match=message):
-        train(job, **{'model.backbone.init_cfg.checkpoint': name})
+        train(job, **{option: value, 'train_dataloader.drop_last': True})
     no_work_lost(job)
 
 
@@ -44,40 +51,11 @@ def test_checkpoint_truncated(job):
     no_work_lost(job)
 
 
-@pytest.mark.parametrize(('option', 'value', 'message'), [
-    ('model.backbone.arch.num_layers', 3, 'it has 4, the backbone 3'),
-    ('model.backbone.prompt_type', 'shalow', "prompt_type must be one of .* got 'shalow'"),
-    ('custom_hooks.0.initializer.type', 'mmspt.KMeanInit', 'KMeanInit'),
-])
-def test_model_and_checkpoint(job, option, value, message):
-    with pytest.raises((ValueError, KeyError), match=message):
-        train(job, **{option: value})
-    no_work_lost(job)
-
-
-def test_no_checkpoint_at_all(job):
-    with pytest.raises(RuntimeError, match=r'every frozen weight must come from a checkpoint.*init_cfg'):
-        train(job, **{'model.backbone.init_cfg': None})
-    no_work_lost(job)
-
-
-def test_data_folder_missing(job):
-    with pytest.raises(FileNotFoundError, match=r"'/nowhere/flowers' does not exist.*data_root"):
-        train(job, **{'train_dataloader.dataset.data_root': '/nowhere/flowers'})
-    assert not list(job.root.glob('run/*.log'))
-
-
 def test_unreadable_image(job):
     for path in (job.data / 'images/class_1').iterdir():
         path.write_bytes(b'not an image')
     with pytest.raises(ValueError, match=r"every image must be readable, but '.*class_1/00\d\.png' is not.*fetch it"):
         train(job, **{'custom_hooks.0.num_images': 'all'})
-
-
-def test_class_index_outside_the_head(job):
-    with pytest.raises(ValueError, match=r'must lie in \[0, 2\).*labels from 0 to 2.*num_classes=3'):
-        train(job, **{'model.head.num_classes': 2})
-    no_work_lost(job)
 
 
 def test_missing_test_data_are_known_before_the_first_step(job):
@@ -87,17 +65,6 @@ def test_missing_test_data_are_known_before_the_first_step(job):
     no_work_lost(job)
     train(job, **missing, **{'default_hooks.result.after_train': False})
     assert (job.root / 'run/epoch_1.pth').exists()
-
-
-def test_no_batch_in_an_epoch(job):
-    with pytest.raises(ValueError, match=r'at least one batch an epoch, got by_epoch=True and 0 batches'):
-        train(job, **{'train_dataloader.batch_size': 100, 'train_dataloader.drop_last': True})
-
-
-def test_fewer_tokens_than_prompts(job):
-    with pytest.raises(ValueError, match=r'got 16 tokens for 50 prompts.*num_images'):
-        train(job, **{'model.backbone.num_prompts': 50, 'custom_hooks.0.num_images': 1})
-    no_work_lost(job)
 
 
 def test_prompts_file_of_the_wrong_shape(job):

@@ -1,7 +1,12 @@
-"""Work directories with chosen logs."""
+"""Work directories with chosen logs, and what several tests read from runs and pictures."""
+import csv
+import io
 import json
 
+import torch
+
 from mmspt.visualization import RunFolder
+from mmspt.visualization.images import preprocess
 
 CONFIG = """
 model = dict(type='ImageClassifier', backbone=dict(type='mmspt.PromptedViT', num_prompts={num_prompts}))
@@ -41,3 +46,15 @@ def train(iteration, epoch, loss):
 def val(epoch, accuracy):
     """A record as LoggerHook writes it after a validation."""
     return {'accuracy/top1': accuracy, 'step': epoch}
+
+
+def read_csv(picture):
+    """The rows of a picture's numbers."""
+    return list(csv.DictReader(io.StringIO(picture.csv)))
+
+
+def tokens_of(run, layer):
+    """All training tokens E_{layer-1}, (images, N_e, D), fp64, one image at a time."""
+    images = run.images('train')
+    single = [preprocess([images[i]], run.model.data_preprocessor) for i in range(len(images))]
+    return torch.cat([list(run.backbone.patch_tokens(image, layer))[layer - 1] for image in single]).double().numpy()

@@ -1,6 +1,4 @@
 """Pictures of attention against the concatenated network's weights, for real runs."""
-import csv
-import io
 import math
 import shutil
 from pathlib import Path
@@ -14,6 +12,7 @@ from mmengine.config import Config
 from mmpretrain.registry import MODELS
 from PIL import Image
 
+from made_runs import read_csv
 from mmspt.visualization import RunFolder
 from mmspt.visualization.attention import draw_attention
 
@@ -30,7 +29,7 @@ def first_image(runs):
 def table(picture):
     """{(layer, token): {column: value}} of the CSV."""
     return {(int(row.pop('layer')), row.pop('token')): {name: float(value) for name, value in row.items()}
-            for row in csv.DictReader(io.StringIO(picture.csv))}
+            for row in read_csv(picture)}
 
 
 def patches(row):

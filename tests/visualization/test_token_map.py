@@ -1,6 +1,4 @@
 """The map of tokens and prompts against NumPy."""
-import csv
-import io
 import sys
 from collections import Counter
 from types import SimpleNamespace
@@ -8,32 +6,27 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from made_runs import read_csv, tokens_of
 from mmspt.visualization import RunFolder
-from mmspt.visualization.images import preprocess
 from mmspt.visualization.token_map import draw_token_map, pull_in
 
 NUM_TOKENS = 12 * 16  # all that the run's data have
 
 
 def numbers(picture, layer, kind):
-    rows = [row for row in csv.DictReader(io.StringIO(picture.csv))
-            if (row['layer'], row['kind']) == (str(layer), kind)]
+    rows = [row for row in read_csv(picture) if (row['layer'], row['kind']) == (str(layer), kind)]
     assert [int(row['number']) for row in rows] == list(range(1, len(rows) + 1))
     return np.array([(float(row['x']), float(row['y'])) for row in rows])
 
 
-def tokens_of(run, layer):
-    """All training tokens E_{layer-1}, (images * N_e, D), one image at a time."""
-    images = run.images('train')
-    single = [preprocess([images[i]], run.model.data_preprocessor) for i in range(len(images))]
-    tokens = [list(run.backbone.patch_tokens(image, layer))[layer - 1][0] for image in single]
-    return np.concatenate([token.double().numpy() for token in tokens])
+def flat_tokens(run, layer):
+    return tokens_of(run, layer).reshape(NUM_TOKENS, -1)
 
 
 def test_pca(runs):
     run, layer = RunFolder(runs.spt), 3
     picture = draw_token_map(run, [layer], num_tokens=NUM_TOKENS)
-    tokens = tokens_of(run, layer)
+    tokens = flat_tokens(run, layer)
     _, values, axes = np.linalg.svd(tokens - tokens.mean(axis=0), full_matrices=False)
     found = numbers(picture, layer, 'patch')
     assert found.shape == (NUM_TOKENS, 2)
@@ -52,8 +45,7 @@ def test_pca(runs):
 @pytest.mark.parametrize('num_tokens, expected', [(5, 5), (50, 48)])
 def test_number_of_tokens(runs, num_tokens, expected):
     picture = draw_token_map(RunFolder(runs.spt), [1, 4], num_tokens=num_tokens)
-    rows = csv.DictReader(io.StringIO(picture.csv))
-    assert Counter((row['layer'], row['kind']) for row in rows) == {
+    assert Counter((row['layer'], row['kind']) for row in read_csv(picture)) == {
         (layer, kind): count for layer in '14' for kind, count in dict(patch=expected, initial=5, tuned=5).items()}
     assert f'{expected:,} patch tokens' in picture.caption
 
@@ -68,7 +60,7 @@ def test_tsne_keeps_neighbours_together(runs):
     """Initial prompts are patch tokens: each lies nearer to its own than to most others."""
     run = RunFolder(runs.spt)
     picture = draw_token_map(run, [4], 'tsne', NUM_TOKENS)
-    own = np.linalg.norm(run.initial_prompts[3].numpy()[:, None] - tokens_of(run, 4), axis=2).argmin(axis=1)
+    own = np.linalg.norm(run.initial_prompts[3].numpy()[:, None] - flat_tokens(run, 4), axis=2).argmin(axis=1)
     gaps = np.linalg.norm(numbers(picture, 4, 'initial')[:, None] - numbers(picture, 4, 'patch'), axis=2)
     assert (gaps < gaps[np.arange(5), own][:, None]).mean() < 0.1
 
@@ -119,7 +111,7 @@ def test_umap_is_asked_as_its_manual_says(runs, monkeypatch):
     picture = draw_token_map(run, [2], 'umap', NUM_TOKENS)
     assert asked == dict(n_components=2, n_neighbors=15, random_state=run.seed)
     np.testing.assert_allclose(numbers(picture, 2, 'tuned'), run.tuned_prompts[1, :, :2], rtol=1e-5)
-    np.testing.assert_allclose(numbers(picture, 2, 'patch'), tokens_of(run, 2)[:, :2], atol=1e-4)
+    np.testing.assert_allclose(numbers(picture, 2, 'patch'), flat_tokens(run, 2)[:, :2], atol=1e-4)
 
 
 def test_umap_is_missing(runs, monkeypatch):

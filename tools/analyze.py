@@ -1,6 +1,6 @@
 #!/usr/bin/env python
 """Look at finished and running trainings: NMI, curves, prototypes, attention, tokens, drift, or all on one page. Each
-writes PNG and SVG, and the numbers behind the picture as CSV; docs/analysis.md says how to read them."""
+writes PNG, SVG and its numbers as CSV; docs/analysis.md says how to read them."""
 import argparse
 import os
 import os.path as osp
@@ -58,21 +58,26 @@ def parse_args() -> argparse.Namespace:
         'NMI of prompts and patches over training')
     add('curves', lambda runs, args: [draw_curves(runs, args.lenient)], many,
         'accuracy and loss, with the spread over seeds')
-    command = add('prototypes', prototypes, one, 'the training patches nearest to each prompt, before and after')
+    command = add('prototypes', lambda runs, args: (
+        draw_prototypes(runs[0], layer, args.count, args.context, args.metric, args.prompts, args.num_images)
+        for layer in args.layers), one, 'the training patches nearest to each prompt, before and after')
     command.add_argument('--layers', type=int, nargs='+', default=[1], metavar='I', help='blocks, from 1; default 1')
     command.add_argument('--prompts', type=int, nargs='+', metavar='P', help='prompts, from 1; default up to 12')
     command.add_argument('--count', type=int, default=6, help='patches a prompt; default 6')
     command.add_argument('--context', type=int, default=2, help='patches around each patch; default 2')
     command.add_argument('--metric', choices=list(METRICS), default='cosine', help='default cosine')
     command.add_argument('--num-images', type=int, help='training images to look through; default all')
-    command = add('attention', attention, one, 'where CLS and each prompt look, over images, by block')
+    command = add('attention', lambda runs, args: (
+        draw_attention(runs[0], image, args.layers, args.prompts, args.direction) for image in args.images), one,
+        'where CLS and each prompt look, over images, by block')
     command.add_argument('images', nargs='+', metavar='IMAGE', help='an image file, or train:N, val:N, test:N for an '
                          'image of the run')
     command.add_argument('--layers', type=int, nargs='+', metavar='I', help='blocks, from 1; default up to 6')
     command.add_argument('--prompts', type=int, nargs='+', metavar='P', help='prompts, from 1; default up to 8')
     command.add_argument('--direction', choices=list(DIRECTIONS), default='looks', help='looks: where a prompt looks; '
                          'read: which patches read the prompt; default looks')
-    command = add('tokens', tokens, one, 'a map of patches, initial and tuned prompts')
+    command = add('tokens', lambda runs, args: [draw_token_map(runs[0], args.layers, args.method)], one,
+                  'a map of patches, initial and tuned prompts')
     command.add_argument('--layers', type=int, nargs='+', metavar='I', help='blocks, from 1; default up to 6')
     command.add_argument('--method', choices=list(METHODS), default='pca', help='default pca')
     add('drift', lambda runs, args: [draw_drift(runs[0])], one, "how far each block's prompts moved")
@@ -84,28 +89,13 @@ def parse_args() -> argparse.Namespace:
 
 
 def with_prompts(runs: list[RunFolder]) -> list[RunFolder]:
-    """The runs that have prompts, where some have: a folder may hold a linear probe beside them."""
+    """Return the runs with prompts, or all if none has: a folder may hold a linear probe beside them."""
     return [run for run in runs if run.description['num_prompts']] or runs
 
 
-def prototypes(runs: list[RunFolder], args: argparse.Namespace) -> Iterator[Picture]:
-    for layer in args.layers:
-        yield draw_prototypes(runs[0], layer, args.count, args.context, args.metric, args.prompts, args.num_images)
-
-
-def attention(runs: list[RunFolder], args: argparse.Namespace) -> Iterator[Picture]:
-    for image in args.images:
-        yield draw_attention(runs[0], image, args.layers, args.prompts, args.direction)
-
-
-def tokens(runs: list[RunFolder], args: argparse.Namespace) -> Iterator[Picture]:
-    yield draw_token_map(runs[0], args.layers, args.method)
-
-
 def report(runs: list[RunFolder], args: argparse.Namespace) -> Iterator[Picture]:
-    """Write the page, and give the pictures on it, each under the name of its setting's folder."""
+    """Write the page, and yield its pictures, each in a folder named after its setting."""
     drawn = list(draw_all(runs, args.images, args.num_images))
-    os.makedirs(args.out, exist_ok=True)
     title = f'mmspt: {len(runs)} runs' if len(runs) > 1 else f'mmspt: {runs[0].label}'
     write_text(osp.join(args.out, PAGE), make_page(title, lay_out(runs, drawn)))
     for setting, picture in drawn:
@@ -120,7 +110,7 @@ def open_runs(folders: Sequence[str], backbone: str | None = None) -> list[RunFo
 
 
 def default_out(runs: Sequence[RunFolder]) -> str:
-    """The folder `analysis` in the only run, or in the folder that holds all."""
+    """Return the folder `analysis` in the only run, or in the folder that holds all."""
     if len(runs) == 1:
         return osp.join(runs[0].folder, 'analysis')
     common = osp.commonpath([osp.abspath(run.folder) for run in runs])
@@ -129,7 +119,7 @@ def default_out(runs: Sequence[RunFolder]) -> str:
 
 
 def save(pictures: Iterable[Picture], out: str, console: Console) -> None:
-    """Write each picture when it is drawn, and say what it shows and where it is."""
+    """Write each picture when it is drawn, and print its caption and paths."""
     names: list[str] = []
     for picture in pictures:
         names.append(picture.name)

@@ -2,7 +2,6 @@
 """Tune one small frozen backbone on the digits three ways, each by the command a user would type, and compare."""
 import argparse
 import json
-import os
 import os.path as osp
 import shutil
 import subprocess
@@ -38,7 +37,7 @@ def run_tool(tool: str, *args: str, log: str, watch: str | None = None,
         tool (str): File name in tools/.
         *args (str): Its command line.
         log (str): File for its output.
-        watch (str | None): Work directory whose validated epochs are told to ``on_epoch``.
+        watch (str | None): Work directory whose validated epochs go to ``on_epoch``.
         on_epoch (Callable[[int], object]): Called about twice a second.
 
     Raises:
@@ -60,13 +59,12 @@ def run_tool(tool: str, *args: str, log: str, watch: str | None = None,
 def run(config: str, work_dir: str, on_epoch: Callable[[int], object]) -> dict:
     """Train one config, which ends with its test; a finished run is not done again, a killed one is resumed."""
     path, text = osp.join(work_dir, 'quickstart.json'), Config.fromfile(config).pretty_text
-    begun = osp.join(work_dir, 'quickstart_config.py')
-    if osp.isfile(begun) and _read(begun) != text:
+    config_used = osp.join(work_dir, 'quickstart_config.py')
+    if osp.isfile(config_used) and _read(config_used) != text:
         shutil.rmtree(work_dir)  # runs of another config, made here
     if osp.isfile(path):
         return json.loads(_read(path))
-    os.makedirs(work_dir, exist_ok=True)
-    write_text(begun, text)
+    write_text(config_used, text)
     seconds = run_tool('train.py', config, '--work-dir', work_dir, '--resume', log=osp.join(work_dir, 'train.txt'),
                        watch=work_dir, on_epoch=on_epoch)
     test = read_result(osp.join(work_dir, RESULT_FILE)).metrics[METRIC]
@@ -102,7 +100,7 @@ def show(results: dict[str, dict], console: Console) -> None:
     console.print(table)
 
 
-def _tell(progress: Progress, task: TaskID, epoch: int) -> None:
+def show_epoch(progress: Progress, task: TaskID, epoch: int) -> None:
     progress.update(task, completed=epoch)
 
 
@@ -120,8 +118,8 @@ def main() -> None:
         for name, config in RUNS.items():
             progress.start_task(tasks[name])
             results[name] = run(osp.join(CONFIGS, config), osp.join(args.work_dir, config.split('/')[0]),
-                                partial(_tell, progress, tasks[name]))
-            _tell(progress, tasks[name], epochs)
+                                partial(show_epoch, progress, tasks[name]))
+            show_epoch(progress, tasks[name], epochs)
     show(results, console)
     runs = [RunFolder(osp.join(args.work_dir, config.split('/')[0])) for config in RUNS.values()]
     picture, *_ = save_picture(draw_curves(runs), args.work_dir)

@@ -1,9 +1,7 @@
 #!/usr/bin/env python
-"""The paper's tables from finished runs, beside published numbers (docs/published.md says what to mind)."""
+"""The paper's tables from finished runs, beside published numbers (docs/published.md says how to compare)."""
 import argparse
 import json
-import os
-import os.path as osp
 import sys
 from dataclasses import asdict
 
@@ -41,7 +39,7 @@ def show(tables: list[Table], console: Console) -> None:
 
 
 def report(found: Found, tables: list[Table]) -> str:
-    """The whole report in Markdown: the tables, every run behind them, what is unfinished and what has no test."""
+    """Return the report in Markdown: tables, their runs, unfinished runs, runs without a test."""
     parts = ['# Results\n\nTop-1 accuracy (%), of the last weights, tested once; ± is the sample standard deviation '
              'over seeds.\n', *(markdown(table) for table in tables), '## Runs\n']
     rows = [['folder', 'config', 'task', 'seed', 'weights', 'trained on', 'tested on', 'accuracy']]
@@ -61,12 +59,11 @@ def report(found: Found, tables: list[Table]) -> str:
 
 
 def write(prefix: str, found: Found, tables: list[Table]) -> None:
-    """Write PREFIX.md and PREFIX.json, each beside and renamed."""
+    """Write PREFIX.md and PREFIX.json, each atomically."""
     content = dict(tables=[plain(table) for table in tables],
                    runs=[dict(folder=run.folder, note=run.note, **asdict(run.result)) for run in found.runs],
                    unfinished=[item._asdict() for item in found.unfinished],
                    untested=[item.folder for item in found.untested])
-    os.makedirs(osp.dirname(prefix) or '.', exist_ok=True)
     for path, text in ((f'{prefix}.md', report(found, tables)),
                        (f'{prefix}.json', json.dumps(content, indent=2, allow_nan=False) + '\n')):
         write_text(path, text)
@@ -82,7 +79,7 @@ def main() -> None:
         if args.out:
             write(args.out, found, tables)
     for item in found.untested:
-        console.print(f"passed by, since its config has no test_dataloader: '{item.folder}'", soft_wrap=True)
+        console.print(f"skipped, since its config has no test_dataloader: '{item.folder}'", soft_wrap=True)
     lines = [f"'{folder}': {lacks}\n    {remedy}" for folder, lacks, remedy in found.unfinished]
     if not found.runs:
         raise SystemExit('\n'.join(['a report needs a finished run, there is none; these lack something:', *lines]

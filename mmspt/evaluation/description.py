@@ -1,4 +1,4 @@
-"""What a run is, read from its config: the row and the column of the paper's tables that its result belongs to."""
+"""Describe a run from its config: the row and the column of the paper's tables for its result."""
 import os.path as osp
 import re
 from collections.abc import Iterable, Mapping
@@ -22,12 +22,12 @@ WEIGHTS = ('checkpoint', 'pretrained', 'load_from')
 
 
 def describe_run(cfg: Mapping[str, Any], trained: bool = True, world_size: int = 1) -> dict[str, Any]:
-    """Describe a run; whatever the config leaves out becomes None or 'unknown', nothing is an error.
+    """Describe a run; missing parts of the config become None or 'unknown', never an error.
 
     Args:
         cfg (Mapping): The run's config; its ``filename``, if it has one, gives the recipe's name, and its variable
             ``pretraining`` the backbone's ('MAE', 'MoCo-v3', 'supervised', ...).
-        trained (bool): Whether the config trained the weights; a mere test does not know what they saw.
+        trained (bool): Whether the config trained the weights; a test does not know their training data.
             Defaults to True.
         world_size (int): Number of processes, each with a batch of its own. Defaults to 1.
 
@@ -109,7 +109,7 @@ def arch_of(backbone: Mapping[str, Any]) -> str:
 
 
 def recipe_of(cfg: Mapping[str, Any], world_size: int = 1) -> dict[str, Any]:
-    """What two runs of one config must share to be seeds of one setting: dotted key -> plain value.
+    """Return the settings that seeds of one setting share: dotted key -> plain value.
 
     ``global_batch`` is the number of images an optimizer step, of all processes. Left out are the seed, the test,
     workers, and where files lie: ``data_root``, and the folders of weights and of absolute paths. The weights that a

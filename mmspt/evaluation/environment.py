@@ -1,4 +1,4 @@
-"""On what a run was made, as MMEngine wrote it at the head of the run's log."""
+"""The environment of a run, which MMEngine writes at the head of its log."""
 import os.path as osp
 import re
 from glob import escape, glob
@@ -9,13 +9,13 @@ LEFT_OUT = ('PyTorch compiling details', 'mp_cfg', 'GCC', 'NVCC')
 
 
 def read_environment(work_dir: str) -> dict[str, str]:
-    """Read the environment of a run's last part.
+    """Read the environment of the last start of a run.
 
     Args:
         work_dir (str): Work directory of a run.
 
     Returns:
-        dict[str, str]: Python, PyTorch, GPUs, seed, launcher and the like -> value; empty if no log tells.
+        dict[str, str]: Python, PyTorch, GPUs, seed, launcher, ... -> value; empty if no log has them.
     """
     for path in sorted(glob(osp.join(escape(work_dir), '*', '*.log')), reverse=True):
         with open(path, encoding='utf-8', errors='replace') as file:

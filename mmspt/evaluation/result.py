@@ -41,7 +41,7 @@ class Result:
     tta: bool
     """Whether test-time augmentation was on."""
     recipe: dict | None
-    """Dotted config key -> value, of what a seed must share with another; None if the run only tested."""
+    """Dotted config key -> value, of the settings that seeds share; None if the run only tested."""
     seed: int | None
     """Seed of the training; of the test if the checkpoint does not say."""
     epoch: int | None

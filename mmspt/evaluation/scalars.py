@@ -1,4 +1,4 @@
-"""What a finished or running training logged: the scalars that MMEngine's LocalVisBackend writes."""
+"""The scalars of a finished or running training, which MMEngine's LocalVisBackend writes."""
 import json
 import os.path as osp
 from collections.abc import Iterator
@@ -9,9 +9,8 @@ def read_records(work_dir: str) -> list[dict]:
     """Read the records of a run in the order they were written.
 
     Args:
-        work_dir (str): Work directory of a run. Where it was resumed, its later part takes the place of what the
-            earlier ones logged from that moment on; where it was begun again, of all they logged. A line that is
-            still being written is left out.
+        work_dir (str): Work directory of a run. If it was resumed, the later part replaces the earlier records from
+            that moment on; if it was started again, all of them. A line that is still being written is left out.
 
     Raises:
         ValueError: A whole line is not JSON.
@@ -26,8 +25,8 @@ def read_records(work_dir: str) -> list[dict]:
         for record in records:
             first.setdefault(*_moment(record))
         # a run's first loss, or its first NMI (at iteration 0), is logged at the same moment whenever it begins
-        anew = any(begins.get(kind, float('inf')) <= first.get(kind, -1) for kind in ('iter', 'nmi/epoch'))
-        records = [] if anew else [record for record in records if _is_before(record, begins)]
+        restarted = any(begins.get(kind, float('inf')) <= first.get(kind, -1) for kind in ('iter', 'nmi/epoch'))
+        records = [] if restarted else [record for record in records if _is_before(record, begins)]
         records += part
     return records
 
@@ -36,7 +35,7 @@ def _read_part(path: str) -> Iterator[dict]:
     with open(path, encoding='utf-8') as file:
         for number, line in enumerate(file, 1):
             if not line.endswith('\n'):
-                return  # what a running training writes meanwhile would be read as a line of its own
+                return  # a running training may write on: the rest would be read as a line of its own
             if not line.strip():
                 continue
             try:
@@ -47,7 +46,7 @@ def _read_part(path: str) -> Iterator[dict]:
 
 
 def _moment(record: dict) -> tuple[str, float]:
-    """What a record counts in, and when it was made: training in iterations, NMI in epochs, others in steps."""
+    """Return the unit that a record counts in (training: iterations, NMI: epochs, others: steps), and its count."""
     kind = next((kind for kind in ('iter', 'nmi/epoch') if kind in record), 'step')
     return kind, float(record[kind])
 

@@ -1,4 +1,4 @@
-"""The paper's tables from one's own results: a row a method, a column a task, the mean of a group, published rows."""
+"""The paper's tables from the user's results: a row a method, a column a task, the mean of a group, published rows."""
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ class Cell:
     values: tuple[float, ...]
     seeds: tuple[int | None, ...] = ()
     caveat: str | None = None
-    """Why it may not stand beside the benchmark's numbers."""
+    """Why it is not comparable with the benchmark's numbers."""
     trained_on: str | None = None
     """Split of the training."""
     global_batch: int | None = None
@@ -45,13 +45,13 @@ class Row:
     arch: str
     pretraining: str
     details: str = ''
-    """What differs from the method's usual form."""
+    """Differences from the method's usual form."""
     source: str | None = None
-    """Where the numbers were published; None for one's own."""
+    """Where the numbers were published; None for the user's own."""
     cells: dict[str, Cell] = field(default_factory=dict)
     mean: Cell | None = None
     tasks: str = ''
-    """'n of m tasks' for a row of one's own."""
+    """'n of m tasks' for the user's own."""
 
     @property
     def label(self) -> str:
@@ -100,7 +100,7 @@ def _table(group: str, runs: list[Run]) -> Table:
         rows += _published(group, {(row.arch, row.pretraining) for row in rows})
         if any(row.pretraining == 'unknown' for row in rows):
             notes.append("pre-training unknown: set `pretraining = 'MAE'` (or 'MoCo-v3', ...) in the config, and "
-                         'published rows stand beside')
+                         'published rows are added')
     notes += _batches(rows)
     notes += [f'{run.folder}: {run.note}' for run in runs if run.note]
     notes += [f'{source}: {SOURCES[source]}' for source in dict.fromkeys(row.source for row in rows) if source]

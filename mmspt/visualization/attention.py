@@ -48,7 +48,7 @@ def draw_attention(run: RunFolder, image: str, layers: Sequence[int] | None = No
                    prompts: Sequence[int] | None = None, direction: str = 'looks') -> Picture:
     """Draw the image that the network saw and, block by block, the patches that CLS and prompts look at or feed.
 
-    The numbers behind it hold all blocks, CLS and all prompts, whatever is drawn.
+    The numbers hold all blocks, CLS and all prompts, even if few are drawn.
 
     Args:
         run (RunFolder): A run with prompts and a checkpoint.

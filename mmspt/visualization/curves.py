@@ -29,7 +29,7 @@ def read_loss(run: RunFolder) -> dict[int, float]:
     logged = {int(record['iter']): record for record in read_records(run.folder) if {'loss', 'iter'} <= record.keys()}
     if not logged:
         raise ValueError(f"curves need a logged loss, but '{run.folder}' has none in */vis_data/scalars.json: wait for "
-                         f'its first, or train it anew in another folder: {run.train_anew("again")}')
+                         f'its first, or train it again in another folder: {run.command_to_retrain("again")}')
     if not counts_epochs(run):
         return {iteration: float(record['loss']) for iteration, record in sorted(logged.items())}
     epochs: dict[int, list[float]] = defaultdict(list)

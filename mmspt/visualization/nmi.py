@@ -20,10 +20,10 @@ from .picture import Picture, label_log_axis, styled
 from .run_folder import RunFolder
 
 WIDE = 30.
-"""Highest over lowest mean NMI from which on the axes are logarithmic; the colours also from this ratio of the highest
-NMI of a block to the median, where half of the map would be of one colour."""
+"""Axes are logarithmic if the highest mean NMI is this many times the lowest; colours also if the highest NMI of a
+block is this many times the median, since half of the map would be of one colour."""
 TINY = 1e-6
-"""Below this, NMI is rounding; of the highest, what a logarithmic scale still shows."""
+"""NMI below this is rounding; a logarithmic scale goes down to this share of the highest value."""
 
 
 class Measurement(NamedTuple):
@@ -52,7 +52,7 @@ def read_nmi(run: RunFolder) -> dict[float, Measurement]:
     if not found:
         run.check_has_prompts()
         raise ValueError(f"a run must have NMI in its logs, but '{run.folder}' ({run.label}) has none: train it with "
-                         f'PromptNMIHook: {run.train_anew("nmi")} --cfg-options '
+                         f'PromptNMIHook: {run.command_to_retrain("nmi")} --cfg-options '
                          'default_hooks.nmi.type=mmspt.PromptNMIHook default_hooks.nmi.interval=50')
     return dict(sorted(found.items()))
 

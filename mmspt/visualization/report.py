@@ -126,7 +126,7 @@ def _environments(runs: Sequence[RunFolder]) -> list[str | Table]:
     environments = [dict(items) for items in columns]
     keys = dict.fromkeys(key for environment in environments for key in environment)
     if not keys:
-        return ['No log of these runs tells it.']
+        return ['No log of these runs has it.']
     header = ['all runs'] if len(columns) == 1 else [
         ', '.join(islice(folders, 3)) + (f' and {len(folders) - 3} more' if len(folders) > 3 else '')
         for folders in columns.values()]

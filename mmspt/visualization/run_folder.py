@@ -53,7 +53,7 @@ class RunFolder:
         self.config_path = find_config(folder, names)
         if not osp.isfile(self.config_path):
             raise ValueError(f"a run must hold the config that MMEngine wrote there, but '{folder}' has none: copy it "
-                             f'back, or train anew with python tools/train.py CONFIG --work-dir {folder}')
+                             f'back, or train again with python tools/train.py CONFIG --work-dir {folder}')
         self._checkpoint, self._backbone = checkpoint, backbone
         self.device = check_device(device)
 
@@ -81,11 +81,11 @@ class RunFolder:
 
     @property
     def label(self) -> str:
-        """The run's method, and what is unusual about its prompts."""
+        """The run's method, and unusual settings of its prompts."""
         d = self.description
         return ', '.join([d['method'], *unusual(d['method'], d['initializer'], d['num_prompts'])])
 
-    def train_anew(self, ending: str) -> str:
+    def command_to_retrain(self, ending: str) -> str:
         """Return the command that trains the run's config in another folder."""
         return f'python tools/train.py {quote(self.config_path)} --work-dir {quote(f"{self.folder}_{ending}")}'
 
@@ -102,7 +102,9 @@ class RunFolder:
         found = [(int(match[2]), match[0]) for match in matches]
         if not found:
             best = sorted(name for name in names if re.fullmatch(r'best_.*\.pth', name))
-            remedy = f'name --checkpoint {quote(osp.join(self.folder, best[-1]))}' if best else self.train_anew('again')
+            remedy = self.command_to_retrain('again')
+            if best:
+                remedy = f'name --checkpoint {quote(osp.join(self.folder, best[-1]))}'
             raise ValueError(f"a run must have a checkpoint (epoch_*.pth or iter_*.pth), but '{self.folder}' has none: "
                              f'{remedy}')
         return osp.join(self.folder, max(found)[1])

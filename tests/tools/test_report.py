@@ -37,7 +37,7 @@ def test_report(job, finished):
     shown = tool('report.py', finished, finished / 'job', '--out', out)
     assert 'FGVC: top-1 accuracy (%)' in shown and '80.00 ±1.41' in shown and '80.13 ±0.34' in shown
     assert 'Other: top-1 accuracy (%)' in shown and 'CustomDataset data' in shown and '1 of 5 tasks' in shown
-    assert f"passed by, since its config has no test_dataloader: '{pretraining}'" in shown
+    assert f"skipped, since its config has no test_dataloader: '{pretraining}'" in shown
     assert 'https://github.com/WangYZ1608/Self-Prompt-Tuning' in shown
 
     content = json.loads(out.with_suffix('.json').read_text())

@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 FORKS := $(VENV)/forks
-FORKS_TESTS ?= tests/engine tests/models tests/reliability tests/test_repairs.py tests/test_checkpoint_files.py
+FORKS_TESTS ?= tests/engine tests/models tests/reliability tests/test_host.py tests/test_checkpoint_files.py tests/test_foreign_files.py
 PIP_VERSION := 26.3
 
 # pip reads these: the constraints hold for builds (mmcv-lite comes as source) as for what is installed

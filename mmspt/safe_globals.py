@@ -18,6 +18,7 @@ import torch
 from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer
 from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
+from mmengine.runner import checkpoint
 
 METHODS = {HistoryBuffer: ('current', 'max', 'mean', 'min'),
            OneCycleParamScheduler: ('_annealing_cos', '_annealing_linear')}
@@ -93,5 +94,8 @@ def add_safe_globals() -> None:
         names |= {f'{core}.multiarray._reconstruct': saved_array, f'{core}.multiarray.scalar': saved_scalar}
     for builtins in ('builtins', '__builtin__'):
         names |= {f'{builtins}.getattr': saved_method, f'{builtins}.bytes': bytes}  # bytes: of an empty array
-    torch.serialization.add_safe_globals([*METHODS, ConfigDict, argparse.Namespace, SavedDtype, SavedArray,
-                                          *((value, name) for name, value in names.items())])
+    added = [*METHODS, ConfigDict, argparse.Namespace, SavedDtype, SavedArray,
+             *((value, name) for name, value in names.items())]
+    if hasattr(checkpoint, 'get_torch_safe_globals'):  # MMEngine's fork adds NumPy's own classes, but not all dtypes
+        added += {type(np.dtype(code)) for code in '?bhilqBHILQefdFD'}
+    torch.serialization.add_safe_globals(added)

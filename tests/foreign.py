@@ -8,6 +8,9 @@ from argparse import Namespace
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
+from mmengine.runner import checkpoint
+
+IS_FORK = hasattr(checkpoint, 'get_torch_safe_globals')
 
 
 class Call:

@@ -11,8 +11,10 @@ from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 from mmengine.runner.checkpoint import CheckpointLoader
 from safetensors.torch import save_file
 
-from foreign import Call, assert_same, mmengine_checkpoint
+from foreign import IS_FORK, Call, assert_same, mmengine_checkpoint
 from mmspt.checkpoint_schemes import load_file
+
+stock_only = pytest.mark.skipif(IS_FORK, reason="MMEngine's fork adds NumPy's own classes and the whole getattr")
 
 
 def load(path):
@@ -70,7 +72,8 @@ class ForgedDtype:
         return np.dtype, ('f8', False, True), (3, '<', None, (None, None), -1, 0)
 
 
-@pytest.mark.parametrize('attack', ['mkdir', 'eval', 'method', 'memory as objects', 'objects', 'forged dtype'])
+@pytest.mark.parametrize('attack', ['mkdir', 'eval', 'objects', *(pytest.param(attack, marks=stock_only) for attack in (
+    'method', 'memory as objects', 'forged dtype'))])
 def test_code_in_a_checkpoint_does_not_run(tmp_path, attack):
     planted, path = tmp_path / 'planted', tmp_path / 'evil.pth'
     evil = {

@@ -10,13 +10,11 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.dist import init_dist
-from mmengine.runner import checkpoint as stock
 from mmengine.utils.dl_utils import misc
 
+from foreign import IS_FORK
 from helpers import command
 from mmspt.engine.start import init_cpu_distributed, prepare_process
-
-IS_FORK = hasattr(stock, 'get_torch_safe_globals')
 
 COMPARE = """
 import json, pkgutil, socket, sys, warnings

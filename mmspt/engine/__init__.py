@@ -1,1 +1,1 @@
-"""Training: each part is imported on its own, so that the repairs reach ``optimizers`` without the models."""
+"""Training; each part is imported on its own."""

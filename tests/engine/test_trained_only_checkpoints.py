@@ -129,7 +129,7 @@ def trained(job, tmp_path_factory):
     (dict(type='Pretrained', checkpoint=golden_checkpoint('mae_shallow')),
      r'fits no other: it was tuned on that of fingerprint [0-9a-f]{64}, this one has [0-9a-f]{64}\. Name the'),
     (None, r'needs it \(fingerprint [0-9a-f]{64}\), but the model names none: set model\.backbone\.init_cfg'),
-    (dict(type='Pretrained', checkpoint='not/there.pth'), r"'not/there\.pth' is not a file"),
+    (dict(type='Pretrained', checkpoint='not/there.pth'), r'not/there\.pth can not be found'),
 ], ids=['another', 'none', 'missing'])
 def test_a_backbone_that_is_not_there(init_cfg, message, job, trained):
     model = model_of(job.config, init=False, init_cfg=init_cfg)
@@ -196,7 +196,7 @@ def test_a_moved_backbone(job, tmp_path):
     tool(*run, 'train_cfg.max_epochs=1', f'model.backbone.init_cfg.checkpoint={here}')
     here.rename(there)
     test = ['test.py', job.config, tmp_path / 'run' / 'epoch_1.pth', '--work-dir', tmp_path / 'test', '--cfg-options']
-    assert 'is not a file' in tool(*test, f'model.backbone.init_cfg.checkpoint={here}', fails=True)
+    assert 'can not be found' in tool(*test, f'model.backbone.init_cfg.checkpoint={here}', fails=True)
     tool(*test, f'model.backbone.init_cfg.checkpoint={there}')
 
 

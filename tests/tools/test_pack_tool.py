@@ -130,7 +130,7 @@ def test_files_of_names_that_do_not_fit(content, words, runs, tmp_path):
     (['merge', '{pack}', '{out}/m.pth'], ['--back']),
     (['inspect', '{run}/epoch_2.pth'], ['epoch_2.pth', 'refused']), (['inspect', '{run}'], ['is none']),
     (['inspect', '{run}/initial_prompts.safetensors'], ['mmspt_pack']),
-    (['verify', '{pack}', '--backbone', '{out}/vit.pth'], ['vit.pth', 'is not a file']),
+    (['verify', '{pack}', '--backbone', '{out}/vit.pth'], ['vit.pth', 'can not be found']),
     (['merge', '{pack}', '{out}/m.pth', '--backbone', '{pack}'], ['spt.safetensors', 'must hold a ViT']),
     (['merge', '{pack}', '{out}/m.safetensors', '--backbone', '{vit}'], ['.pth', 'm.safetensors']),
 ], ids=lambda value: ' '.join(value)[:60])
@@ -204,6 +204,6 @@ def test_a_backbone_that_has_moved(run, tmp_path):
     moved = shutil.copy(golden_checkpoint('mae_deep'), tmp_path / 'moved.pth')
     config.write_text(config.read_text().replace(golden_checkpoint('mae_deep'), '/old/place/mae.pth'))
     said = tool('pack.py', 'export', run, '--out', tmp_path / 'a.safetensors', fails=True)
-    assert "'/old/place/mae.pth' is not a file" in said and '--backbone PATH' in said and 'name one of' not in said
+    assert '/old/place/mae.pth can not be found' in said and '--backbone PATH' in said and 'name one of' not in said
     tool('pack.py', 'export', run, '--out', tmp_path / 'a.safetensors', '--backbone', moved, '--no-recipe')
     assert read(tmp_path / 'a.safetensors')[0]['recipe'] == ''

@@ -108,12 +108,12 @@ def test_the_backbone_is_read_only_where_the_checkpoint_lacks_it(copy, tmp_path)
     config = Config.fromfile(folder / 'job.py')
     config.model.backbone.init_cfg.checkpoint = str(tmp_path / 'gone.pth')
     config.dump(folder / 'job.py')
-    with pytest.raises(ValueError, match=r"gone\.pth' is not a file.*--backbone"):
+    with pytest.raises(ValueError, match=r"gone\.pth can not be found.*--backbone"):
         _ = RunFolder(str(folder)).model
     given = RunFolder(str(folder), backbone=golden_checkpoint('mae_deep'))
     torch.save(content | dict(state_dict=whole), folder / 'epoch_2.pth')
     for run in (given, RunFolder(str(folder))):
-        assert torch.equal(run.tuned_prompts, content['state_dict']['backbone.prompts'])
+        assert torch.equal(run.tuned_prompts, content['state_dict']['backbone.prompts.tokens'])
 
 
 @pytest.mark.parametrize(('split', 'count'), [('train', 12), ('test', 6)])

@@ -18,7 +18,7 @@ def prepare_process() -> None:
       runtime leaves out on purpose.
     """
     if not hasattr(pkgutil, 'find_loader'):
-        pkgutil.find_loader = find_spec  # type: ignore[attr-defined]
+        setattr(pkgutil, 'find_loader', find_spec)  # noqa: B010
     if hasattr(checkpoint, 'get_torch_safe_globals'):  # the fork
         os.environ.setdefault('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '1')
     warnings.filterwarnings('ignore', 'Fail to import ``MultiScaleDeformableAttention``', UserWarning)

@@ -131,8 +131,11 @@ class Pack:
         """The prompts as blocks read them, in the dtype and on the device of a tensor if one is given."""
         if self.prompts is None:
             return None
-        folded = FoldedPrompts(self.prompts, self.logit_scale, self.gate)
-        return folded if like is None else FoldedPrompts(*(part if part is None else part.to(like) for part in folded))
+        def moved(part: Tensor | None) -> Tensor | None:
+            return part if part is None or like is None else part.to(like)
+
+        return FoldedPrompts(self.prompts if like is None else self.prompts.to(like), moved(self.logit_scale),
+                             moved(self.gate))
 
     @property
     def nbytes(self) -> int:

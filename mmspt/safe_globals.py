@@ -39,6 +39,7 @@ def saved_method(owner: type, name: str) -> Callable:
 
 class SavedDtype:
     """Take the place of ``numpy.dtype`` until :func:`number_type`."""
+    dtype: np.dtype
 
     def __new__(cls, code: str, align: bool = False, copy: bool = True) -> Any:
         check(isinstance(code, str) and len(code) < 4 and np.dtype(code).kind in 'biufc', f'a dtype {code!r:.99}')
@@ -71,7 +72,7 @@ class SavedArray(np.ndarray):
         dtype = number_type(dtype)
         check(isinstance(data, bytes) and all(type(length) is int and length >= 0 for length in shape)
               and len(data) == math.prod(shape) * dtype.itemsize, 'an array of another size than its bytes')
-        super().__setstate__((1, shape, dtype, bool(fortran), data))
+        super().__setstate__((1, shape, dtype, bool(fortran), data))  # type: ignore[arg-type]
 
     def __reduce__(self) -> Any:
         return self.view(np.ndarray).__reduce__()
@@ -79,7 +80,7 @@ class SavedArray(np.ndarray):
 
 def saved_array(owner: type, shape: tuple, code: bytes) -> SavedArray:
     """Take the place of NumPy's ``_reconstruct``; the content follows in the file."""
-    return np.empty(0).view(SavedArray)
+    return np.empty(0).view(SavedArray)  # type: ignore[arg-type, return-value]
 
 
 def saved_scalar(dtype: Any, data: bytes) -> np.generic:

@@ -18,11 +18,11 @@ CONFIGS = pathlib.Path(__file__).parents[2] / 'configs'
 
 def build(card, tensors, dtype=torch.float32):
     """The same pack, made of its parts."""
-    prompts = tensors.get('backbone.prompts')
+    prompts = tensors.get('prompts')
     return Pack(
         task=card['task'], classes=tuple(card['classes']), prompts=None if prompts is None else prompts.to(dtype),
         weight=tensors['head.fc.weight'].to(dtype), bias=tensors['head.fc.bias'].to(dtype),
-        gate_logits=tensors.get('backbone.gate_logits'), temperatures=tensors.get('backbone.temperatures'),
+        logit_scale=tensors.get('logit_scale'), gate=tensors.get('gate'),
         backbone=Architecture(**card['backbone'] | dict(img_size=(8, 16), patch_size=(4, 4))),
         fingerprint=torch.frombuffer(bytearray.fromhex(card['fingerprint']), dtype=torch.uint8),
         preprocessing=Preprocessing.from_json(card['preprocessing']), checkpoint=card['checkpoint'],
@@ -44,18 +44,17 @@ def deep(card, tensors):
 
 def linear(card, tensors):
     card['backbone']['num_prompts'] = 0
-    del tensors['backbone.prompts']
+    del tensors['prompts']
 
 
 def shallow(card, tensors):
     card['backbone']['prompt_type'] = 'shallow'
-    tensors['backbone.prompts'] = tensors['backbone.prompts'][:1]
+    tensors['prompts'] = tensors['prompts'][:1]
 
 
 def gated(card, tensors):
     shallow(card, tensors)
-    card['backbone']['prompt_type'] = 'gated'
-    tensors.update({'backbone.gate_logits': torch.tensor([-5.]), 'backbone.temperatures': torch.tensor([1., 0.5])})
+    tensors.update(gate=torch.tensor([0.1]), logit_scale=torch.tensor([1., 0.5]))
 
 
 def bare(card, tensors):
@@ -132,14 +131,14 @@ def nan(tensors, name):
     return {name: changed}
 
 
-NAMES = ['backbone.prompts', 'head.fc.weight', 'head.fc.bias']
+NAMES = ['prompts', 'head.fc.weight', 'head.fc.bias']
 MISFITS = {  # changes of the card, its backbone and the tensors; words of the error
     'class names': (dict(classes=['wren', 'crow']), {}, {}, ['head.fc.weight', '2 class names', '(3, 8)']),
     'bias': ({}, {}, {'head.fc.bias': torch.zeros(2)}, ['head.fc.bias', '(3,)', '(2,)']),
-    'width': ({}, dict(embed_dims=10), {}, ['backbone.prompts', '10']),
-    'depth': ({}, dict(num_layers=3), {}, ['backbone.prompts', '(3, 3, 8)', '(2, 3, 8)']),
-    'no prompts named': ({}, dict(num_prompts=0), {}, ['backbone.prompts', 'absent', '(2, 3, 8)']),
-    'deep prompts named shallow': ({}, dict(prompt_type='shallow'), {}, ['backbone.prompts', '(1, 3, 8)']),
+    'width': ({}, dict(embed_dims=10), {}, ['prompts', '10']),
+    'depth': ({}, dict(num_layers=3), {}, ['prompts', '(3, 3, 8)', '(2, 3, 8)']),
+    'no prompts named': ({}, dict(num_prompts=0), {}, ['prompts', 'absent', '(2, 3, 8)']),
+    'deep prompts named shallow': ({}, dict(prompt_type='shallow'), {}, ['prompts', '(1, 3, 8)']),
     'image size': ({}, dict(img_size=[8, 8]), {}, ['img_size', '(8, 8)', '(8, 16)']),
     **{f'NaN in {name}': ({}, {}, lambda t, name=name: nan(t, name), [name, 'finite', 'NaN']) for name in NAMES},
     'fp64': ({}, {}, {'head.fc.bias': torch.zeros(3).double()}, ['head.fc.bias', 'float32', 'got torch.float64']),
@@ -164,7 +163,7 @@ def test_parts_are_checked_wherever_they_come_from(card, tensors):
         dataclasses.replace(pack, bias=torch.zeros(2))
 
 
-@pytest.mark.parametrize('name', ['backbone.prompts', 'head.fc.weight'])
+@pytest.mark.parametrize('name', ['prompts', 'head.fc.weight'])
 def test_tensors_that_are_missing(name, card, tensors, write):
     del tensors[name]
     with pytest.raises(ValueError, match=r'made\.safetensors.*must (hold|be).*: the file is damaged'):

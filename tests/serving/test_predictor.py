@@ -21,7 +21,7 @@ from mmspt.packs.preprocessing import Preprocessing
 from mmspt.serving.predictor import MultiTaskPredictor
 
 MEAN, CLS = dict(out_type='avg_featmap', final_norm=False), dict(out_type='cls_token')
-GATED = dict(type='mmspt.GatedPromptedViT')
+GATED = dict(prompts=dict(type='mmspt.GatedPrompts'))
 TASKS = {  # classes, backbone
     'birds': (5, dict(num_prompts=4, **MEAN)),
     'dogs': (3, dict(num_prompts=4, **MEAN)),
@@ -50,20 +50,20 @@ def classifier(weights, classes, concatenate=False, **kwargs):
         backbone=dict(type='mmspt.PromptedViT', concatenate=concatenate) | SMALL | copy.deepcopy(kwargs))).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    if 'temperatures' in model.backbone.learnable:
-        torch.nn.init.uniform_(model.backbone.temperatures, 0.3, 12.)  # some beyond their range
+    if hasattr(model.backbone.prompts, 'temperatures'):
+        torch.nn.init.uniform_(model.backbone.prompts.temperatures, 0.3, 12.)  # some beyond their range
     model.backbone.load_state_dict(weights)
     return model
 
 
 def pack_of(model, task, preprocessing=RESIZED, **kwargs):
     """What was tuned of a classifier."""
+    tokens, scale, gate = (None, None, None) if model.backbone.prompts is None else model.backbone.prompts()
     given = dict(
-        task=task, classes=tuple(f'{task} {i}' for i in range(model.head.num_classes)), prompts=model.backbone.prompts,
+        task=task, classes=tuple(f'{task} {i}' for i in range(model.head.num_classes)), prompts=tokens,
         weight=model.head.fc.weight, bias=model.head.fc.bias, backbone=Architecture.from_model(model.backbone),
         fingerprint=model.backbone.fingerprint(), preprocessing=preprocessing, checkpoint='their_vit.pth',
-        gate_logits=getattr(model.backbone, 'gate_logits', None),
-        temperatures=getattr(model.backbone, 'temperatures', None)) | kwargs
+        logit_scale=scale, gate=gate) | kwargs
     return Pack(**given)
 
 

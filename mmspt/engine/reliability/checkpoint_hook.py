@@ -40,6 +40,7 @@ class CheckpointHook(MMEngineCheckpointHook):
     best_ckpt_path_dict: Any
     last_ckpt: Any
     keep_ckpt_ids: Any
+    backend_args: Any
     _steps: Sequence[int] = ()  # steps whose files exist when a checkpoint is written
 
     def __init__(self, *args: Any, save_frozen: bool = True, **kwargs: Any) -> None:

@@ -99,5 +99,5 @@ class PromptMethod(nn.Module, metaclass=ABCMeta):
         """
         form = 'deep' if self.deep else 'shallow'
         raise ValueError(f'a pack holds prompt tokens, from which the parameters of {type(self).__name__} cannot be '
-                         f"computed: set model.backbone.prompts=None and prompt_type='{form}' to test the pack, or load "
-                         'a checkpoint of the training')
+                         f"computed: set model.backbone.prompts=None and prompt_type='{form}' for the pack, or load a "
+                         'checkpoint of the training')

@@ -4,6 +4,8 @@ from typing import Any
 import torch
 
 from mmspt.models import PromptedViT
+from mmspt.models.backbones.prompted_vit import FOLDED
+from mmspt.models.backbones.reading import KEY as READING
 from mmspt.models.weights.fingerprint import to_hex
 
 from .backbone import load_backbone
@@ -37,6 +39,9 @@ def merge(pack: Pack, checkpoint: str) -> dict[str, Any]:
     vit = load_backbone(pack.backbone, checkpoint)
     check_backbone(pack, vit)
     weights = {f'backbone.{name}': value for name, value in vit.state_dict().items()}
-    tuned = {name: value.float() if value.is_floating_point() else value
-             for name, value in pack.tuned_weights().items()}
+    tuned = pack.tuned_weights()
+    if pack.logit_scale is None and pack.gate is None:  # prompt tokens alone, under the name that they are tuned by
+        tuned = {'backbone.prompts.tokens' if name == f'backbone.{FOLDED}tokens' else name: value
+                 for name, value in tuned.items() if name != f'backbone.{READING}'}
+    tuned = {name: value.float() if value.is_floating_point() else value for name, value in tuned.items()}
     return dict(state_dict=weights | tuned, meta=dict(dataset_meta=dict(classes=pack.classes)))

@@ -33,7 +33,7 @@ def card():
 def tensors():
     """The tuned weights beside ``card``."""
     generator = torch.Generator().manual_seed(0)
-    shapes = {'backbone.prompts': (2, 3, 8), 'head.fc.weight': (3, 8), 'head.fc.bias': (3, )}
+    shapes = {'prompts': (2, 3, 8), 'head.fc.weight': (3, 8), 'head.fc.bias': (3, )}
     return {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
 
 
@@ -63,7 +63,7 @@ def tuned():
         built.init_weights()
         generator = torch.Generator().manual_seed(seed)
         for name, weight in built.named_parameters():
-            if name.endswith(('prompts', 'gate_logits')) or name.startswith('head'):
+            if name.endswith(('prompts.tokens', 'gate_logits')) or name.startswith('head'):
                 weight.detach().normal_(generator=generator)
             elif name.endswith('temperatures'):
                 weight.detach().uniform_(0.3, 12., generator=generator)  # some beyond their range

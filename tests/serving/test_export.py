@@ -89,11 +89,11 @@ def test_the_given_model_is_not_changed_and_its_weights_are_shared():
     assert not any(parameter.requires_grad for parameter in folded.parameters())
     own = dict(model.named_parameters())
     shared = dict(folded.backbone.named_parameters(prefix='backbone'))
-    assert set(own) - set(shared) == {'backbone.prompts', 'head.fc.weight', 'head.fc.bias'}
+    assert set(own) - set(shared) == {'backbone.prompts.tokens', 'head.fc.weight', 'head.fc.bias'}
     assert all(value.data_ptr() == own[name].data_ptr() for name, value in shared.items())
     assert folded.head.weight.data_ptr() == model.head.fc.weight.data_ptr()
     folded.double()
-    assert model.backbone.prompts.requires_grad and model.head.fc.weight.requires_grad
+    assert model.backbone.prompts.tokens.requires_grad and model.head.fc.weight.requires_grad
     assert [module.training for module in model.modules()] == modes
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
@@ -109,7 +109,7 @@ def test_prompts_are_constants_of_the_folded_model(kwargs, expected):
     folded = FoldedModel(classifier(**kwargs))
     assert {name: tuple(value.shape) for name, value in folded._buffers.items() if 'pixel' not in name} == expected
     assert all(value.untyped_storage().nbytes() == 4 * value.numel() for value in folded._buffers.values())
-    assert 'backbone.prompts' not in folded.state_dict()
+    assert 'backbone.prompts.tokens' not in folded.state_dict()
 
 
 # a block has 2 norms and maps qkv, proj and the two of the MLP; CLS alone asks in a last block, whose queries and keys
@@ -162,7 +162,7 @@ def test_a_file_gives_the_scores_of_a_test_run_for_any_batch(ending, kwargs, tmp
     before = path.read_bytes()
     assert os.path.dirname(exporting.__file__).encode() not in before  # nothing tells of this machine
     with torch.no_grad():
-        model.backbone.prompts.neg_()
+        model.backbone.prompts.tokens.neg_()
     with pytest.raises(RuntimeError, match='must be those of PyTorch'):
         check(str(path), model)
     with pytest.MonkeyPatch.context() as patch:

@@ -227,7 +227,7 @@ def test_half_precision_packs_become_single_precision(vit, packs, models):
         predictor = MultiTaskPredictor(vit, {'half': half, 'whole': pack})
     assert predictor.tasks['half'].nbytes == predictor.tasks['whole'].nbytes <= 4 * half.nbytes
     rounded = copy.deepcopy(models['birds'])
-    for parameter in (rounded.backbone.prompts, rounded.head.fc.weight, rounded.head.fc.bias):
+    for parameter in (rounded.backbone.prompts.tokens, rounded.head.fc.weight, rounded.head.fc.bias):
         parameter.data = parameter.data.half().float()
     images = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
@@ -433,7 +433,7 @@ def test_bad_arguments(vit, packs):
 def test_after_a_pack_that_was_refused_the_next_one_is_served(tmp_path):
     vit = MODELS.build(tiny_backbone('mae_deep'))
     vit.init_weights()
-    good = Pack('good', ('a', ), vit.prompts, torch.zeros(1, 64), torch.zeros(1), Architecture.from_model(vit),
+    good = Pack('good', ('a', ), vit.prompts.tokens, torch.zeros(1, 64), torch.zeros(1), Architecture.from_model(vit),
                 vit.fingerprint(), RESIZED)
     predictor = MultiTaskPredictor(golden_checkpoint('mae_deep'), device='cpu')
     for bad in (replace(good, fingerprint=torch.zeros(32, dtype=torch.uint8)),

@@ -29,10 +29,10 @@ def test_checkpoints_that_do_not_fill_the_model(runs, tmp_path):
     out = tmp_path / 'model.pt2'
     output = tool('export.py', runs.job.config, f'{runs.linear}/epoch_2.pth', out, fails=True)
     assert "export: a checkpoint must hold the model's prompts" in output
-    assert 'has no prompts:' in ' '.join(output.split())
+    assert 'has no prompts.tokens:' in ' '.join(output.split())
     output = tool('export.py', runs.job.config, f'{runs.shallow}/epoch_2.pth', out, '--cfg-options',
-                  'model.backbone.type=mmspt.GatedPromptedViT', 'model.backbone.prompt_type=shallow', fails=True)
-    assert 'has no gate_logits, temperatures:' in ' '.join(output.split())
+                  'model.backbone.prompts.type=mmspt.GatedPrompts', fails=True)
+    assert 'has no prompts.gate_logits, prompts.temperatures:' in ' '.join(output.split())
     output = tool('export.py', runs.job.config, f'{runs.spt}/epoch_2.pth', out, '--cfg-options',
                   'model.head.num_classes=5', fails=True)
     assert 'export: a checkpoint must fit its config' in output

@@ -11,6 +11,8 @@ import torch
 from helpers import golden_checkpoint, tool
 
 ACCURACY = 'accuracy/top1'
+NAMES = dict(prompts='backbone.prompts.tokens')
+"""Of a pack's tensors that a checkpoint names otherwise."""
 
 
 def read(path):
@@ -44,8 +46,8 @@ def test_export_of_a_work_dir(run):
     path, = set(run.glob('*.safetensors')) - {run / 'initial_prompts.safetensors'}
     card, tensors = read(path)
     state = torch.load(run / 'epoch_2.pth', weights_only=False)['state_dict']
-    assert set(tensors) == {'backbone.prompts', 'head.fc.weight', 'head.fc.bias'}
-    assert all(torch.equal(value, state[name]) for name, value in tensors.items())
+    assert set(tensors) == {'prompts', 'head.fc.weight', 'head.fc.bias'}
+    assert all(torch.equal(value, state[NAMES.get(name, name)]) for name, value in tensors.items())
     assert bytes(state['backbone.fingerprint'].tolist()).hex() == card['fingerprint']
     assert card['metrics'] == json.loads((run / 'result.json').read_text())['metrics']
     assert path.stem == card['task'].replace(' ', '_') and card['checkpoint'] == 'mae_deep_pretrain.pth'
@@ -58,9 +60,12 @@ def test_a_checkpoint_without_the_gates_of_its_config(runs, tmp_path):
     """Of a training with shallow prompts; the config beside it was changed since."""
     folder = Path(shutil.copytree(runs.shallow, tmp_path / 'run'))
     config = next(folder.glob('*.py'))
-    config.write_text(config.read_text().replace("'mmspt.PromptedViT'", "'mmspt.GatedPromptedViT'"))
+    text = config.read_text()
+    assert "type='mmspt.PromptedViT'" in text
+    config.write_text(text.replace("type='mmspt.PromptedViT'",
+                                   "type='mmspt.PromptedViT', prompts=dict(type='mmspt.GatedPrompts')"))
     said = ' '.join(tool('pack.py', 'export', folder, fails=True).split())
-    assert "must hold the run's tuned prompts" in said and 'has no gate_logits, temperatures:' in said
+    assert "must hold the model's prompts" in said and 'has no prompts.gate_logits, prompts.temperatures:' in said
 
 
 def test_export_of_an_earlier_checkpoint(run):
@@ -68,7 +73,7 @@ def test_export_of_an_earlier_checkpoint(run):
     tool('pack.py', 'export', 'epoch_1.pth', '--task', '../my task', cwd=run)
     card, tensors = read(run / '.._my_task.safetensors')
     state = torch.load(run / 'epoch_1.pth', weights_only=False)['state_dict']
-    assert torch.equal(tensors['backbone.prompts'], state['backbone.prompts'])
+    assert torch.equal(tensors['prompts'], state['backbone.prompts.tokens'])
     assert card['metrics'] == {} and card['task'] == '../my task'
 
 
@@ -110,7 +115,7 @@ def test_names_of_classes_and_precision(runs, tmp_path):
     card, tensors = read(tmp_path / 'a.safetensors')
     assert card['classes'] == ['鳥', 'a\u2028b', 'owl, barn'] and 'float16' in said
     state = torch.load(Path(runs.spt) / 'epoch_2.pth', weights_only=False)['state_dict']
-    assert all(torch.equal(value, state[name].half()) for name, value in tensors.items())
+    assert all(torch.equal(value, state[NAMES.get(name, name)].half()) for name, value in tensors.items())
 
 
 @pytest.mark.parametrize(('content', 'words'), [
@@ -195,7 +200,7 @@ def test_training_goes_on_from_a_pack(pack, runs, tmp_path):
          'custom_hooks=[]', 'optim_wrapper.optimizer.lr=1e-12', 'optim_wrapper.optimizer.weight_decay=0')
     state = torch.load(tmp_path / 'on/epoch_1.pth', weights_only=False)['state_dict']
     for name, value in read(pack)[1].items():
-        torch.testing.assert_close(state[name], value, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(state[NAMES.get(name, name)], value, rtol=1e-4, atol=1e-6)
 
 
 def test_a_backbone_that_has_moved(run, tmp_path):

@@ -36,12 +36,12 @@ def made(tmp_path_factory):
         model = MODELS.build(dict(type='ImageClassifier', backbone=tiny_backbone('mae_deep'), head=dict(
             type='LinearClsHead', num_classes=len(classes), in_channels=64)))
         model.init_weights()
-        torch.nn.init.normal_(model.backbone.prompts)
+        torch.nn.init.normal_(model.backbone.prompts.tokens)
         torch.nn.init.normal_(model.head.fc.weight)
         models[task] = model.eval()
         packs[task] = root / f'{task}.safetensors'
         vit = model.backbone
-        Pack(task, classes, vit.prompts, model.head.fc.weight, model.head.fc.bias, Architecture.from_model(vit),
+        Pack(task, classes, vit.prompts.tokens, model.head.fc.weight, model.head.fc.bias, Architecture.from_model(vit),
              vit.fingerprint(), PREPROCESSING, checkpoint='mae_\x1b[31m.pth').save(packs[task])
     images = [str(root / 'images' / name) for name, _ in make_images(root / 'images', per_class=2)]
     broken = root / 'images' / 'class_1' / 'broken.jpg'
@@ -164,8 +164,8 @@ def test_a_reader_that_has_had_enough(made, tmp_path):
 
 def test_an_interrupt_leaves_nothing_half_written(made, tmp_path):
     folder, log = tmp_path / 'out', tmp_path / 'log'
-    process = forked.start('predict.py', many(made, tmp_path, '--out', folder / 'out.jsonl'), log, environment(),
-                           before=partial(signal.signal, signal.SIGINT, signal.default_int_handler))
+    process = forked.start('predict.py', many(made, tmp_path, '--out', folder / 'out.jsonl'), log,
+                           partial(signal.signal, signal.SIGINT, signal.default_int_handler), environment=environment())
     end = time.monotonic() + 120
     while not folder.is_dir() and time.monotonic() < end:
         time.sleep(0.05)

@@ -19,7 +19,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmpretrain.models import ImageClassifier
-from mmpretrain.registry import DATASETS, MODELS
+from mmpretrain.registry import DATASETS
 from rich.console import Console
 from rich.progress import track
 from sklearn.linear_model import LogisticRegression
@@ -28,6 +28,7 @@ from sklearn.preprocessing import StandardScaler
 from torch.utils.data import DataLoader
 
 from measure import arguments, record
+from mmspt.engine.build import build_model
 from study_plan import BACKBONES, ROOT, Cell
 
 STRENGTHS = (0.001, 0.01, 0.1, 1.)
@@ -53,7 +54,7 @@ def networks() -> Iterator[tuple[str, ImageClassifier]]:
         if not trained:
             torch.manual_seed(0)
             cfg.model.backbone.update(init_cfg=None, allow_random_backbone=True)
-        model = MODELS.build(dict(cfg.model, data_preprocessor=cfg.data_preprocessor))
+        model = build_model(cfg)
         model.init_weights()
         yield BACKBONES[name] if trained else f'untrained, read as {BACKBONES[name]}', model.eval()
 

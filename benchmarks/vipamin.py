@@ -15,11 +15,12 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmpretrain.registry import DATASETS, MODELS
+from mmpretrain.registry import DATASETS
 from rich.console import Console
 from torch import Tensor
 
 from measure import ROOT, arguments, record, show_table
+from mmspt.engine.build import build_model
 from mmspt.engine.token_loader import TrainingImages
 from mmspt.models import PromptedViT
 from mmspt.prompts import VIPAMINInit
@@ -41,7 +42,7 @@ def parse_args() -> argparse.Namespace:
 def read_blocks(args: argparse.Namespace) -> tuple[PromptedViT, list[BlockMeans], int]:
     """Return the backbone, the means of its blocks that VIPAMIN reads, and the number of images."""
     cfg = Config.fromfile(args.config if osp.exists(args.config) else osp.join(ROOT, args.config))
-    model = MODELS.build(dict(cfg.model, data_preprocessor=cfg.data_preprocessor))
+    model = build_model(cfg)
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
     model.init_weights()
     vit = model.eval().backbone

@@ -9,11 +9,9 @@ from typing import Any
 import torch
 import yaml
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
-from mmpretrain.registry import MODELS
 
-import mmspt  # noqa: F401
 from mmspt.datasets.tasks import TASKS
+from mmspt.engine.build import build_model
 from mmspt.evaluation.description import identify
 from mmspt.evaluation.published import PUBLISHED
 from mmspt.public_checkpoints import PUBLIC_CHECKPOINTS
@@ -46,8 +44,8 @@ def make_metafiles(root: Path = ROOT) -> dict[Path, str]:
 def describe(recipe: Path, collection: str, backbones: dict[str, dict]) -> dict[str, Any]:
     """Return a recipe's entry of the model index."""
     cfg = Config.fromfile(recipe)
-    with DefaultScope.overwrite_default_scope('mmpretrain'), torch.device('meta'):
-        model = MODELS.build(cfg.model)
+    with torch.device('meta'):
+        model = build_model(cfg)
     name = f'{recipe.parent.name}_{recipe.stem}'
     architecture = ARCHITECTURES.get((model.backbone.embed_dims, model.backbone.patch_size[0]), 'custom')
     task, _ = identify(cfg.test_dataloader.dataset)

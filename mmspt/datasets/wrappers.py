@@ -2,6 +2,8 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from mmspt.config import type_name
+
 
 def leaves(dataset: Mapping[str, Any]) -> Iterator[Any]:
     """Yield the configs that read data, within RepeatDataset, ConcatDataset and other wrappers, however deep."""
@@ -38,8 +40,7 @@ def skip_bad_images(cfg: Any) -> None:
 
 
 def _skips(dataset: dict) -> bool:
-    kind = dataset.get('type')
-    return str(getattr(kind, '__name__', kind)).rpartition('.')[2] == 'SkipBadImages'
+    return type_name(dataset.get('type')) == 'SkipBadImages'
 
 
 def _change_inner(dataset: dict, change: Callable[[dict], dict]) -> dict:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from mmspt.config import find_hook
+from mmspt.config import find_hook, type_name
 from mmspt.datasets.tasks import TASKS, task_of
 from mmspt.datasets.wrappers import leaves, without_skipping
 
@@ -67,7 +67,7 @@ def identify(dataset: Mapping[str, Any]) -> tuple[str, str]:
     if key is not None:
         return key, TASKS[key].group
     folder = osp.basename(osp.normpath(dataset.get('data_root') or ''))
-    return ' '.join(part for part in (_name(dataset.get('type')), folder) if part not in ('', '.')), 'Other'
+    return ' '.join(part for part in (type_name(dataset.get('type')), folder) if part not in ('', '.')), 'Other'
 
 
 def split_of(dataset: Mapping[str, Any]) -> str | None:
@@ -100,7 +100,7 @@ def depth_of(backbone: Mapping[str, Any]) -> float:
 
 def arch_of(backbone: Mapping[str, Any]) -> str:
     """'ViT-B' and the like, with the patch size where it is not the papers' 16; 'custom' for a dict of sizes."""
-    kind = _name(backbone.get('type'))
+    kind = type_name(backbone.get('type'))
     arch = backbone.get('arch', 'base' if is_prompted(backbone) or kind == 'VisionTransformer' else kind)
     if not isinstance(arch, str):
         return 'custom'
@@ -158,8 +158,8 @@ def _trained_on(train: list[Mapping[str, Any]], test: list[Mapping[str, Any]]) -
     """Type and split, and ``tested=True`` if the test reads one of the data sets as well."""
     sources = [{key: dataset.get(key) for key in SOURCE} for dataset in (*train, *test) if dataset]
     shared = any(source in sources[len(train):] for source in sources[:len(train)])
-    return dict(dataset=_joined(_name(dataset.get('type')) for dataset in train), split=_joined(map(split_of, train)),
-                **(dict(tested=True) if shared else {}))
+    names = _joined(type_name(dataset.get('type')) for dataset in train)
+    return dict(dataset=names, split=_joined(map(split_of, train)), **(dict(tested=True) if shared else {}))
 
 
 def _joined(names: Iterable[str | None]) -> Any:
@@ -172,14 +172,8 @@ def _place_free(key: str, value: Any) -> Any:
     return osp.basename(osp.normpath(value)) if path else value
 
 
-def _name(kind: Any) -> str:
-    if kind is None:
-        return 'unknown'
-    return kind.rpartition('.')[2] if isinstance(kind, str) else kind.__name__
-
-
 def _initializer(cfg: Mapping[str, Any]) -> str:
     hook = find_hook(cfg, 'PromptInitHook')
     if not hook:
         return 'UniformInit'  # how the backbone itself starts its prompts
-    return _name((hook.get('initializer') or dict(type='RandomSampleInit')).get('type'))
+    return type_name((hook.get('initializer') or dict(type='RandomSampleInit')).get('type'))

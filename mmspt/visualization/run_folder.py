@@ -140,7 +140,7 @@ class RunFolder:
         method = self.backbone.prompts
         assert method is not None
         with torch.no_grad():
-            return method().tokens.float().cpu()
+            return method().tokens.detach().float().cpu()
 
     @property
     def initial_prompts(self) -> Tensor:

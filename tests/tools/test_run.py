@@ -17,7 +17,7 @@ from layouts import make_task
 
 
 def prompts(path):
-    return CheckpointLoader.load_checkpoint(str(path), map_location='cpu')['state_dict']['backbone.prompts']
+    return CheckpointLoader.load_checkpoint(str(path), map_location='cpu')['state_dict']['backbone.prompts.tokens']
 
 
 def free_port():
@@ -108,7 +108,7 @@ def test_runs_of_one_seed_differ_in_their_prompts_alone(job):
              'optim_wrapper.optimizer.lr=0')
         states.append(CheckpointLoader.load_checkpoint(str(job.root / name / 'epoch_1.pth'))['state_dict'])
     differ = [key for key in states[0] if not torch.equal(states[0][key], states[1][key])]
-    assert differ == ['backbone.prompts']
+    assert differ == ['backbone.prompts.tokens']
 
 
 def test_activation_checkpointing_of_the_whole_backbone_is_refused(job):

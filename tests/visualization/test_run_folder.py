@@ -32,7 +32,7 @@ def copy(runs, tmp_path):
 
 def prompts_in(checkpoint):
     state = torch.load(checkpoint, map_location='cpu', weights_only=False)['state_dict']
-    return state['backbone.prompts']
+    return state['backbone.prompts.tokens']
 
 
 def test_the_global_batch_is_of_all_processes(copy):
@@ -73,7 +73,7 @@ def test_model_is_the_tuned_one(runs, name):
     own = model.state_dict()
     assert not any(module.training for module in model.modules())
     tuned = {key: value for key, value in saved['state_dict'].items() if key != 'backbone.fingerprint'}
-    assert set(tuned) == {key for key in own if key.startswith('head.') or key == 'backbone.prompts'}
+    assert set(tuned) == {key for key in own if key.startswith('head.') or key == 'backbone.prompts.tokens'}
     assert all(torch.equal(own[key], value) for key, value in tuned.items())
     frozen = torch.load(golden_checkpoint('mae_deep'), weights_only=True)['model']
     for ours, fairs in {'patch_embed.projection.bias': 'patch_embed.proj.bias', 'ln2.weight': 'norm.weight',

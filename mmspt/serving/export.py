@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from mmengine.utils import digit_version
 from mmpretrain.models import ImageClassifier
 from torch import Tensor
 from torch.export import ExportedProgram
@@ -24,7 +23,6 @@ TOLERANCE = 1e-4
 BATCH_SIZES = (1, 2, 3, 5)
 ONE_FILE = 2**31 - 2**24
 """Bytes of weights that an .onnx file holds itself: a protobuf ends at 2 GiB, and the graph needs some room."""
-NEEDS_TORCH = '2.5'  # with the ONNX exporter that takes an exported program
 MAX_BATCH = 2**16 - 1
 ONNX_PACKAGES = ('onnx', 'onnxruntime', 'onnxscript')
 
@@ -78,10 +76,7 @@ def export(model: ImageClassifier, out: str, classes: Sequence[str] | None = Non
 
 
 def record(folded: FoldedModel) -> ExportedProgram:
-    """Record a folded model on the CPU as a graph; RuntimeError if this torch is too old."""
-    if digit_version(torch.__version__) < digit_version(NEEDS_TORCH):
-        raise RuntimeError(f'an export needs torch {NEEDS_TORCH} or later, got {torch.__version__}: export in another '
-                           'environment; checkpoints can be read there')
+    """Record a folded model on the CPU as a graph."""
     images = torch.zeros(2, *folded.image_shape)  # torch.export takes sizes of 1 for constants
     batch = torch.export.Dim('batch', min=1, max=MAX_BATCH)
     program = torch.export.export(folded, (images, ), strict=False, dynamic_shapes=dict(images={0: batch}))

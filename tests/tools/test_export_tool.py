@@ -1,17 +1,9 @@
 """tools/export.py on a trained run, and on what cannot be exported."""
 import re
 
-import pytest
-import torch
-from mmengine.utils import digit_version
-
 from helpers import tool
-from mmspt.serving.export import NEEDS_TORCH
-
-recent = pytest.mark.skipif(digit_version(torch.__version__) < digit_version(NEEDS_TORCH), reason='torch is too old')
 
 
-@recent
 def test_a_trained_run(runs, tmp_path):
     out = tmp_path / 'model.pt2'
     output = tool('export.py', runs.job.config, f'{runs.spt}/epoch_2.pth', out)

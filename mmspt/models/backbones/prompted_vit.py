@@ -16,9 +16,6 @@ from .frozen_vit import FrozenViT
 from .reading import KEY as READING
 from .reading import Reading
 
-# torch 2.1 has it under another name
-is_compiling = getattr(torch.compiler, 'is_compiling', None) or torch._dynamo.is_compiling
-
 PROMPT_TYPES = dict(deep='mmspt.DeepPrompts', shallow='mmspt.ShallowPrompts')
 """The short form ``prompt_type`` -> the method that it names."""
 OLD_NAMES = {'prompts': 'prompts.tokens', 'gate_logits': 'prompts.gate_logits', 'temperatures': 'prompts.temperatures'}
@@ -60,7 +57,7 @@ def without(x: Tensor, first: int, count: int) -> Tensor:
 
 def can_keep(tensor: Tensor) -> bool:
     """Whether a forward pass may keep what it computes from a tensor: it has values, and no graph is being recorded."""
-    return not (is_compiling() or torch.jit.is_tracing() or tensor.is_meta or
+    return not (torch.compiler.is_compiling() or torch.jit.is_tracing() or tensor.is_meta or
                 torch._C._functorch.is_functorch_wrapped_tensor(tensor) or
                 (tensor.is_cuda and torch.cuda.is_current_stream_capturing()))
 

@@ -14,11 +14,7 @@ def _state(tensor: Tensor) -> tuple:
 
 
 def _autocast_dtype(device_type: str) -> torch.dtype | None:
-    if hasattr(torch, 'get_autocast_dtype'):
-        return torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else None
-    if device_type == 'cpu':  # torch < 2.4
-        return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else None
-    return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else None
+    return torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else None
 
 
 class PromptCache:

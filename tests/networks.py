@@ -72,7 +72,7 @@ def written_out(net, images, with_cls_token=True, pre_norm=False, layer_scale_in
         if hasattr(net.prompts, 'gate_logits') and not last:
             gate = 1 / (1 + torch.exp(-net.prompts.gate_logits[i]))
             after = gate * after + (1 - gate) * prompts
-        prompts = after
+        prompts, x = after, torch.cat((cls, after, patches), dim=1)
         if i in net.out_indices:
             outs.append(dict(
                 cls_token=lambda x=x: x[:, 0],

@@ -2,6 +2,7 @@
 import importlib.util
 import json
 import os
+import random
 import subprocess
 import sys
 import tempfile
@@ -36,6 +37,24 @@ param_scheduler = dict(warmup=1, end=4)
 train_cfg = dict(max_epochs=4, val_interval=1)
 default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=1, max_keep_ckpts=-1))
 """
+
+
+def rng(seed=0):
+    """A seeded generator on the CPU."""
+    return torch.Generator().manual_seed(seed)
+
+
+def rng_states():
+    """The states of Python's, NumPy's and torch's generators as values that compare with ==."""
+    name, keys, *rest = np.random.get_state()
+    return random.getstate(), (name, keys.tolist(), *rest), torch.get_rng_state().tolist()
+
+
+def stream(images, batch_size=4, order=None):
+    """Yield (indices, images (B, ...)) batch by batch, as the token loader does."""
+    order = list(range(len(images)) if order is None else order)
+    for start in range(0, len(order), batch_size):
+        yield order[start:start + batch_size], images[order[start:start + batch_size]]
 
 
 def golden_checkpoint(case: str) -> str:

@@ -8,8 +8,8 @@ from mmspt.models.layers import PromptedBlock
 from mmspt.models.layers.prompted_block import prompt_keys_values
 
 B, N, N_P, D = 3, 7, 5, 32
-KINDS = [dict(), dict(layer_scale_init_value=0.1), dict(qkv_bias=False), dict(ffn_type='swiglu_fused'),
-         dict(norm_cfg=dict(type='LN', eps=1e-2))]
+KINDS = [dict(layer_scale_init_value=0.1, norm_cfg=dict(type='LN', eps=1e-2)), dict(qkv_bias=False, num_fcs=3),
+         dict(ffn_type='swiglu_fused')]
 
 
 def blocks(**kwargs):
@@ -33,18 +33,19 @@ def side_by_side(block, x, prompts):
 
 
 @pytest.mark.parametrize('kwargs', KINDS, ids=str)
-@pytest.mark.parametrize('num_queries', [None, 1])
+@pytest.mark.parametrize(('num_queries', 'pool_from'), [(None, None), (1, None), (None, 0), (None, 1)])
 @pytest.mark.parametrize('shape', [(N_P, D), (B, N_P, D)], ids=['shared', 'by image'])
-def test_same_outputs_and_gradients(kwargs, num_queries, shape):
+@pytest.mark.parametrize('training', [False, True])
+def test_outputs_and_gradients(kwargs, num_queries, pool_from, shape, training):
     stock, ours = blocks(**kwargs)
     x, prompts = torch.randn(B, N, D, requires_grad=True), torch.randn(shape, requires_grad=True)
     expected = side_by_side(stock, x, prompts)[:, :num_queries]
-    actual = prompted(ours, x, prompts, num_queries)
+    expected = expected if pool_from is None else expected[:, pool_from:].mean(1)
+    actual = prompted(ours.train(training), x, prompts, num_queries, pool_from)
     torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
     weight = torch.randn_like(expected)
-    inputs = [x, prompts]
-    for a, e in zip(torch.autograd.grad((actual * weight).sum(), [*inputs, *ours.parameters()]),
-                    torch.autograd.grad((expected * weight).sum(), [*inputs, *stock.parameters()]), strict=True):
+    for a, e in zip(torch.autograd.grad((actual * weight).sum(), [x, prompts, *ours.parameters()]),
+                    torch.autograd.grad((expected * weight).sum(), [x, prompts, *stock.parameters()]), strict=True):
         assert (a - e).abs().max() <= 1e-5 * e.abs().max()
 
 
@@ -55,21 +56,6 @@ def test_without_prompts_it_is_the_stock_block(kwargs):
     assert torch.equal(ours(x), stock(x))
     assert list(ours.state_dict()) == list(stock.state_dict())
     torch.testing.assert_close(ours(x, None, None, 1), stock(x)[:, :1], rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize('kwargs', [*KINDS, dict(num_fcs=3)], ids=str)
-@pytest.mark.parametrize('first', [0, 1])
-@pytest.mark.parametrize('training', [False, True])
-def test_mean_of_the_tokens(kwargs, first, training):
-    stock, ours = blocks(**kwargs)
-    x, prompts = torch.randn(B, N, D, requires_grad=True), torch.randn(N_P, D, requires_grad=True)
-    expected = side_by_side(stock, x, prompts)[:, first:].mean(1)
-    actual = prompted(ours.train(training), x, prompts, None, first)
-    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
-    weight = torch.randn_like(expected)
-    for a, e in zip(torch.autograd.grad((actual * weight).sum(), [x, prompts, *ours.parameters()]),
-                    torch.autograd.grad((expected * weight).sum(), [x, prompts, *stock.parameters()]), strict=True):
-        assert (a - e).abs().max() <= 1e-5 * e.abs().max()
 
 
 def test_mean_under_dropout_is_the_mean_of_what_is_dropped():
@@ -95,23 +81,13 @@ def products(call):
     return sum(count for op, count in counter.get_flop_counts()['Global'].items() if 'mm' in str(op))
 
 
-def test_prompts_cost_one_projection_to_keys_and_values():
-    """Whatever the batch size: N_p rows times D x 2D."""
+def test_cost():
+    """Prompts cost N_p rows times D x 2D, whatever the batch size; one query saves rows of queries, projection and MLP,
+    a mean rows of the MLP's last map."""
     _, ours = blocks()
     x, prompts = torch.randn(B, N, D), torch.randn(N_P, D)
-    assert products(lambda: prompted(ours, x, prompts)) - products(lambda: ours(x)) == 2 * N_P * D * 2 * D
-
-
-def test_one_query_costs_one_row_of_queries_projection_and_mlp():
-    _, ours = blocks()
-    x = torch.randn(B, N, D)
-    saved = 2 * B * (N - 1) * (D * D + D * D + 2 * D * 2 * D)
-    assert products(lambda: ours(x)) - products(lambda: ours(x, None, None, 1)) == saved
-
-
-def test_the_mean_takes_one_row_of_the_last_linear_map():
-    _, ours = blocks()
-    ours.eval()
-    x = torch.randn(B, N, D)
-    saved = 2 * B * (N - 1) * 2 * D * D
-    assert products(lambda: ours(x)) - products(lambda: ours(x, None, None, None, 0)) == saved
+    whole = products(lambda: ours.eval()(x))
+    assert products(lambda: prompted(ours, x, prompts)) - whole == 2 * N_P * D * 2 * D
+    rows = 2 * B * (N - 1)
+    assert whole - products(lambda: ours(x, None, None, 1)) == rows * (D * D + D * D + 2 * D * 2 * D)
+    assert whole - products(lambda: ours(x, None, None, None, 0)) == rows * 2 * D * D

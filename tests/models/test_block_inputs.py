@@ -2,7 +2,6 @@
 import pytest
 import torch
 import torch.nn.functional as F
-
 from networks import METHODS, build, written_out
 
 CASES = [

@@ -10,9 +10,9 @@ import torch
 from mmengine.runner.activation_checkpointing import turn_on_activation_checkpointing
 from mmengine.utils import digit_version
 from mmpretrain.registry import MODELS
+from networks import CASES, METHODS, READERS, assert_close, build, gradients, written_out
 
 from helpers import SMALL
-from networks import CASES, METHODS, READERS, assert_close, build, gradients, written_out
 
 needs_compiler = pytest.mark.skipif(
     not (shutil.which(os.environ.get('CXX', 'g++')) and Path(sysconfig.get_path('include'), 'Python.h').is_file()),

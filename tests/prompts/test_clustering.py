@@ -12,17 +12,14 @@ from sklearn.cluster import KMeans
 from sklearn.datasets import load_digits
 from threadpoolctl import threadpool_info
 
+from helpers import rng
 from mmspt.prompts import clustering
 from mmspt.prompts import lloyd as lloyd_module
-from mmspt.prompts.clustering import SEEDING_POINTS_PER_CENTRE, choose_backend, kmeans
+from mmspt.prompts.clustering import choose_backend, kmeans
 from mmspt.prompts.lloyd import flash, lloyd
 from mmspt.prompts.threads import in_threads, num_threads
 
 ON_CPU = ['sklearn', 'torch', 'flash']
-
-
-def rng(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def inertia(points, centres):
@@ -112,10 +109,9 @@ def flash_on_cpu(monkeypatch):
 
 
 @pytest.mark.parametrize('backend', ON_CPU)
-@pytest.mark.parametrize('seed', range(3))
-def test_separated_blobs(seed, backend):
+def test_separated_blobs(backend):
     points, means = make_blobs()
-    found = kmeans([points, 1000 * points + 7], len(means), rng(seed), backend=backend)
+    found = kmeans([points, 1000 * points + 7], len(means), rng(), backend=backend)
     assert found.backend == backend and found.centres.dtype == torch.float32
     means = means[means[:, 0].argsort()]
     for centres, scale, shift in zip(found.centres.double(), (1, 1000), (0, 7), strict=True):
@@ -125,23 +121,18 @@ def test_separated_blobs(seed, backend):
 
 @pytest.mark.parametrize('backend', ON_CPU)
 @pytest.mark.parametrize('num_centres', [5, 20])
-def test_inertia_of_scikit_learn(num_centres, backend):
+def test_inertia_of_scikit_learn(monkeypatch, num_centres, backend):
+    """Although k-means++ looks at a part of the tokens."""
+    monkeypatch.setattr(clustering, 'SEEDING_POINTS_PER_CENTRE', 50)
     points = digits()
     expected = KMeans(num_centres, n_init=1, random_state=0).fit(points.numpy()).inertia_
     found = kmeans([points], num_centres, rng(), backend=backend)
     assert found.centres.shape == (1, num_centres, 64)
     assert inertia(points, found.centres[0]) <= 1.02 * expected
+    assert found.inertia == pytest.approx([inertia(points, found.centres[0])], rel=1e-4)
 
 
-@pytest.mark.parametrize('backend', ON_CPU)
-def test_inertia_is_that_of_the_centres(backend):
-    layers = make_layers()
-    found = kmeans(layers, 6, rng(), backend=backend)
-    expected = [inertia(points, centres) for points, centres in zip(layers, found.centres, strict=True)]
-    assert found.inertia == pytest.approx(expected, rel=1e-4)
-
-
-@pytest.mark.parametrize('max_iter, tol', [(3, 0.), (100, 1e-2), (100, 0.)])
+@pytest.mark.parametrize('max_iter, tol', [(3, 0.), (100, 1e-2)])
 def test_torch_against_a_plain_loop(max_iter, tol):
     points = standardize(torch.randn(150, 3, generator=rng(6)))
     expected, iterations = loop_lloyd(points, points[:5], max_iter, tol)
@@ -151,8 +142,10 @@ def test_torch_against_a_plain_loop(max_iter, tol):
     assert float(total) == pytest.approx(inertia(points, expected), rel=1e-5)
 
 
-@pytest.mark.parametrize('max_iter, tol', [(4, 1e-4), (100, 1e-4), (100, 1e-2), (100, 0.)])
-def test_torch_takes_the_steps_of_scikit_learn(max_iter, tol):
+@pytest.mark.parametrize('max_iter, tol', [(4, 1e-4), (100, 1e-2), (100, 0.)])
+def test_torch_takes_the_steps_of_scikit_learn(monkeypatch, max_iter, tol):
+    """Chunk by chunk."""
+    monkeypatch.setattr(lloyd_module, 'CHUNK_ELEMENTS', 5000)
     points = digits() + 0.1 * torch.randn(1797, 64, generator=rng())  # without ties
     layers = [points, 3 * points + points.roll(5, dims=1)]
     theirs = kmeans(layers, 10, rng(), max_iter, tol, 'sklearn')
@@ -173,23 +166,6 @@ def test_layers_together_as_alone():
     torch.testing.assert_close(total, torch.cat([one[2] for one in alone]))
 
 
-def test_chunks_do_not_matter(monkeypatch):
-    layers = make_layers()
-    expected = kmeans(layers, 6, rng(), backend='torch')
-    monkeypatch.setattr(lloyd_module, 'CHUNK_ELEMENTS', 50)
-    found = kmeans(layers, 6, rng(), backend='torch')
-    assert found.iterations == expected.iterations and found.inertia == pytest.approx(expected.inertia)
-    torch.testing.assert_close(found.centres, expected.centres)
-
-
-@pytest.mark.parametrize('backend', ON_CPU)
-def test_seeding_on_a_subsample(backend):
-    """More tokens than the seeding looks at."""
-    points = torch.randn(3 * SEEDING_POINTS_PER_CENTRE * 4, 4, generator=rng(1))
-    expected = KMeans(4, n_init=3, random_state=0).fit(points.numpy()).inertia_
-    assert inertia(points, kmeans([points], 4, rng(), backend=backend).centres[0]) <= 1.02 * expected
-
-
 @pytest.mark.parametrize('backend', ON_CPU)
 def test_centres_are_a_fixed_point(backend):
     """Each centre is the mean of the tokens nearest to it."""
@@ -198,14 +174,6 @@ def test_centres_are_a_fixed_point(backend):
     nearest = torch.cdist(points, centres).argmin(dim=1)
     means = torch.stack([points[nearest == k].mean(dim=0) for k in range(6)])
     torch.testing.assert_close(centres, means, rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize('backend', ON_CPU)
-def test_more_iterations_do_not_hurt(backend):
-    points = torch.randn(2000, 8, generator=rng(3))
-    one, few, many = (kmeans([points], 20, rng(), n, backend=backend) for n in (1, 2, 100))
-    assert many.inertia < few.inertia < one.inertia
-    assert (one.iterations, few.iterations) == ([1], [2]) and 2 < many.iterations[0] < 100
 
 
 # ---------------------------------------------------------------------------------------------- the same every time
@@ -220,43 +188,26 @@ def test_seed_decides(backend):
 
 
 @pytest.mark.parametrize('backend', ON_CPU)
-def test_backends_and_layers_draw_in_turn(backend):
-    generator = rng()
-    kmeans(make_layers(), 10, generator, backend=backend)
-    expected = rng()
-    for _ in range(3):
-        torch.randint(2**31, (), generator=expected)
-        torch.randperm(400, generator=expected)
-    assert torch.equal(generator.get_state(), expected.get_state())
-
-
-def set_threads(monkeypatch, threads):
-    for name in ('num_threads', 'num_cores'):
-        monkeypatch.setattr(clustering, name, lambda: threads)
-
-
-@pytest.mark.parametrize('backend', ON_CPU)
-@pytest.mark.parametrize('threads', [2, 3, 8])
-def test_threads_do_not_matter(monkeypatch, threads, backend):
-    layers = make_layers(5)
-    set_threads(monkeypatch, 1)
-    expected = kmeans(layers, 6, rng(), backend=backend)
-    before = threadpool_info()
-    set_threads(monkeypatch, threads)
-    found = kmeans(layers, 6, rng(), backend=backend)
+def test_threads_do_not_matter(monkeypatch, backend):
+    layers, before, results = make_layers(5), threadpool_info(), []
+    copies = [layer.clone() for layer in layers]
+    for threads in (1, 3):
+        for name in ('num_threads', 'num_cores'):
+            monkeypatch.setattr(clustering, name, lambda threads=threads: threads)
+        results.append(kmeans(layers, 6, rng(), backend=backend))
+    expected, found = results
     torch.testing.assert_close(found.centres, expected.centres, rtol=1e-6, atol=0)
     assert found.iterations == expected.iterations
     assert threadpool_info() == before
+    assert all(torch.equal(a, b) for a, b in zip(layers, copies, strict=True)), 'tokens are left alone'
 
 
-def test_layers_are_worked_on_in_parallel(monkeypatch):
-    monkeypatch.setattr(clustering, 'num_threads', lambda: 2)
+def test_items_are_worked_on_in_parallel():
     meeting = threading.Barrier(2, timeout=20)
-    done = in_threads(lambda layer: meeting.wait, iter(range(4)), 2)
-    assert sorted(done) == [0, 0, 1, 1]
+    assert sorted(in_threads(lambda layer: meeting.wait, iter(range(4)), 2)) == [0, 0, 1, 1]
 
 
-@pytest.mark.parametrize('threads', [1, 2, 3])
+@pytest.mark.parametrize('threads', [1, 3])
 def test_layers_are_taken_lazily(monkeypatch, threads):
     """No more layers are taken than are done or at work."""
     monkeypatch.setattr(clustering, 'num_threads', lambda: threads)
@@ -275,64 +226,22 @@ def test_layers_are_taken_lazily(monkeypatch, threads):
     monkeypatch.setattr(clustering, '_fit_layer', fit)
     assert len(kmeans(layers(), 4, rng()).centres) == 6
     assert max(most) == threads
-
-
-@pytest.mark.parametrize(('working', 'at_once', 'inner'), [(2**30, 8, 1), (3 * 400 * 8 * 8, 3, 2), (1, 1, 8)])
-def test_copies_are_bounded(monkeypatch, working, at_once, inner):
-    """A layer of 400 x 8 takes a copy and as much again; the threads that are left work inside the layers."""
-    monkeypatch.setattr(clustering, 'num_threads', lambda: 8)
-    monkeypatch.setattr(clustering, 'WORKING_BYTES', working)
-    monkeypatch.setattr(clustering, 'SEEDING_POINTS_PER_CENTRE', 10)
-    given = []
-
-    def record(prepare, layers, *numbers):
-        given.append(numbers)
-        return [prepare(layer)() for layer in layers]
-
-    monkeypatch.setattr(clustering, 'in_threads', record)
-    layers = [torch.randn(400, 8, generator=rng(i)) for i in range(3)]
-    assert len(kmeans(layers, 4, rng()).centres) == 3
-    assert given == [(at_once, inner)]
-
-
-def test_torch_takes_layers_lazily():
-    taken = []
-
-    def layers():
-        for tokens in make_layers(3):
-            taken.append(1)
-            yield tokens
-
-    drawn = clustering._draw(layers(), 4, rng())
-
-    def method(points, centres, max_iter, tol):
-        assert len(points) == 1 and len(taken) == method.calls + 1
-        method.calls += 1
-        return lloyd(points, centres, max_iter, tol)
-
-    method.calls = 0
-    assert len(clustering._fit_on_device(drawn, 4, 10, 1e-4, torch.device('cpu'), method)) == 3
+    monkeypatch.setattr(clustering, 'WORKING_BYTES', 1)  # no room for two layers' copies
+    done.clear(), most.clear()
+    assert len(kmeans(layers(), 4, rng()).centres) == 6 and max(most) == 1
 
 
 # ---------------------------------------------------------------------------------------------- odd tokens
 
 
 @pytest.mark.parametrize('backend', ON_CPU)
-@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float64])
 def test_other_dtypes(dtype, backend):
     layers = [torch.randn(400, 8, generator=rng(i)).to(dtype).requires_grad_() for i in range(2)]
     found = kmeans(layers, 6, rng(), backend=backend)
     expected = kmeans([layer.detach().float() for layer in layers], 6, rng(), backend=backend)
     assert found.centres.dtype == torch.float32 and not found.centres.requires_grad
     torch.testing.assert_close(found.centres, expected.centres, rtol=0, atol=0)
-
-
-@pytest.mark.parametrize('backend', ON_CPU)
-def test_tokens_are_left_alone(backend):
-    layers = make_layers()
-    before = [layer.clone() for layer in layers]
-    kmeans(layers, 6, rng(), backend=backend)
-    assert all(torch.equal(a, b) for a, b in zip(layers, before, strict=True))
 
 
 @pytest.mark.parametrize('method', [lloyd, flash])
@@ -350,19 +259,10 @@ def test_empty_clusters_move(method):
 
 
 @pytest.mark.parametrize('backend', ON_CPU)
-def test_as_many_centres_as_tokens(backend):
-    points = torch.randn(7, 3, generator=rng(5))
-    found = kmeans([points], 7, rng(), backend=backend)
-    centres = found.centres[0]
-    torch.testing.assert_close(centres[centres[:, 0].argsort()], points[points[:, 0].argsort()])
-    assert found.inertia == pytest.approx([0], abs=1e-10)
-
-
-@pytest.mark.parametrize('backend', ON_CPU)
 def test_more_empty_clusters_than_a_cluster_has_tokens(backend):
     """5 places of 20 tokens each and 30 centres: scikit-learn alone puts centres far outside."""
     tokens = torch.randn(5, 8, generator=rng(1)).repeat(20, 1)
-    for seed in range(20):
+    for seed in range(5):
         found = kmeans([tokens], 30, rng(seed), backend=backend)
         assert found.inertia[0] == pytest.approx(0, abs=1e-6)
         assert inertia(tokens, found.centres[0]) == pytest.approx(0, abs=1e-6)
@@ -370,26 +270,15 @@ def test_more_empty_clusters_than_a_cluster_has_tokens(backend):
         assert distances.amin(dim=1).max() < 1e-3
 
 
-@pytest.mark.parametrize('points', [torch.eye(3).repeat(5, 1), torch.full((15, 3), 0.1), torch.zeros(15, 3)])
-@pytest.mark.parametrize('threads', [1, 2])
+@pytest.mark.parametrize('points', [torch.eye(3).repeat(5, 1), torch.full((15, 3), 0.1)])
 @pytest.mark.parametrize('backend', ON_CPU)
-def test_duplicates_are_no_warning(monkeypatch, threads, backend, points):
-    monkeypatch.setattr(clustering, 'num_threads', lambda: threads)
+def test_duplicates_are_no_warning(backend, points):
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         found = kmeans([points] * 2, 6, rng(), backend=backend)
     assert found.centres.shape == (2, 6, 3)
     assert found.inertia == pytest.approx([0, 0], abs=1e-6)
     assert [inertia(points, centres) for centres in found.centres] == pytest.approx([0, 0], abs=1e-6)
-
-
-@pytest.mark.parametrize('backend', ON_CPU)
-@pytest.mark.parametrize('value', [float('nan'), float('inf')])
-def test_tokens_that_are_not_finite(value, backend):
-    layers = make_layers()
-    layers[1][3, 2] = value
-    with pytest.raises(ValueError, match='tokens must be finite, those of layer 1 hold NaN or infinity: check the'):
-        kmeans(layers, 4, rng(), backend=backend)
 
 
 @pytest.mark.filterwarnings('ignore:overflow:RuntimeWarning', 'ignore:invalid value:RuntimeWarning')
@@ -404,10 +293,10 @@ def test_squares_that_overflow(backend):
 @pytest.mark.parametrize('backend', ON_CPU)
 @pytest.mark.parametrize('layers, num_centres, message', [
     ([torch.zeros(3, 2)], 4, 'got 4 centres for 3 tokens: take more tokens or fewer centres'),
-    ([torch.zeros(3, 2)], 0, 'must lie between 1 and that of the tokens, got 0 centres'),
     ([torch.eye(3), torch.zeros(4, 3)], 2, r'layer 1 has \(4, 3\) and the first \(3, 3\)'),
     ([torch.zeros(2, 3, 4)], 2, r'one shape \(N, D\), layer 0 has \(2, 3, 4\)'),
     ([], 2, 'at least one layer, got none'),
+    ([torch.eye(3), torch.eye(3) / 0], 2, 'tokens must be finite, those of layer 1 hold NaN or infinity: check the'),
 ])
 def test_refuses(layers, num_centres, message, backend):
     with pytest.raises(ValueError, match=message):
@@ -421,10 +310,8 @@ def test_refuses(layers, num_centres, message, backend):
 @pytest.mark.parametrize('backend, device, expected', [
     ('auto', 'cpu', ('sklearn', 'sklearn')),
     ('auto', 'cuda', ('flash', 'torch')),
-    ('auto', 'cuda:1', ('flash', 'torch')),
     ('auto', 'mps', ('torch', 'torch')),
     ('sklearn', 'cuda', ('sklearn', 'sklearn')),
-    ('torch', 'cpu', ('torch', 'torch')),
     ('torch', 'cuda', ('torch', 'torch')),
 ])
 def test_choice_by_device(monkeypatch, backend, device, expected, installed):
@@ -432,20 +319,15 @@ def test_choice_by_device(monkeypatch, backend, device, expected, installed):
     assert choose_backend(backend, torch.device(device)) == expected[not installed]
 
 
-def test_flash_on_a_cpu():
-    with pytest.raises(ValueError, match="'flash' needs a CUDA device, got 'cpu': set backend='auto' or 'sklearn'"):
-        choose_backend('flash', torch.device('cpu'))
-
-
-def test_flash_that_is_not_installed(monkeypatch):
+@pytest.mark.parametrize('backend, device, error, message', [
+    ('flash', 'cpu', ValueError, "'flash' needs a CUDA device, got 'cpu': set backend='auto' or 'sklearn'"),
+    ('flash', 'cuda', ImportError, r"pip install 'mmspt\[gpu\]', or set backend='torch'"),
+    ('gpu', 'cpu', ValueError, r"one of \('auto', 'sklearn', 'flash', 'torch'\), got 'gpu'"),
+])
+def test_backends_that_cannot_work(monkeypatch, backend, device, error, message):
     monkeypatch.setitem(sys.modules, 'flash_kmeans', None)
-    with pytest.raises(ImportError, match=r"pip install 'mmspt\[gpu\]', or set backend='torch'"):
-        choose_backend('flash', torch.device('cuda'))
-
-
-def test_unknown_backend():
-    with pytest.raises(ValueError, match=r"one of \('auto', 'sklearn', 'flash', 'torch'\), got 'gpu'"):
-        kmeans([torch.eye(3)], 2, rng(), backend='gpu')
+    with pytest.raises(error, match=message):
+        choose_backend(backend, torch.device(device))
 
 
 def test_threads_are_limited(monkeypatch):
@@ -469,15 +351,8 @@ def test_flash_does_the_iterations(monkeypatch):
     expected = [KMeans(5, init=x[:5].numpy(), n_init=1).fit(x.numpy()).inertia_ for x in points]
     assert total.tolist() == pytest.approx(expected, rel=0.01)
     assert len(set(iterations.tolist())) == 1 and max(iterations) < 50
-
-
-def test_flash_stays_within_max_iter(monkeypatch):
-    calls = []
-    monkeypatch.setitem(sys.modules, 'flash_kmeans', fake_flash(calls))
-    points = standardize(torch.randn(500, 4, generator=rng()))[None]
-    assert flash(points, points[:, :20], 1, 0.)[1].tolist() == [1] and calls == []
-    assert flash(points, points[:, :20], 5, 0.)[1].tolist() == [5] and calls[0]['max_iters'] == 4
-    assert calls[0]['tol'] == 1e-6
+    calls.clear()
+    assert flash(points, points[:, :5].clone(), 1, 0.)[1].tolist() == [1] * 3 and calls == []
 
 
 def test_flash_that_fails(monkeypatch):

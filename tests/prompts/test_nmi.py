@@ -1,6 +1,5 @@
 """NMI of prompts and patches against a plain double loop, scikit-learn, and cases that are known beforehand."""
 import math
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -8,7 +7,8 @@ import torch
 from scipy.stats import entropy
 from sklearn.metrics import mutual_info_score, normalized_mutual_info_score
 
-from mmspt.prompts.nmi import NORMALIZERS, normalized_mutual_information
+from helpers import rng
+from mmspt.prompts.nmi import normalized_mutual_information
 
 MEANS = {
     'geometric': lambda p, e: math.sqrt(p * e),
@@ -45,54 +45,43 @@ def of_norm(generator, norm, *shape):
 
 def make(num_prompts=4, num_patches=9, dims=16, norm=5., shift=0., images=2, seed=0):
     """Prompts (N_p, D) and patches (B, N_e, D) of a norm; ``shift`` is added to their similarities, about."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = rng(seed)
     common = of_norm(generator, abs(shift * math.sqrt(dims))**0.5, dims)
     return (of_norm(generator, norm, num_prompts, dims) + math.copysign(1, shift) * common,
             of_norm(generator, norm, images, num_patches, dims) + common)
 
 
-@pytest.fixture(params=[
-    dict(), dict(num_prompts=2, num_patches=2, dims=3, norm=2.), dict(num_prompts=7, num_patches=3, dims=1),
-    dict(num_prompts=20, num_patches=49, dims=128, norm=25.), dict(dims=128, norm=25., shift=-200.),
-    dict(num_prompts=20, num_patches=30, dims=128, norm=25., shift=-60.), dict(norm=40.), dict(dims=64, shift=200.)
-], ids=str)
-def pair(request):
-    return make(**request.param)
-
-
 @pytest.mark.parametrize('normalizer', KINDS)
-def test_plain_loop(pair, normalizer):
-    prompts, patches = pair
+@pytest.mark.parametrize('case', [
+    dict(), dict(num_prompts=7, num_patches=3, dims=1), dict(num_prompts=20, num_patches=49, dims=128, norm=25.),
+    dict(dims=128, norm=25., shift=-200.), dict(dims=64, shift=200.)], ids=str)
+def test_plain_loop(case, normalizer):
+    """In [0, 1], for prompts of all images and of each."""
+    prompts, patches = make(**case)
     actual = normalized_mutual_information(prompts, patches, normalizer)
     assert actual.shape == (2, ) and actual.dtype == torch.float32
     assert actual.tolist() == pytest.approx([loop(prompts, image, normalizer) for image in patches], rel=1e-4, abs=1e-5)
-
-
-def test_default_is_geometric():
-    prompts, patches = make()
-    assert torch.equal(normalized_mutual_information(prompts, patches),
-                       normalized_mutual_information(prompts, patches, 'geometric'))
-    assert sorted(NORMALIZERS) == KINDS
+    assert actual.min() >= -1e-6 and actual.max() <= 1 + 1e-6
+    own = torch.stack((prompts, prompts.flip(1)))
+    assert normalized_mutual_information(own, patches, normalizer).tolist() == pytest.approx(
+        [loop(p, image, normalizer) for p, image in zip(own, patches, strict=True)], rel=1e-4, abs=1e-5)
 
 
 @pytest.mark.parametrize('normalizer', KINDS)
-@pytest.mark.parametrize(('case', 'rel'), [
-    (dict(num_prompts=20, num_patches=49, dims=768, norm=1., images=1), 1e-3),  # as VPT's prompts start
-    (dict(num_prompts=3, num_patches=49, dims=128, norm=3., images=1), 1e-3)], ids=str)
-def test_weak_dependence(case, rel, normalizer):
-    """Curves of NMI rise from values like these: they must be more than rounding."""
-    prompts, patches = make(**case)
+def test_weak_dependence(normalizer):
+    """VPT's prompts start like this, and curves of NMI rise from there: the values must be more than rounding."""
+    prompts, patches = make(num_prompts=20, num_patches=49, dims=768, norm=1., images=1)
     expected = loop(prompts, patches[0], normalizer)
     assert 0 < expected < 1e-3
-    assert float(normalized_mutual_information(prompts, patches, normalizer)) == pytest.approx(expected, rel=rel)
+    assert float(normalized_mutual_information(prompts, patches, normalizer)) == pytest.approx(expected, rel=1e-3)
 
 
 @pytest.mark.parametrize('normalizer', KINDS)
-@pytest.mark.parametrize('similarity', [-8., -15., -20.])
+@pytest.mark.parametrize('similarity', [-8., -20.])
 def test_one_prompt_takes_nearly_all(similarity, normalizer):
     """The prompts' entropy is next to nothing, by which the minimum divides."""
     prompts, patches = make(num_prompts=5, num_patches=20, dims=64, norm=0.8, images=1)
-    direction = of_norm(torch.Generator().manual_seed(1), 8., 64)
+    direction = of_norm(rng(1), 8., 64)
     patches += direction
     prompts[1:] += similarity / 8 * direction
     expected = loop(prompts, patches[0], normalizer)
@@ -109,7 +98,7 @@ def from_counts(counts):
 
 
 @pytest.mark.parametrize('normalizer', KINDS)
-@pytest.mark.parametrize('counts', [CONTINGENCY, CONTINGENCY.T, np.eye(4, dtype=int) * 3 + 1], ids=str)
+@pytest.mark.parametrize('counts', [CONTINGENCY, CONTINGENCY.T, np.eye(6, dtype=int)], ids=str)
 def test_scikit_learn(counts, normalizer):
     rows, columns = np.repeat(np.indices(counts.shape).reshape(2, -1), counts.ravel(), axis=1)
     actual = float(normalized_mutual_information(*from_counts(counts), normalizer))
@@ -120,95 +109,29 @@ def test_scikit_learn(counts, normalizer):
 
 
 @pytest.mark.parametrize('normalizer', KINDS)
-def test_each_prompt_its_own_patch(normalizer):
-    assert float(normalized_mutual_information(*from_counts(np.eye(6)), normalizer)) == pytest.approx(1, abs=1e-6)
+def test_independence(normalizer):
+    """One prompt or patch, or all the same: the joint distribution is the product of its marginals."""
+    prompts, patches = make(norm=25.)
+    for one in ((prompts[:1], patches), (prompts[:1].expand(2, -1, -1), patches), (prompts, patches[:, :1])):
+        assert normalized_mutual_information(*one, normalizer).tolist() == [0, 0]
+    for same in ((prompts[:1].expand(4, -1), patches), (prompts, patches[:, :1].expand(-1, 9, -1))):
+        torch.testing.assert_close(normalized_mutual_information(*same, normalizer), torch.zeros(2), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float64], ids=str)
-@pytest.mark.parametrize('autocast', [False, True])
-def test_precision_of_the_input(dtype, autocast):
-    """The values alone count, neither their type nor autocast."""
-    prompts, patches = (tokens.to(dtype) for tokens in make())
-    with torch.autocast('cpu', torch.bfloat16, enabled=autocast):
-        actual = normalized_mutual_information(prompts, patches)
+@pytest.mark.parametrize('dtypes', [(torch.float16, torch.float16), (torch.float32, torch.bfloat16)], ids=str)
+def test_precision_of_the_input(dtypes):
+    """The values alone count, neither their type nor autocast; the default is the geometric mean."""
+    prompts, patches = (tokens.to(dtype) for tokens, dtype in zip(make(), dtypes, strict=True))
+    with torch.autocast('cpu', torch.bfloat16):
+        actual = normalized_mutual_information(torch.nn.Parameter(prompts), patches)
     assert actual.dtype == torch.float32
-    torch.testing.assert_close(actual, normalized_mutual_information(prompts.float(), patches.float()), rtol=0, atol=0)
-
-
-def test_types_may_differ():
-    """A Parameter stays fp32 where autocast made the patches bf16."""
-    prompts, patches = make()
-    actual = normalized_mutual_information(prompts, patches.bfloat16())
-    assert torch.equal(actual, normalized_mutual_information(prompts, patches.bfloat16().float()))
-
-
-def test_inputs_are_left_alone():
-    prompts, patches = make()
-    copies = prompts.clone(), patches.clone()
-    parameter = torch.nn.Parameter(prompts)
-    normalized_mutual_information(parameter, patches)
-    assert torch.equal(prompts, copies[0]) and torch.equal(patches, copies[1])
-    assert torch.is_grad_enabled() and parameter.grad is None
-
-
-def test_prompts_of_each_image():
-    patches = make(images=3)[1]
-    prompts = torch.stack([make(seed=seed)[0] for seed in range(1, 4)])
-    expected = torch.cat([normalized_mutual_information(p, e[None]) for p, e in zip(prompts, patches, strict=True)])
-    torch.testing.assert_close(normalized_mutual_information(prompts, patches), expected, rtol=1e-5, atol=1e-7)
-    assert len(set(expected.tolist())) == 3
-
-
-def test_images_do_not_matter_to_each_other():
-    prompts, patches = make(images=5)
-    whole = normalized_mutual_information(prompts, patches)
-    single = torch.cat([normalized_mutual_information(prompts, image[None]) for image in patches])
-    torch.testing.assert_close(whole, single, rtol=1e-5, atol=1e-7)
-    torch.testing.assert_close(normalized_mutual_information(prompts, patches.flip(0)), whole.flip(0), rtol=1e-5,
-                               atol=1e-7)
-
-
-@pytest.mark.parametrize('normalizer', KINDS)
-@pytest.mark.parametrize('case', [
-    dict(num_prompts=1), dict(num_patches=1), dict(num_prompts=1, num_patches=1)], ids=str)
-def test_one_prompt_or_one_patch(case, normalizer):
-    """There is nothing to tell apart."""
-    prompts, patches = make(**case)
-    for p in (prompts, prompts.expand(2, -1, -1)):
-        assert normalized_mutual_information(p, patches, normalizer).tolist() == [0, 0]
-
-
-@pytest.mark.parametrize('normalizer', KINDS)
-@pytest.mark.parametrize('norm', [1., 25.])
-def test_independence(norm, normalizer):
-    """Where all prompts are the same, or all patches, the joint distribution is the product of its marginals."""
-    prompts, patches = make(norm=norm)
-    for pair in ((prompts[:1].expand(4, -1), patches), (prompts, patches[:, :1].expand(-1, 9, -1))):
-        values = normalized_mutual_information(*pair, normalizer)
-        torch.testing.assert_close(values, torch.zeros(2), rtol=0, atol=1e-6)
-
-
-def test_order_does_not_matter():
-    prompts, patches = make(norm=10.)
-    whole = normalized_mutual_information(prompts, patches)
-    assert whole.min() > 0.01
-    for pair in ((prompts[torch.randperm(4)], patches), (prompts, patches[:, torch.randperm(9)])):
-        torch.testing.assert_close(normalized_mutual_information(*pair), whole, rtol=1e-5, atol=1e-7)
-
-
-@pytest.mark.parametrize('normalizer', KINDS)
-def test_range_and_order(pair, normalizer):
-    """In [0, 1]; the larger the divisor, the smaller the value."""
-    values = {name: normalized_mutual_information(*pair, name) for name in KINDS}
-    assert values[normalizer].min() >= -1e-6 and values[normalizer].max() <= 1 + 1e-6
-    for larger, smaller in pairwise(('min', 'geometric', 'arithmetic', 'max')):
-        assert (values[larger] >= values[smaller] - 1e-6).all()
+    expected = normalized_mutual_information(prompts.float(), patches.float(), 'geometric')
+    torch.testing.assert_close(actual.detach(), expected, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(('prompts', 'patches'), [
-    ((4, 16), (9, 16)), ((4, 16), (2, 9, 15)), ((3, 4, 16), (2, 9, 16)), ((16, ), (2, 9, 16)),
-    ((1, 2, 4, 16), (2, 9, 16)), ((4, 16), (1, 2, 9, 16)), ((0, 16), (2, 9, 16)), ((4, 16), (2, 0, 16)),
-    ((4, 0), (2, 9, 0)), ((0, 4, 16), (0, 9, 16))
+    ((4, 16), (9, 16)), ((4, 16), (2, 9, 15)), ((3, 4, 16), (2, 9, 16)), ((1, 2, 4, 16), (2, 9, 16)),
+    ((0, 16), (2, 9, 16)), ((4, 16), (2, 0, 16)), ((0, 4, 16), (0, 9, 16))
 ], ids=str)
 def test_shapes_that_do_not_fit(prompts, patches):
     with pytest.raises(ValueError, match=r'prompts must have shape \(N_p, D\) or \(B, N_p, D\)') as error:
@@ -216,14 +139,14 @@ def test_shapes_that_do_not_fit(prompts, patches):
     assert f'got {prompts} and {patches}' in str(error.value)
 
 
-@pytest.mark.parametrize('normalizer', ['mean', '', None])
+@pytest.mark.parametrize('normalizer', ['mean', None])
 def test_unknown_normalizer(normalizer):
     with pytest.raises(ValueError, match=rf'one of .*geometric.*, got {normalizer!r}'):
         normalized_mutual_information(*make(), normalizer)
 
 
-@pytest.mark.parametrize('value', [float('nan'), float('inf'), float('-inf')])
-def test_what_is_not_finite_is_not_taken_for_independence(value):
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+def test_infinite_values_are_not_taken_for_independence(value):
     prompts, patches = torch.randn(3, 8), torch.randn(2, 5, 8)
     prompts[1, 2] = value
     assert normalized_mutual_information(prompts, patches).isnan().all()

@@ -57,6 +57,19 @@ def stream(images, batch_size=4, order=None):
         yield order[start:start + batch_size], images[order[start:start + batch_size]]
 
 
+NMI_MEANS = dict(geometric=lambda p, e: np.sqrt(p * e), arithmetic=lambda p, e: (p + e) / 2, min=min, max=max)
+
+
+def nmi_by_definition(prompts, patches, normalizer='geometric'):
+    """NMI of prompts (N_p, D) and one image's patches (N_e, D), in float64."""
+    prompts, patches = prompts.double().numpy(), patches.double().numpy()
+    weights = 1 / (1 + np.exp(-prompts @ patches.T / np.sqrt(prompts.shape[1])))
+    joint = weights / weights.sum()
+    p, e = joint.sum(1), joint.sum(0)
+    information = (joint * np.log(joint / np.outer(p, e))).sum()
+    return information / NMI_MEANS[normalizer](-(p * np.log(p)).sum(), -(e * np.log(e)).sum())
+
+
 def golden_checkpoint(case: str) -> str:
     """Path of a golden case's checkpoint in FAIR's layout."""
     return str(next(DATA.glob(f'{case}_pretrain.*')))

@@ -94,3 +94,15 @@ def gradients(net, outs):
 def assert_close(actual, expected, relative):
     """Largest difference, relative to the largest expected value."""
     assert (actual - expected).abs().max() <= relative * expected.abs().max()
+
+
+class LowRank(torch.nn.Module):
+    """A projection that is not nn.Linear: it has neither weight nor bias of its own."""
+
+    def __init__(self, linear):
+        super().__init__()
+        self.linear, self.down = linear, torch.nn.Parameter(torch.randn(2, linear.in_features))
+        self.up = torch.nn.Parameter(torch.randn(linear.out_features, 2) / 10)
+
+    def forward(self, x):
+        return self.linear(x) + x @ self.down.T @ self.up.T

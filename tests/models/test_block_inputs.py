@@ -2,6 +2,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+
 from networks import METHODS, build, written_out
 
 CASES = [

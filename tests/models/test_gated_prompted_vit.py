@@ -6,10 +6,10 @@ import torch.nn.functional as F
 from mmengine.model import ExponentialMovingAverage
 from mmengine.optim import build_optim_wrapper
 from mmpretrain.registry import MODELS
-from networks import READERS, assert_close, build, gradients
 from torch import nn
 
 from helpers import DATA, SMALL, TINY
+from networks import READERS, assert_close, build, gradients
 
 GOLDEN = DATA / 'gatevpt_mae_pretrain.pth'
 GRADIENTS = dict(grad_prompt='prompts.tokens', grad_gate_logit='prompts.gate_logits', grad_temp='prompts.temperatures')

@@ -10,9 +10,9 @@ import torch
 from mmengine.runner.activation_checkpointing import turn_on_activation_checkpointing
 from mmengine.utils import digit_version
 from mmpretrain.registry import MODELS
-from networks import CASES, METHODS, READERS, assert_close, build, gradients, written_out
 
 from helpers import SMALL
+from networks import CASES, METHODS, READERS, LowRank, assert_close, build, gradients, written_out
 
 needs_compiler = pytest.mark.skipif(
     not (shutil.which(os.environ.get('CXX', 'g++')) and Path(sysconfig.get_path('include'), 'Python.h').is_file()),
@@ -202,18 +202,6 @@ def test_kept_values_follow_to_another_dtype_and_stay_out_of_copies():
     copied.prompts.tokens.zero_()
     assert not torch.equal(copied(images)[0], expected)
     assert torch.equal(net(images)[0], expected)
-
-
-class LowRank(torch.nn.Module):
-    """A projection that is not nn.Linear: it has neither weight nor bias of its own."""
-
-    def __init__(self, linear):
-        super().__init__()
-        self.linear, self.down = linear, torch.nn.Parameter(torch.randn(2, linear.in_features))
-        self.up = torch.nn.Parameter(torch.randn(linear.out_features, 2) / 10)
-
-    def forward(self, x):
-        return self.linear(x) + x @ self.down.T @ self.up.T
 
 
 @pytest.mark.parametrize('kwargs', READERS, ids=str)

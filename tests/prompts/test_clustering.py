@@ -51,24 +51,6 @@ def standardize(points):
     return (points / points.square().mean().sqrt()).float()
 
 
-def loop_lloyd(points, centres, max_iter, tol):
-    """Lloyd's iterations in float64, a point and a centre at a time; no empty clusters."""
-    points, centres, labels = points.double().numpy(), centres.double().numpy().copy(), None
-    iterations = 0
-    while iterations < max_iter:
-        iterations += 1
-        distances = [[sum((x - centre)**2) for centre in centres] for x in points]
-        new = [row.index(min(row)) for row in distances]
-        means = [np.mean([x for x, label in zip(points, new, strict=True) if label == k], axis=0)
-                 for k in range(len(centres))]
-        shift = sum(sum((a - b)**2) for a, b in zip(means, centres, strict=True))
-        centres = np.array(means)
-        if new == labels or shift <= tol:
-            break
-        labels = new
-    return torch.from_numpy(centres), iterations
-
-
 def fake_flash(calls=None):
     """flash_kmeans 0.3.1's function, its stopping rule and what it returns, on the CPU."""
     def batch_kmeans_Euclid(x, n_clusters, max_iters=100, tol=0.0, init_centroids=None, verbose=False, *,
@@ -105,9 +87,6 @@ def flash_on_cpu(monkeypatch):
                         else real(name, device))
 
 
-# ---------------------------------------------------------------------------------------------- what it finds
-
-
 @pytest.mark.parametrize('backend', ON_CPU)
 def test_separated_blobs(backend):
     points, means = make_blobs()
@@ -132,16 +111,6 @@ def test_inertia_of_scikit_learn(monkeypatch, num_centres, backend):
     assert found.inertia == pytest.approx([inertia(points, found.centres[0])], rel=1e-4)
 
 
-@pytest.mark.parametrize('max_iter, tol', [(3, 0.), (100, 1e-2)])
-def test_torch_against_a_plain_loop(max_iter, tol):
-    points = standardize(torch.randn(150, 3, generator=rng(6)))
-    expected, iterations = loop_lloyd(points, points[:5], max_iter, tol)
-    centres, done, total = lloyd(points[None], points[None, :5], max_iter, tol)
-    torch.testing.assert_close(centres[0].double(), expected, rtol=0, atol=1e-5)
-    assert done.tolist() == [iterations]
-    assert float(total) == pytest.approx(inertia(points, expected), rel=1e-5)
-
-
 @pytest.mark.parametrize('max_iter, tol', [(4, 1e-4), (100, 1e-2), (100, 0.)])
 def test_torch_takes_the_steps_of_scikit_learn(monkeypatch, max_iter, tol):
     """Chunk by chunk."""
@@ -164,16 +133,6 @@ def test_layers_together_as_alone():
     assert iterations.tolist() == [int(one[1]) for one in alone] and iterations[0] < iterations[1]
     torch.testing.assert_close(centres, torch.cat([one[0] for one in alone]), rtol=0, atol=1e-6)
     torch.testing.assert_close(total, torch.cat([one[2] for one in alone]))
-
-
-@pytest.mark.parametrize('backend', ON_CPU)
-def test_centres_are_a_fixed_point(backend):
-    """Each centre is the mean of the tokens nearest to it."""
-    points = torch.randn(300, 3, generator=rng(2))
-    centres = kmeans([points], 6, rng(), 1000, 0., backend).centres[0]
-    nearest = torch.cdist(points, centres).argmin(dim=1)
-    means = torch.stack([points[nearest == k].mean(dim=0) for k in range(6)])
-    torch.testing.assert_close(centres, means, rtol=0, atol=1e-5)
 
 
 # ---------------------------------------------------------------------------------------------- the same every time

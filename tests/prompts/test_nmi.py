@@ -1,4 +1,4 @@
-"""NMI of prompts and patches against a plain double loop, scikit-learn, and cases that are known beforehand."""
+"""NMI of prompts and patches against its definition in NumPy, scikit-learn, and cases that are known beforehand."""
 import math
 
 import numpy as np
@@ -7,35 +7,11 @@ import torch
 from scipy.stats import entropy
 from sklearn.metrics import mutual_info_score, normalized_mutual_info_score
 
-from helpers import rng
+from helpers import NMI_MEANS, nmi_by_definition, rng
 from mmspt.prompts.nmi import normalized_mutual_information
 
-MEANS = {
-    'geometric': lambda p, e: math.sqrt(p * e),
-    'arithmetic': lambda p, e: (p + e) / 2,
-    'min': min,
-    'max': max,
-}
-KINDS = sorted(MEANS)
+KINDS = sorted(NMI_MEANS)
 CONTINGENCY = np.array([[8, 1, 3, 0, 2], [1, 9, 0, 4, 1], [2, 2, 7, 1, 6]])
-
-
-def loop(prompts, patches, normalizer='geometric'):
-    """NMI of prompts (N_p, D) and one image's patches (N_e, D), term by term in float64, after its definition."""
-    width = prompts.shape[1]
-    prompts, patches = prompts.double().tolist(), patches.double().tolist()
-    weights = [[] for _ in prompts]
-    for row, p in zip(weights, prompts, strict=True):
-        for e in patches:
-            similarity = math.fsum(a * b for a, b in zip(p, e, strict=True)) / math.sqrt(width)
-            row.append(1 / (1 + math.exp(-similarity)))
-    total = math.fsum(map(math.fsum, weights))
-    joint = [[weight / total for weight in row] for row in weights]
-    of_p, of_e = [math.fsum(row) for row in joint], [math.fsum(column) for column in zip(*joint, strict=True)]
-    information = math.fsum(
-        value * math.log(value / of_p[i] / of_e[j]) for i, row in enumerate(joint) for j, value in enumerate(row))
-    entropies = [-math.fsum(value * math.log(value) for value in marginal) for marginal in (of_p, of_e)]
-    return information / MEANS[normalizer](*entropies)
 
 
 def of_norm(generator, norm, *shape):
@@ -55,23 +31,24 @@ def make(num_prompts=4, num_patches=9, dims=16, norm=5., shift=0., images=2, see
 @pytest.mark.parametrize('case', [
     dict(), dict(num_prompts=7, num_patches=3, dims=1), dict(num_prompts=20, num_patches=49, dims=128, norm=25.),
     dict(dims=128, norm=25., shift=-200.), dict(dims=64, shift=200.)], ids=str)
-def test_plain_loop(case, normalizer):
+def test_definition(case, normalizer):
     """In [0, 1], for prompts of all images and of each."""
     prompts, patches = make(**case)
     actual = normalized_mutual_information(prompts, patches, normalizer)
     assert actual.shape == (2, ) and actual.dtype == torch.float32
-    assert actual.tolist() == pytest.approx([loop(prompts, image, normalizer) for image in patches], rel=1e-4, abs=1e-5)
+    assert actual.tolist() == pytest.approx(
+        [nmi_by_definition(prompts, image, normalizer) for image in patches], rel=1e-4, abs=1e-5)
     assert actual.min() >= -1e-6 and actual.max() <= 1 + 1e-6
     own = torch.stack((prompts, prompts.flip(1)))
     assert normalized_mutual_information(own, patches, normalizer).tolist() == pytest.approx(
-        [loop(p, image, normalizer) for p, image in zip(own, patches, strict=True)], rel=1e-4, abs=1e-5)
+        [nmi_by_definition(p, image, normalizer) for p, image in zip(own, patches, strict=True)], rel=1e-4, abs=1e-5)
 
 
 @pytest.mark.parametrize('normalizer', KINDS)
 def test_weak_dependence(normalizer):
     """VPT's prompts start like this, and curves of NMI rise from there: the values must be more than rounding."""
     prompts, patches = make(num_prompts=20, num_patches=49, dims=768, norm=1., images=1)
-    expected = loop(prompts, patches[0], normalizer)
+    expected = nmi_by_definition(prompts, patches[0], normalizer)
     assert 0 < expected < 1e-3
     assert float(normalized_mutual_information(prompts, patches, normalizer)) == pytest.approx(expected, rel=1e-3)
 
@@ -84,7 +61,7 @@ def test_one_prompt_takes_nearly_all(similarity, normalizer):
     direction = of_norm(rng(1), 8., 64)
     patches += direction
     prompts[1:] += similarity / 8 * direction
-    expected = loop(prompts, patches[0], normalizer)
+    expected = nmi_by_definition(prompts, patches[0], normalizer)
     actual = float(normalized_mutual_information(prompts, patches, normalizer))
     assert actual == pytest.approx(expected, rel=1e-2, abs=1e-9)
 
@@ -105,7 +82,7 @@ def test_scikit_learn(counts, normalizer):
     assert actual == pytest.approx(normalized_mutual_info_score(rows, columns, average_method=normalizer), abs=1e-6)
     entropies = entropy(counts.sum(1)), entropy(counts.sum(0))
     information = mutual_info_score(None, None, contingency=counts)
-    assert actual * MEANS[normalizer](*entropies) == pytest.approx(information, abs=1e-6)
+    assert actual * NMI_MEANS[normalizer](*entropies) == pytest.approx(information, abs=1e-6)
 
 
 @pytest.mark.parametrize('normalizer', KINDS)

@@ -1,17 +1,16 @@
-"""VIPAMIN against plain loops, and the orthogonality that it is named for."""
-import copy
+"""VIPAMIN's algebra; tests/engine/test_vipamin_in_runs.py compares whole prompts with plain loops."""
 import math
 
 import numpy as np
 import pytest
 import torch
 from mmpretrain.models.utils import MultiheadAttention
-from torch import nn
 
 from helpers import rng
 from mmspt.prompts import PromptInitializer, VIPAMINInit
 from mmspt.prompts.vipamin import Attended, BlockMeans, Matchable, match, orthogonalize, value_projection
 from mmspt.registry import TASK_UTILS
+from networks import LowRank
 
 N_E, N_P, D, HEAD = 12, 5, 24, 6
 SHAPE = 2, N_P, D
@@ -27,19 +26,6 @@ def make_block(seed=0, num_patches=N_E, bias=True):
     return BlockMeans(
         Matchable(draw(num_patches, D), draw(num_patches, HEAD), draw(N_P, HEAD)),
         Attended(draw(1 + num_patches, D), draw(D, D), draw(D) if bias else torch.zeros(D, dtype=torch.float64)))
-
-
-def loop_match(block, k):
-    """Patch by patch, without a matrix product."""
-    prompts = []
-    for prompt in block.prompt_keys.tolist():
-        similarities = []
-        for j, patch in enumerate(block.patch_keys.tolist()):
-            dot = sum(a * b for a, b in zip(prompt, patch, strict=True))
-            similarities.append((dot / math.hypot(*prompt) / math.hypot(*patch), j))
-        nearest = [j for _, j in sorted(similarities, reverse=True)[:k]]
-        prompts.append([sum(float(block.patches[j, f]) for j in nearest) / k for f in range(D)])
-    return torch.tensor(prompts, dtype=torch.float64)
 
 
 def loop_orthogonal(drawn, block, pull_back):
@@ -64,12 +50,6 @@ def in_span(values, outputs):
     solution = np.linalg.lstsq(outputs.numpy().T, values.numpy().T, rcond=None)[0]
     inside = outputs.numpy().T @ solution
     return float((np.linalg.norm(inside, axis=0) / np.linalg.norm(values.numpy().T, axis=0)).max())
-
-
-@pytest.mark.parametrize('k', [1, 8, N_E])
-def test_match(k):
-    block = make_block().matchable
-    torch.testing.assert_close(match(block, k), loop_match(block, k))
 
 
 def test_prompts_never_match_prompts():
@@ -120,25 +100,6 @@ def fill(blocks=None, seed=0, **kwargs):
     return VIPAMINInit(**dict(dict(k=4), **kwargs)).mix(iter(blocks), SHAPE, BOUND, rng(seed))
 
 
-def drawn_in_order(seed):
-    generator = rng(seed)
-    return [((2 * torch.rand(N_P, D, generator=generator) - 1) * BOUND).double() for _ in range(2)]
-
-
-@pytest.mark.parametrize(('k', 'lam', 'orthogonal'), [(2, 0, 'exact'), (8, 0.3, 'released'), (2, 1, 'exact')])
-def test_mix(k, lam, orthogonal):
-    """Block by block; random prompts differ among blocks."""
-    blocks = [make_block(0), make_block(1)]
-    expected = torch.stack([
-        (1 - lam) * loop_match(block.matchable, k) + lam * loop_orthogonal(drawn, block.attended, orthogonal)
-        for block, drawn in zip(blocks, drawn_in_order(3), strict=True)])
-    kept = copy.deepcopy(blocks)
-    prompts = fill(blocks, 3, k=k, lam=lam, orthogonal=orthogonal)
-    torch.testing.assert_close(blocks, kept, rtol=0, atol=0)
-    assert prompts.shape == SHAPE and prompts.dtype == torch.float32
-    torch.testing.assert_close(prompts, expected.float(), rtol=1e-5, atol=1e-5)
-
-
 @pytest.mark.parametrize(('lam', 'unread'), [(0, 'attended'), (1, 'matchable')])
 def test_parts_that_lambda_leaves_out_are_not_read(lam, unread):
     blocks = [make_block(0), make_block(1)]
@@ -147,24 +108,12 @@ def test_parts_that_lambda_leaves_out_are_not_read(lam, unread):
     assert torch.equal(fill(blocks, seed=1, lam=lam), prompts) == (lam == 0), 'matching draws nothing of its own'
 
 
-class Wrapped(nn.Module):
-    """A map that is not an nn.Linear, like LoRA's."""
-
-    def __init__(self, linear):
-        super().__init__()
-        self.linear = linear
-        self.added = nn.Linear(linear.in_features, linear.out_features, bias=False)
-
-    def forward(self, x):
-        return self.linear(x) + self.added(x)
-
-
 @pytest.mark.parametrize('bias', [True, False])
 @pytest.mark.parametrize('wrapped', [True, False])
 def test_value_projection_is_the_values_map(bias, wrapped):
     attn, x = MultiheadAttention(32, 2, qkv_bias=bias), torch.randn(7, 32)
     if wrapped:
-        attn.qkv = Wrapped(attn.qkv)
+        attn.qkv = LowRank(attn.qkv)
     with torch.autocast('cpu'):
         weight, offset = value_projection(attn)
     assert weight.shape == (32, 32) and offset.shape == (32, ) and not weight.requires_grad

@@ -28,7 +28,7 @@ def prompted(block, x, prompts, num_queries=None, pool_from=None):
 
 
 def side_by_side(block, x, prompts):
-    """[x; prompts] through the stock block; what comes out in the places of x."""
+    """[x; prompts] through the stock block; its outputs in the places of x."""
     return block(torch.cat([x, prompts.expand(len(x), N_P, D)], 1))[:, :x.shape[1]]
 
 

@@ -10,6 +10,7 @@ import mmpretrain
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.model import BaseModule
 from mmengine.registry import DefaultScope
 
@@ -38,6 +39,12 @@ def _environment(monkeypatch):
     monkeypatch.setattr(BaseModule, '_dump_init_info', lambda self: None)
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         yield
+
+
+@pytest.fixture
+def unformatted_configs(monkeypatch):
+    """YAPF takes more time than a tiny run."""
+    monkeypatch.setattr(Config, 'pretty_text', property(lambda self: ''))
 
 
 @pytest.fixture(scope='session')

@@ -3,28 +3,28 @@ import math
 
 import pytest
 import torch
-from mmpretrain.models import VisionTransformer
-from test_prompt_init_hook import (
+from mmengine.hooks import Hook
+
+from digit_runs import (
     ARCH,
     AUGMENTED,
     NUM_IMAGES,
     PLAIN,
     SEED,
+    STILL,
     VIT,
-    BreakWeights,
-    Probe,
-    _unformatted_configs,  # noqa: F401
     build_runner,
+    images_of,
     log_text,
+    stock_copy,
     train,
     written,
 )
-
-from mmspt.datasets import Digits
 from mmspt.engine.hooks import PromptInitHook
 from mmspt.engine.token_loader import choose_images
 from mmspt.prompts.tokens import derive_seed
 
+pytestmark = pytest.mark.usefixtures('unformatted_configs')
 N_P, D, PATCHES = 4, 32, 16
 BOUND = math.sqrt(6 / (3 * 16 + D))
 
@@ -39,19 +39,10 @@ def uniform(use, num_layers):
     return [(2 * torch.rand(N_P, D, generator=generator) - 1) * BOUND for _ in range(num_layers)]
 
 
-def stock_copy(runner, vit):
-    """MMPretrain's network with the run's weights."""
-    backbone = runner.model.backbone
-    stock = VisionTransformer(**vit)
-    stock.load_state_dict({k: v.cpu() for k, v in backbone.state_dict().items() if not k.startswith('prompts')})
-    stock.eval()
-    return stock
-
-
 @torch.no_grad()
 def walk(stock, images, inserted=None):
-    """For one block after another what it reads, and queries, keys and values of each image and head: lists of
-    (N, D) and of three (N, d)."""
+    """Yield each block's input, and queries, keys and values of each image and head: lists of (N, D) and of three
+    (N, d)."""
     n, caught = stock.num_extra_tokens, []
     hook = stock.layers[0].register_forward_pre_hook(lambda module, args: caught.append(args[0]))
     stock(images)
@@ -99,31 +90,27 @@ def oracle(stock, images, num_layers, k=3, lam=0.5, orthogonal='exact'):
     return torch.stack(prompts).float()
 
 
-def images_of(indices):
-    dataset = Digits(split='train', images_per_class=2, pipeline=PLAIN, serialize_data=False)
-    return (torch.stack([dataset[i]['inputs'] for i in indices]).float() - 127.5) / 127.5
+def assert_prompts(runner, prompts, count=6, num_layers=2, vit=VIT, **options):
+    """The prompts that the plain loops give for so many images."""
+    images = images_of(choose_images(count, NUM_IMAGES, SEED))
+    expected = oracle(stock_copy(runner, vit), images, num_layers, **options)
+    torch.testing.assert_close(prompts, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
 
 
-# ---------------------------------------------------------------------------------------------- what is written
-
-
-@pytest.mark.parametrize('prompt_type', ['deep', 'shallow'])
-@pytest.mark.parametrize(('vit', 'options'), [
-    (dict(), dict()),
-    (dict(out_type='cls_token', final_norm=True), dict(lam=0.25, orthogonal='released')),
-    (dict(arch=dict(ARCH, num_heads=4), with_cls_token=False), dict(lam=0.5, k=8)),
-    (dict(arch=dict(ARCH, num_heads=4), qkv_bias=False, pre_norm=True), dict(lam=1)),
-    (dict(arch=dict(ARCH, num_heads=8)), dict(lam=0)),
+@pytest.mark.parametrize(('vit', 'options', 'prompt_type'), [
+    (dict(), dict(), 'deep'),
+    (dict(), dict(), 'shallow'),
+    (dict(out_type='cls_token', final_norm=True), dict(lam=0.25, orthogonal='released'), 'shallow'),
+    (dict(arch=dict(ARCH, num_heads=4), with_cls_token=False), dict(lam=0.5, k=8), 'deep'),
+    (dict(arch=dict(ARCH, num_heads=4), qkv_bias=False, pre_norm=True), dict(lam=1), 'deep'),
+    (dict(arch=dict(ARCH, num_heads=8)), dict(lam=0), 'deep'),
 ], ids=str)
 def test_prompts_of_a_run(tmp_path, vit, options, prompt_type):
     hook = dict(initializer=vipamin(**options), num_images=6, batch_size=4)
     runner, before, after = train(tmp_path, hook, dict(vit, prompt_type=prompt_type))
-    num_layers = dict(deep=2, shallow=1)[prompt_type]
-    images = images_of(choose_images(6, NUM_IMAGES, SEED))
-    expected = oracle(stock_copy(runner, VIT | vit), images, num_layers, **dict(k=3) | options)
-    torch.testing.assert_close(after.prompts, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+    assert_prompts(runner, after.prompts, 6, dict(deep=2, shallow=1)[prompt_type], VIT | vit, **options)
     assert torch.equal(written(tmp_path), after.prompts)
-    assert after.parameter is runner.model.backbone.prompts.tokens and after.steps == 3
+    assert after.parameter is runner.model.backbone.prompts.tokens and len(after.losses) == 3
     assert before.rng_states == after.rng_states
     assert 'Prompts from VIPAMINInit: 6 images' in log_text(tmp_path)
 
@@ -131,50 +118,42 @@ def test_prompts_of_a_run(tmp_path, vit, options, prompt_type):
 def test_gates_do_not_matter_at_the_start(tmp_path):
     hook, gated = dict(initializer=vipamin(), num_images=6), dict(prompts=dict(type='mmspt.GatedPrompts'))
     runner, _, after = train(tmp_path, hook, gated)
-    expected = oracle(stock_copy(runner, VIT), images_of(choose_images(6, NUM_IMAGES, SEED)), 1)
-    torch.testing.assert_close(after.prompts, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+    assert_prompts(runner, after.prompts, 6, 1)
     assert not torch.equal(after.parameter.detach().cpu(), after.prompts), 'they are trained'
 
 
 def test_means_come_in_eval_mode(tmp_path):
     hook, dropout = dict(initializer=vipamin(), num_images=6), dict(frozen=False, drop_rate=0.5, prompt_drop_rate=0.5)
-    runner, before, after = train(tmp_path, hook, dropout, optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.)))
-    expected = oracle(stock_copy(runner, VIT), images_of(choose_images(6, NUM_IMAGES, SEED)), 2)
-    torch.testing.assert_close(after.prompts, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+    runner, before, after = train(tmp_path, hook, dropout, optim_wrapper=STILL)
+    assert_prompts(runner, after.prompts)
     assert before.modes == after.modes and after.modes['backbone.layers.0']
 
 
-@pytest.mark.parametrize(('num_images', 'count'), [(None, 20), ('batch', 8), ('all', 20), (5, 5)])
+class FillPrompts(Hook):
+
+    def before_train(self, runner):
+        runner.model.backbone.prompts.tokens.data.fill_(3.)
+
+
+def test_seed_decides_and_neither_batch_size_nor_the_models_own_prompts(tmp_path):
+    found = []
+    for name, size, seed in (('a', 2, None), ('b', 7, SEED), ('c', 7, SEED + 1)):
+        runner = build_runner(tmp_path / name, dict(initializer=vipamin(), num_images=7, batch_size=size, seed=seed),
+                              pipeline=AUGMENTED)
+        if name == 'b':
+            runner.register_hook(FillPrompts(), 'ABOVE_NORMAL')
+        runner.train()
+        found.append(written(tmp_path / name))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-6 * float(found[0].abs().max()))
+    assert not torch.allclose(found[0], found[2])
+
+
+@pytest.mark.parametrize(('num_images', 'count'), [(None, 20), ('batch', 8)])
 def test_number_of_images(tmp_path, num_images, count):
     """256 are wanted, 20 are there; the bound on tokens' memory does not count."""
     hook = dict(initializer=vipamin(), num_images=num_images, max_memory=1e-9)
     runner, _, after = train(tmp_path, hook, dict(prompt_type='shallow'))
-    expected = oracle(stock_copy(runner, VIT), images_of(choose_images(count, NUM_IMAGES, SEED)), 1)
-    torch.testing.assert_close(after.prompts, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
-
-
-def test_seed_decides_and_the_models_own_prompts_do_not(tmp_path):
-    def prompts(name, start=None, **hook):
-        runner = build_runner(tmp_path / name, dict(initializer=vipamin(), num_images=6) | hook)
-        probes = Probe(), Probe()
-        if start is not None:
-            probes[0].before_train = lambda runner: runner.model.backbone.prompts.tokens.data.fill_(start)
-        runner.register_hook(probes[0], 'ABOVE_NORMAL')
-        runner.register_hook(probes[1], 'BELOW_NORMAL')
-        runner.train()
-        return probes[1].prompts
-
-    first = prompts('a')
-    assert torch.equal(prompts('b', start=3.), first)
-    assert torch.equal(prompts('c', seed=SEED), first)
-    assert not torch.allclose(prompts('d', seed=SEED + 1), first)
-
-
-@pytest.mark.parametrize('prompt_type', ['deep', 'shallow'])
-def test_batch_size_does_not_matter(tmp_path, prompt_type):
-    first, second = (train(tmp_path / str(size), dict(initializer=vipamin(), num_images=7, batch_size=size),
-                           dict(prompt_type=prompt_type), pipeline=AUGMENTED)[2].prompts for size in (2, 7))
-    torch.testing.assert_close(first, second, rtol=1e-5, atol=1e-6 * float(first.abs().max()))
+    assert_prompts(runner, after.prompts, count, 1)
 
 
 def test_mixed_precision_is_near(tmp_path):
@@ -185,18 +164,6 @@ def test_mixed_precision_is_near(tmp_path):
     difference = float((plain - mixed).norm() / plain.norm())
     assert 1e-5 < difference < 0.02, difference
     assert written(tmp_path / 'True').dtype == torch.float32
-
-
-def test_resumed_run_is_left_alone(tmp_path):
-    first = train(tmp_path, dict(initializer=vipamin()))[0].model.backbone.prompts.tokens.detach().cpu()
-    (tmp_path / 'initial_prompts.safetensors').unlink()
-    runner, _, after = train(tmp_path, dict(initializer=vipamin()), resume=True,
-                             train_cfg=dict(by_epoch=True, max_epochs=2))
-    assert runner.epoch == 2 and torch.equal(after.prompts, first)
-    assert not (tmp_path / 'initial_prompts.safetensors').exists()
-
-
-# ---------------------------------------------------------------------------------------------- what is refused
 
 
 @pytest.mark.parametrize(('initializer', 'backbone', 'message'), [
@@ -213,13 +180,6 @@ def test_sizes_are_refused_before_any_block_runs(tmp_path, initializer, backbone
         runner.train()
     assert not ran and not (tmp_path / 'initial_prompts.safetensors').exists()
     assert runner.model.backbone.training
-
-
-def test_means_that_are_not_finite(tmp_path):
-    runner = build_runner(tmp_path, dict(initializer=vipamin()))
-    runner.register_hook(BreakWeights(), 'HIGH')
-    with pytest.raises(ValueError, match=r'what block 2 reads .* must be finite, .*: check the checkpoint'):
-        runner.train()
 
 
 class OtherSize:

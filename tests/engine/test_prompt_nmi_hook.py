@@ -305,14 +305,6 @@ def has_records(work_dir):
     return any('nmi/' in path.read_text() for path in Path(work_dir).glob('*/vis_data/scalars.json'))
 
 
-def test_image_that_cannot_be_read(tmp_path):
-    runner, probe = build_runner(tmp_path, {}, pipeline=[FailOnLastRank(), *PLAIN]), Probe()
-    runner.register_hook(probe)
-    with pytest.raises(OSError, match='broken disk'):
-        runner.train()
-    assert not probe.losses and not has_records(tmp_path)
-
-
 # ---------------------------------------------------------------------------------------------- two processes
 
 

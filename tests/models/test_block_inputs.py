@@ -24,8 +24,8 @@ def test_tokens_that_blocks_read(kwargs, method):
         assert inputs.prompts.shape == ((4, 32) if i < len(net.prompts.tokens) else (2, 4, 32))
         torch.testing.assert_close(inputs.prompts.expand(2, -1, -1), prompts, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(inputs.tokens, torch.cat((cls, patches), dim=1), rtol=1e-5, atol=1e-5)
-        if i:
-            torch.testing.assert_close(inputs.patches, patches, rtol=1e-5, atol=1e-5)
+    for inputs, (_, _, patches) in zip(found[1:], expected[1:], strict=True):
+        torch.testing.assert_close(inputs.patches, patches, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize('kwargs', CASES, ids=str)

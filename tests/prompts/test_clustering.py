@@ -213,8 +213,8 @@ def test_empty_clusters_move(method):
     assert 1 < int(iterations) < 100 and centres.abs().max() < 10
     assert float(total) == pytest.approx(inertia(points, centres[0]), rel=1e-5)
     assert len(torch.cdist(points, centres[0]).argmin(dim=1).unique()) == 4
-    if method is lloyd:
-        torch.testing.assert_close(centres[0], torch.from_numpy(expected.cluster_centers_), rtol=0, atol=1e-5)
+    same = torch.allclose(centres[0], torch.from_numpy(expected.cluster_centers_), rtol=0, atol=1e-5)
+    assert same or method is flash, 'flash-kmeans may end elsewhere'
 
 
 @pytest.mark.parametrize('backend', ON_CPU)

@@ -74,17 +74,6 @@ def test_small_distances_of_long_tokens_are_exact():
     assert found.item() == 3 and scores.item() == pytest.approx(0.5)
 
 
-def test_layers_beyond_are_not_computed():
-    def network(images, num_layers):
-        for layer, tokens in enumerate(patch_tokens(images, 9)):
-            assert layer < num_layers == 2
-            yield tokens
-            if layer + 1 == num_layers:
-                return
-
-    nearest_patches(stream(IMAGES), network, PROMPTS, 2, 3)
-
-
 @pytest.mark.parametrize('options, message', [
     (dict(layer=0), 'layer must be the number of a block, at least 1, got 0'),
     (dict(k=0), 'number of patches a prompt must be at least 1, got 0'),

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from helpers import rng_states
 from mmspt.datasets import Digits
-from mmspt.repairs import init_cpu_distributed
+from mmspt.engine.start import init_cpu_distributed
 
 ARCH = dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=64)
 VIT = dict(arch=ARCH, img_size=16, patch_size=4, out_type='avg_featmap', final_norm=False)

@@ -150,7 +150,7 @@ def test_own_pipeline(tmp_path):
     (None, True, True), (False, True, False), (True, False, True)])
 def test_precision_of_the_tokens(tmp_path, amp, run_is_amp, mixed):
     """Under autocast the tokens are near those of fp32, and kept in fp32 either way."""
-    kind, seen = 'AmpOptimWrapper' if run_is_amp else 'OptimWrapper', []
+    kind, seen = 'mmspt.AmpOptimWrapper' if run_is_amp else 'OptimWrapper', []
     runner = build_runner(tmp_path, dict(initializer=MEAN_POOL, amp=amp),
                           optim_wrapper=dict(type=kind, optimizer=dict(type='AdamW', lr=1e-3)))
     runner.model.backbone.patch_embed.register_forward_hook(

@@ -176,7 +176,7 @@ def test_a_training_that_is_stopped_early(tmp_path):
 
 def test_mixed_precision(tmp_path):
     """The network runs in bf16, as it trains; the measure itself does not."""
-    wrapper = dict(type='AmpOptimWrapper', dtype='bfloat16')
+    wrapper = dict(type='mmspt.AmpOptimWrapper', dtype='bfloat16')
     for name, kind in (('fp32', {}), ('bf16', wrapper)):
         train(tmp_path / name, dict(num_images=100), optim_wrapper=STILL | kind)
     exact, mixed = (layers_of(records(tmp_path / name)[0]) for name in ('fp32', 'bf16'))

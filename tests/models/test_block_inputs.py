@@ -3,7 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from networks import METHODS, build, written_out
+from written_out import METHODS, build, written_out
 
 CASES = [
     dict(),

@@ -9,7 +9,7 @@ from mmpretrain.registry import MODELS
 from torch import nn
 
 from helpers import DATA, SMALL, TINY
-from networks import READERS, assert_close, build, gradients
+from written_out import READERS, assert_close, build, gradients
 
 GOLDEN = DATA / 'gatevpt_mae_pretrain.pth'
 GRADIENTS = dict(grad_prompt='prompts.tokens', grad_gate_logit='prompts.gate_logits', grad_temp='prompts.temperatures')

@@ -12,7 +12,7 @@ from mmengine.utils import digit_version
 from mmpretrain.registry import MODELS
 
 from helpers import SMALL
-from networks import CASES, METHODS, READERS, LowRank, assert_close, build, gradients, written_out
+from written_out import CASES, METHODS, READERS, LowRank, assert_close, build, gradients, written_out
 
 needs_compiler = pytest.mark.skipif(
     not (shutil.which(os.environ.get('CXX', 'g++')) and Path(sysconfig.get_path('include'), 'Python.h').is_file()),

@@ -10,7 +10,7 @@ from helpers import rng
 from mmspt.prompts import PromptInitializer, VIPAMINInit
 from mmspt.prompts.vipamin import Attended, BlockMeans, Matchable, match, orthogonalize, value_projection
 from mmspt.registry import TASK_UTILS
-from networks import LowRank
+from written_out import LowRank
 
 N_E, N_P, D, HEAD = 12, 5, 24, 6
 SHAPE = 2, N_P, D

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from mmspt.models.layers.attention_maps import attention_maps
-from networks import build
+from written_out import build
 
 
 @pytest.mark.parametrize(('method', 'kwargs'), [

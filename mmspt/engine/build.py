@@ -11,7 +11,7 @@ from torch import nn
 from .unwrap import find_prompted_vit
 
 
-def build_model(cfg: Config) -> nn.Module:
+def build_model(cfg: Config) -> Any:
     """Build a config's model with its data preprocessor; no checkpoint is read. ValueError if it cannot be built."""
     model = copy.deepcopy(cfg.get('model') or {})
     model.setdefault('data_preprocessor', cfg.get('data_preprocessor', {}))

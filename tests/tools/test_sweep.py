@@ -67,7 +67,7 @@ def test_killed_and_taken_up(job):
     """Two trials and a last run; kill -9 in the second trial costs what it had not saved, and leaves no process."""
     folder = job.root / 'sweep'
     process = forked.start('sweep.py', [job.config, '--work-dir', folder, *SMALL], job.root / 'sweep.txt',
-                           environment())
+                           environment=environment())
     wait_for((folder / 'study.db').exists)
     assert 'another holds' in tool('sweep.py', job.config, '--work-dir', folder, *SMALL, fails=True)
     wait_for(lambda: len(list(folder.glob('trials/*/*/vis_data/scalars.json'))) == 2)

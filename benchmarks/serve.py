@@ -72,7 +72,7 @@ def make_packs(args: argparse.Namespace, model: ImageClassifier) -> Iterator[Pac
 
 def put(model: ImageClassifier, pack: Pack) -> None:
     """Give a classifier a task's prompts and head."""
-    model.load_state_dict({**model.state_dict(), **pack.tensors()})
+    model.load_state_dict(pack.tuned_weights(), strict=False)
 
 
 @torch.no_grad()

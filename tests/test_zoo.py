@@ -14,7 +14,7 @@ from mmpretrain.apis.model import ModelHub
 from modelindex.load_model_index import load as load_index
 from safetensors.torch import load_file
 
-from helpers import ROOT, environment
+from helpers import ROOT, environment, load_tool
 from mmspt.evaluation.published import PUBLISHED
 from mmspt.public_checkpoints import PUBLIC_CHECKPOINTS
 

@@ -240,6 +240,7 @@ def test_tensorboard_is_one_switch_away(tmp_path, switched_on):
     visualizer.close()
     assert list(visualizer._vis_backends) == ['LocalVisBackend', 'TensorboardVisBackend'][:1 + switched_on]
     assert (tmp_path / 'run/vis_data/scalars.json').exists() and folder.exists() == switched_on
+    folder.mkdir(exist_ok=True)
     accumulator = EventAccumulator(str(folder))
     accumulator.Reload()
     tags = accumulator.Tags()['scalars']

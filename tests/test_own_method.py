@@ -93,6 +93,9 @@ def test_a_pack_holds_what_the_blocks_read(own, pack, tmp_path):
     torch.testing.assert_close(load_file(pack)['prompts'], fold(state[TUNED]), rtol=1e-5, atol=1e-5)
     said = tool('test.py', own.job.config, pack, '--work-dir', tmp_path, fails=True)
     assert 'the parameters of FourierPrompts cannot be' in said and 'set model.backbone.prompts=None' in said
+    said = tool('test.py', own.job.config, pack, '--work-dir', tmp_path, '--cfg-options', 'model.backbone.prompts=None',
+                'model.head.num_classes=5', fails=True)
+    assert 'a pack must fit' in said and 'set model.head.num_classes=3' in said
     accuracies = []
     for weights_, options in ((own.run / 'epoch_2.pth', []),
                               (pack, ['--cfg-options', 'model.backbone.prompts=None'])):

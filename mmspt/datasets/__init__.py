@@ -2,11 +2,11 @@ from .birds import CUB, NABirds
 from .digits import Digits
 from .flowers102 import Flowers102
 from .round_down_sampler import RoundDownSampler
-from .skip_bad_images import SkipBadImages
+from .skip_bad_images import build_without_bad_images
 from .stanford_cars import StanfordCars
 from .stanford_dogs import StanfordDogs
 from .transforms import LoadImageFromFile
 from .vtab import VTAB1k
 
-__all__ = ['CUB', 'Digits', 'Flowers102', 'LoadImageFromFile', 'NABirds', 'RoundDownSampler', 'SkipBadImages',
-           'StanfordCars', 'StanfordDogs', 'VTAB1k']
+__all__ = ['CUB', 'Digits', 'Flowers102', 'LoadImageFromFile', 'NABirds', 'RoundDownSampler', 'StanfordCars',
+           'StanfordDogs', 'VTAB1k', 'build_without_bad_images']

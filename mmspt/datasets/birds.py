@@ -1,12 +1,13 @@
 """CUB-200-2011 and NABirds, whose lists have one format."""
 import re
+from abc import abstractmethod
 
 from mmpretrain.datasets.categories import CUB_CATEGORIES
 
 from mmspt.registry import DATASETS
 
 from .fine_grained import FineGrained
-from .lists import Item, is_label, read_pairs
+from .lists import Item, read_rows
 
 
 class _Birds(FineGrained):
@@ -14,27 +15,20 @@ class _Birds(FineGrained):
 
     def read_official(self, split: str) -> list[Item]:
         """Read images.txt, image_class_labels.txt and train_test_split.txt, with lines of `<image id> <value>`."""
-        images, classes, trains = (read_pairs(self.join(f'{name}.txt'), self.remedy)
-                                   for name in ('images', 'image_class_labels', 'train_test_split'))
-        for other, name in ((classes, 'image_class_labels'), (trains, 'train_test_split')):
-            if images.keys() != other.keys():
-                odd = sorted(images.keys() ^ other.keys())[0]
-                raise ValueError(f"images.txt and {name}.txt of '{self.data_root}' must list the same images, but "
-                                 f"'{odd}' is in one of them alone: {self.remedy}")
-        labels = self.number_classes(classes)
-        wrong = next((image for image, train in trains.items() if train not in ('0', '1')), None)
-        if wrong is not None:
-            raise ValueError(f"train_test_split.txt of '{self.data_root}' must say 0 or 1, but '{wrong}' has "
-                             f"'{trains[wrong]}': {self.remedy}")
+        names = ('images', 'image_class_labels', 'train_test_split')
+        images, classes, trains = (dict(read_rows(self.join(f'{name}.txt'))) for name in names)
+        for name, other in zip(names[1:], (classes, trains), strict=True):
+            odd = sorted(images.keys() ^ other.keys())
+            if odd:
+                raise ValueError(f"images.txt and {name}.txt must list the same images, but '{odd[0]}' is in one of "
+                                 'them alone')
+        labels = self.number_classes(set(classes.values()))
         return [(f'images/{path}', labels[classes[image]]) for image, path in images.items()
-                if trains[image] == ('1' if split == 'train' else '0')]
+                if (trains[image] == '1') == (split == 'train')]
 
-    def number_classes(self, classes: dict[str, str]) -> dict[str, int]:
-        """Map class ids to labels; ids count from 1."""
-        if not all(is_label(i) and i[0] != '-' for i in classes.values()):
-            raise ValueError("class ids must be whole numbers of at most 9 digits, but image_class_labels.txt of "
-                             f"'{self.data_root}' has others: {self.remedy}")
-        return {i: int(i) - 1 for i in classes.values()}
+    @abstractmethod
+    def number_classes(self, ids: set[str]) -> dict[str, int]:
+        """Map class ids to labels; put the classes' names into ``metainfo``."""
 
 
 @DATASETS.register_module()
@@ -48,14 +42,13 @@ class CUB(_Birds):
     KEY = 'cub'
     METAINFO = dict(classes=CUB_CATEGORIES)
 
-    def number_classes(self, classes: dict[str, str]) -> dict[str, int]:
-        """Map class ids to labels; put the names into ``metainfo``, without the number before them."""
-        labels = super().number_classes(classes)
-        if self._metainfo['classes'] == CUB_CATEGORIES and self.exists(self.join('classes.txt')):
-            names = read_pairs(self.join('classes.txt'), self.remedy)
-            ids = [str(label + 1) for label in range(min(max(labels.values()) + 1, self.task.num_classes))]
-            self._metainfo['classes'] = tuple(re.sub(r'^\d+\.', '', names.get(i, i)) for i in ids)
-        return labels
+    def number_classes(self, ids: set[str]) -> dict[str, int]:
+        """Class ids count from 1; the names come without the number before them."""
+        if self._metainfo['classes'] == CUB_CATEGORIES and self.exists('classes.txt'):
+            names = dict(read_rows(self.join('classes.txt')))
+            known = range(1, min(max(map(int, ids)), self.task.num_classes) + 1)
+            self._metainfo['classes'] = tuple(re.sub(r'^\d+\.', '', names.get(str(i), str(i))) for i in known)
+        return {i: int(i) - 1 for i in ids}
 
 
 @DATASETS.register_module()
@@ -66,9 +59,9 @@ class NABirds(_Birds):
     """
     KEY = 'nabirds'
 
-    def number_classes(self, classes: dict[str, str]) -> dict[str, int]:
-        """Map class ids to their places among the ids that occur; put the names into ``metainfo``."""
-        ids = sorted(super().number_classes(classes), key=int)
-        names = read_pairs(self.join('classes.txt'), self.remedy)
-        self._metainfo.setdefault('classes', tuple(names.get(i, i) for i in ids))
-        return {i: label for label, i in enumerate(ids)}
+    def number_classes(self, ids: set[str]) -> dict[str, int]:
+        """Map class ids to their places among the ids that occur."""
+        names = dict(read_rows(self.join('classes.txt')))
+        ordered = sorted(ids, key=int)
+        self._metainfo.setdefault('classes', tuple(names.get(i, i) for i in ordered))
+        return {i: label for label, i in enumerate(ordered)}

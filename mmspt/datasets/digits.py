@@ -25,15 +25,13 @@ class Digits(BaseDataset):
         **kwargs: Arguments of :class:`mmpretrain.datasets.BaseDataset`.
 
     Raises:
-        ValueError: Another split, or fewer images than asked for.
+        ValueError: Another split, or a class has fewer images than asked for.
     """
     METAINFO = {'classes': tuple('0123456789')}
 
     def __init__(self, split: str = 'train', images_per_class: int | None = None, **kwargs: Any) -> None:
         if split not in ('train', 'val', 'test'):
             raise ValueError(f"split must be 'train', 'val' or 'test', got {split!r}")
-        if images_per_class is not None and images_per_class < 1:
-            raise ValueError(f'images_per_class must be at least 1 or None, got {images_per_class!r}')
         self.split, self.images_per_class = split, images_per_class
         super().__init__(ann_file='', **kwargs)
 
@@ -45,9 +43,9 @@ class Digits(BaseDataset):
         indices = np.sort(dict(train=train, val=val, test=test)[self.split])
         if self.images_per_class is not None:
             fewest = int(np.bincount(labels[indices]).min())
-            if self.images_per_class > fewest:
-                raise ValueError(f"images_per_class must not exceed the smallest class of '{self.split}', {fewest}, "
-                                 f'got {self.images_per_class}: take fewer, or None for all')
+            if not 0 < self.images_per_class <= fewest:
+                raise ValueError(f"images_per_class must lie in 1..{fewest}, the smallest class of '{self.split}', got "
+                                 f'{self.images_per_class}')
             indices = np.sort(np.concatenate([indices[labels[indices] == c][:self.images_per_class]
                                               for c in range(10)]))
         pixels = (images.reshape(-1, 8, 8) * (255 / 16)).round().astype(np.uint8)

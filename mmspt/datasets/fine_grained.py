@@ -23,10 +23,6 @@ class FineGrained(BenchmarkTask):
         split (str): 'train', 'val', 'trainval' or 'test'. Defaults to 'train'.
         lists (str): 'official', 'vpt', or 'auto': VPT's if they are there. Defaults to 'auto'.
         **kwargs: Arguments of :class:`mmpretrain.datasets.BaseDataset`.
-
-    Raises:
-        FileNotFoundError: A list or an image is missing.
-        ValueError: Another split or kind of lists, a list that cannot be read, a label out of range.
     """
     KEY = ''
     """Key of :data:`mmspt.datasets.tasks.TASKS`."""
@@ -59,7 +55,7 @@ class FineGrained(BenchmarkTask):
 
     def reads_vpt(self) -> bool:
         """Return whether VPT's lists are read; raise FileNotFoundError if only some of them are there."""
-        there = [name for name in VPT_LISTS if self.exists(self.join(name))]
+        there = [name for name in VPT_LISTS if self.exists(name)]
         if self.lists == 'vpt' or (self.lists == 'auto' and len(there) == len(VPT_LISTS)):
             return True
         if there and self.lists == 'auto':
@@ -74,17 +70,14 @@ class FineGrained(BenchmarkTask):
         The classes of train.json are numbered in ascending order for all lists. VPT numbers each list by its own
         classes, so a list that lacks one shifts the labels after it.
         """
-        train = read_json(self.join('train.json'), self.remedy)
-        content = train if split == 'train' else read_json(self.join(f'{split}.json'), self.remedy)
-        ids = list(train.values())
-        if not all(isinstance(i, type(ids[0])) and isinstance(i, int | str) for i in ids):
-            raise ValueError('classes must be all whole numbers or all names, but '
-                             f"'{self.join('train.json')}' has others: {self.remedy}")
-        labels = {key: label for label, key in enumerate(sorted(set(ids)))}
+        train = read_json(self.join('train.json'))
+        content = train if split == 'train' else read_json(self.join(f'{split}.json'))
+        if {type(i) for i in train.values()} not in ({int}, {str}):
+            raise ValueError('classes must be all whole numbers or all names, but train.json has others')
+        labels = {key: label for label, key in enumerate(sorted(set(train.values())))}
         for path, key in content.items():
-            if not isinstance(key, int | str) or key not in labels:
-                raise ValueError(f"a class must occur in train.json, but '{path}' in {split}.json of "
-                                 f"'{self.data_root}' has {key!r}: {self.remedy}")
-        folder = next((f for f in self.VPT_FOLDERS if any(self.exists(self.join(f, path)) for path in content)),
+            if key not in labels:
+                raise ValueError(f"a class must occur in train.json, but '{path}' in {split}.json has {key!r}")
+        folder = next((f for f in self.VPT_FOLDERS if any(self.exists(f, path) for path in content)),
                       self.VPT_FOLDERS[0])
         return [(osp.join(folder, path), labels[key]) for path, key in content.items()]

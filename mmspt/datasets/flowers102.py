@@ -3,7 +3,7 @@ from mmspt.registry import DATASETS
 
 from .fine_grained import FineGrained
 from .lists import Item
-from .mat import whole_numbers
+from .mat import read_columns
 
 
 @DATASETS.register_module()
@@ -19,10 +19,6 @@ class Flowers102(FineGrained):
     def read_official(self, split: str) -> list[Item]:
         """Image ids of the split from setid.mat, their classes from imagelabels.mat."""
         name = dict(train='trnid', val='valid', test='tstid')[split]
-        labels = whole_numbers(self.join('imagelabels.mat'), self.remedy, 'labels')
-        ids = whole_numbers(self.join('setid.mat'), self.remedy, name)
-        wrong = next((i for i in ids if not 1 <= i <= len(labels)), None)
-        if wrong is not None:
-            raise ValueError(f"imagelabels.mat of '{self.data_root}' must have a label for each image of setid.mat, "
-                             f'but has {len(labels)} and none for number {wrong} of {name}: {self.remedy}')
-        return [(f'jpg/image_{i:05d}.jpg', labels[i - 1] - 1) for i in ids]
+        labels = dict(enumerate(read_columns(self.join('imagelabels.mat'), 'labels'), 1))
+        ids = read_columns(self.join('setid.mat'), name)
+        return [(f'jpg/image_{i:05d}.jpg', labels[i][0] - 1) for i, in ids]

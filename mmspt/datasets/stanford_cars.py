@@ -22,12 +22,12 @@ class StanfordCars(FineGrained):
 
     def read_official(self, split: str) -> list[Item]:
         """Read whichever layout is there."""
-        if self.exists(self.join('cars_annos.mat')):
-            rows = read_columns(self.join('cars_annos.mat'), self.remedy, 'annotations.relative_im_path',
-                                'annotations.class', 'annotations.test')
+        if self.exists('cars_annos.mat'):
+            rows = read_columns(self.join('cars_annos.mat'), 'annotations.relative_im_path', 'annotations.class',
+                                'annotations.test')
             return [(path, label - 1) for path, label, test in rows if test == (split == 'test')]
         file = dict(train='cars_train_annos.mat', test='cars_test_annos_withlabels.mat')[split]
-        path = self.join(file)  # where the labels of the test set are published, and where people put them
-        path = path if self.exists(path) else self.join('devkit', file)
-        rows = read_columns(path, self.remedy, 'annotations.fname', 'annotations.class')
+        # the labels of the test set are published apart from the devkit
+        path = self.join(file) if self.exists(file) else self.join('devkit', file)
+        rows = read_columns(path, 'annotations.fname', 'annotations.class')
         return [(f'cars_{split}/{name}', label - 1) for name, label in rows]

@@ -17,11 +17,10 @@ class StanfordDogs(FineGrained):
 
     def read_official(self, split: str) -> list[Item]:
         """One list; the names of the breeds, from the folders' names, go into ``metainfo`` if no label is left out."""
-        path = self.join(f'{split}_list.mat')
-        if not self.exists(path) and self.exists(self.join('lists', f'{split}_list.mat')):
-            path = self.join('lists', f'{split}_list.mat')
-        rows = read_columns(path, self.remedy, 'file_list', 'labels')
-        names = {label - 1: str(file).split('/')[0].partition('-')[2] for file, label in rows}
+        file = f'{split}_list.mat'
+        path = self.join('lists', file) if self.exists('lists', file) else self.join(file)
+        rows = read_columns(path, 'file_list', 'labels')
+        names = {label - 1: file.split('/')[0].partition('-')[2] for file, label in rows}
         if sorted(names) == list(range(len(names))):
             self._metainfo.setdefault('classes', tuple(names[label] for label in sorted(names)))
         return [(f'Images/{file}', label - 1) for file, label in rows]

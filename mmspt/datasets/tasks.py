@@ -5,6 +5,8 @@ Sizes and numbers of classes: VPT (https://arxiv.org/abs/2203.12119), table 8; V
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from mmspt.config import type_name
+
 SPLITS = ('train', 'val', 'trainval', 'test')
 GROUPS = ('FGVC', 'Natural', 'Specialized', 'Structured')
 
@@ -61,11 +63,7 @@ TASKS = FGVC | {f'vtab_{folder}': task for folder, task in VTAB.items()}
 
 def task_of(dataset: Mapping[str, Any]) -> str | None:
     """Return the key in :data:`TASKS` of a data set config; None for every other data set."""
-    kind = dataset.get('type')
-    kind = kind if isinstance(kind, str) else getattr(kind, '__name__', '')
-    if kind == 'mmspt.VTAB1k' or kind == 'VTAB1k':
+    kind = type_name(dataset.get('type'))
+    if kind == 'VTAB1k':
         return f"vtab_{dataset['task']}" if dataset.get('task') in VTAB else None
-    for key, task in FGVC.items():
-        if kind in (f'mmspt.{task.dataset}', task.dataset):
-            return key
-    return None
+    return next((key for key, task in FGVC.items() if task.dataset == kind), None)

@@ -1,6 +1,4 @@
 """Loading images, with errors that help."""
-from typing import Any
-
 import mmcv
 import numpy as np
 from mmcv.transforms import LoadImageFromFile as _LoadImageFromFile
@@ -8,33 +6,23 @@ from mmengine import fileio
 
 from mmspt.registry import TRANSFORMS
 
-from .image_file import MAX_PIXELS, check_end, check_size, explain, is_deep
+from .image_file import check_image, explain
 
 
 @TRANSFORMS.register_module()
 class LoadImageFromFile(_LoadImageFromFile):
-    """MMCV's loader with stricter checks, and with errors that name the file and a remedy.
+    """MMCV's loader with stricter checks, and with errors that name the file and a remedy; arguments are MMCV's.
 
     The output is (H, W, 3), uint8, BGR by default: 16 bits are scaled to 8, grey and palette become colour, CMYK is
     converted, transparency is dropped. A JPEG that is cut off is an error with every version of OpenCV; so is an image
-    of too many pixels, before it is decoded. A TIFF of one channel of 32-bit integers or floats needs
+    of over 178,956,970 pixels, before it is decoded. A TIFF of one channel of 32-bit integers or floats needs
     ``color_type='unchanged'``.
-
-    Args:
-        max_pixels (int): Largest height times width. Defaults to 89,478,485, Pillow's bound.
-        *args, **kwargs: Arguments of :class:`mmcv.transforms.LoadImageFromFile`.
 
     Raises:
         ValueError: The file cannot be read or decoded; with ``ignore_empty=True`` the result is None instead.
     """
     remedy = 'fetch it again, take it off the data set, or set skip_bad_images=True (docs/data.md)'
     """End of every error message."""
-
-    def __init__(self, *args: Any, max_pixels: int = MAX_PIXELS, **kwargs: Any) -> None:
-        if max_pixels < 1:
-            raise ValueError(f'max_pixels must be at least 1, got {max_pixels}')
-        super().__init__(*args, **kwargs)
-        self.max_pixels = max_pixels
 
     def transform(self, results: dict) -> dict | None:
         """Add 'img' (H, W, 3) and its shapes to ``results``, which names 'img_path'."""
@@ -55,10 +43,8 @@ class LoadImageFromFile(_LoadImageFromFile):
     def _decode(self, content: bytes) -> np.ndarray:
         if not content:
             raise ValueError('the file is empty')
-        check_size(content, self.max_pixels)
-        check_end(content)
-        backend = 'cv2' if self.imdecode_backend == 'pillow' and is_deep(content) else self.imdecode_backend
-        image = mmcv.imfrombytes(content, flag=self.color_type, backend=backend)
+        check_image(content)
+        image = mmcv.imfrombytes(content, flag=self.color_type, backend=self.imdecode_backend)
         if image is None:
-            raise ValueError(f'{backend} finds no image in it that is whole and of a known format')
+            raise ValueError(f'{self.imdecode_backend} finds no image in it that is whole and of a known format')
         return image

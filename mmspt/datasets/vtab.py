@@ -23,10 +23,6 @@ class VTAB1k(BenchmarkTask):
         task (str): Name of the task, that is, of its folder.
         split (str): 'train' (800), 'val' (200), 'trainval' (1,000) or 'test'. Defaults to 'train'.
         **kwargs: Arguments of :class:`mmpretrain.datasets.BaseDataset`.
-
-    Raises:
-        FileNotFoundError: A list or an image is missing.
-        ValueError: Another task or split, a line that is not as above, a label out of range.
     """
 
     def __init__(self, data_root: str, task: str, split: str = 'train', **kwargs: Any) -> None:
@@ -40,7 +36,7 @@ class VTAB1k(BenchmarkTask):
     def read_split(self) -> list[Item]:
         """Read the split's list; without `train800val200.txt` the two that make it up."""
         names = [LISTS[self.split]]
-        if self.split == 'trainval' and not self.exists(self.join(self.folder, names[0])):
+        if self.split == 'trainval' and not self.exists(self.folder, names[0]):
             names = [LISTS['train'], LISTS['val']]
-        items = [item for name in names for item in read_items(self.join(self.folder, name), self.remedy)]
+        items = [item for name in names for item in read_items(self.join(self.folder, name))]
         return [(f'{self.folder}/{path}', label) for path, label in items]

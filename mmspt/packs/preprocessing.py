@@ -10,11 +10,11 @@ from mmcv.transforms import BaseTransform, CenterCrop, Resize
 from mmpretrain.datasets.transforms import ResizeEdge
 from torch import Tensor
 
-from mmspt.datasets.image_file import MAX_PIXELS
 from mmspt.datasets.transforms import LoadImageFromFile
 
 from .rules import BOOL, TEXT, Rule, check_fields, is_number, one_of, shown
 
+MAX_PIXELS = 89_478_485  # from which Pillow warns of a decompression bomb
 REMEDY = 'correct the recipe and export the pack again'
 INTERPOLATIONS = dict(cv2=('nearest', 'bilinear', 'bicubic', 'area', 'lanczos'),
                       pillow=('nearest', 'bilinear', 'bicubic', 'box', 'lanczos', 'hamming'))

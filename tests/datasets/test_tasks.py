@@ -27,7 +27,7 @@ def test_sizes_of_the_24_tasks():
     assert {group: groups.count(group) for group in groups} == dict(FGVC=5, Natural=7, Specialized=4, Structured=8)
 
 
-@pytest.mark.parametrize('key', TASKS)
+@pytest.mark.parametrize('key', ['cub', 'vtab_svhn'])
 def test_task_of_a_config(key):
     kind = TASKS[key].dataset
     options = dict(task=key.removeprefix('vtab_')) if key.startswith('vtab_') else {}

@@ -3,14 +3,13 @@ import io
 import struct
 
 import cv2
-import mmcv
 import numpy as np
 import pytest
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from PIL import Image
 
 from mmspt.datasets import LoadImageFromFile
-from mmspt.datasets.image_file import MAX_PIXELS, check_end, check_size, read_size
+from mmspt.datasets.image_file import check_image
 
 
 @pytest.fixture
@@ -57,59 +56,44 @@ CMYK = Image.fromarray(np.dstack([255 - smooth(), np.full((40, 56), 70, np.uint8
 ALPHA = Image.fromarray(np.dstack([smooth(), np.arange(40 * 56).reshape(40, 56).astype(np.uint8)]))
 PICTURES = {  # image, format, options of saving
     'grey': (RGB.convert('L'), 'PNG', {}),
-    'black and white': (RGB.convert('1'), 'PNG', {}),
     'grey with alpha': (ALPHA.convert('LA'), 'PNG', {}),
     'alpha': (ALPHA, 'PNG', {}),
     'palette, half-transparent colours': (PALETTE, 'PNG', dict(transparency=bytes(range(64)))),
-    'palette bmp': (PALETTE, 'BMP', {}),
     'cmyk jpeg': (CMYK, 'JPEG', dict(quality=95)),
-    'cmyk tiff': (CMYK, 'TIFF', {}),
     'webp': (RGB, 'WEBP', dict(lossless=True)),
-    'one row': (RGB.crop((0, 0, 56, 1)), 'PNG', {}),
 }
 
 
-# with Pillow, MMCV puts grey with alpha on a canvas of its own
-@pytest.mark.parametrize(('name', 'backend'), [(name, backend) for name in PICTURES for backend in ('cv2', 'pillow')
-                                               if (name, backend) != ('grey with alpha', 'pillow')])
-def test_kinds_of_pictures(tmp_path, name, backend):
+@pytest.mark.parametrize('name', PICTURES)
+def test_kinds_of_pictures(tmp_path, name):
     """Pillow's RGB, to the rounding of CMYK: its formula and OpenCV's differ by up to 2 of 255."""
     image, kind, options = PICTURES[name]
     (tmp_path / 'picture').write_bytes(encode(image, kind, **options))
     with Image.open(tmp_path / 'picture') as again:
         expected = np.array(again.convert('RGB'))[..., ::-1]
-    loaded = load(tmp_path / 'picture', imdecode_backend=backend)
+    loaded = load(tmp_path / 'picture')
     assert loaded.dtype == np.uint8 and loaded.shape == expected.shape
     np.testing.assert_allclose(loaded.astype(int), expected, atol=2 if 'cmyk' in name else 0)
 
 
-@pytest.mark.parametrize('backend', ['cv2', 'pillow'])
 @pytest.mark.parametrize(('kind', 'channels'), [('png', 1), ('png', 3), ('tiff', 1)])
-def test_16_bits_are_scaled(tmp_path, kind, backend, channels):
+def test_16_bits_are_scaled(tmp_path, kind, channels):
     """65,535 becomes 255 and 32,768 grey; clipped, all but the darkest 1/256 would be white."""
     deep = np.random.default_rng(0).integers(0, 2**16, (9, 7, channels), dtype=np.uint16)
     deep[0, :3] = np.array([0, 32768, 65535])[:, None]
     (tmp_path / 'deep').write_bytes(cv2.imencode(f'.{kind}', deep)[1].tobytes())
-    loaded = load(tmp_path / 'deep', imdecode_backend=backend)
+    loaded = load(tmp_path / 'deep')
     assert loaded.dtype == np.uint8 and loaded.shape == (9, 7, 3)
     np.testing.assert_allclose(loaded, np.broadcast_to(deep / 257, loaded.shape), atol=1)
 
 
-def test_unchanged_stays_unchanged(tmp_path):
-    deep = np.random.default_rng(0).integers(0, 2**16, (9, 7), dtype=np.uint16)
-    cv2.imwrite(str(tmp_path / 'deep.png'), deep)
-    for backend in ('cv2', 'pillow'):
-        np.testing.assert_array_equal(
-            load(tmp_path / 'deep.png', imdecode_backend=backend, color_type='unchanged').squeeze(), deep)
-
-
-@pytest.mark.parametrize(('dtype', 'backend'), [(np.int32, 'cv2'), (np.float32, 'pillow')])
-def test_32_bits_are_read_unchanged_or_not_at_all(tmp_path, dtype, backend):
+@pytest.mark.parametrize('dtype', [np.int32, np.float32])
+def test_32_bits_are_read_unchanged_or_not_at_all(tmp_path, dtype):
     deep = np.random.default_rng(0).integers(0, 2**30, (9, 7)).astype(dtype)
     (tmp_path / 'deep.tiff').write_bytes(encode(Image.fromarray(deep), 'TIFF'))
     with pytest.raises(ValueError, match='finds no image in it'):
-        load(tmp_path / 'deep.tiff', imdecode_backend=backend)
-    unchanged = load(tmp_path / 'deep.tiff', imdecode_backend=backend, color_type='unchanged')
+        load(tmp_path / 'deep.tiff')
+    unchanged = load(tmp_path / 'deep.tiff', color_type='unchanged')
     np.testing.assert_array_equal(unchanged.squeeze(), deep)
 
 
@@ -128,11 +112,10 @@ def test_broken_file(tmp_path, kind):
     path = tmp_path / 'broken.png'
     if BROKEN[kind] is not None:
         path.write_bytes(BROKEN[kind])
-    for backend in ('cv2', 'pillow'):
-        message = rf"must be readable, but '{path}' is not .*fetch it again, take it off"
-        with pytest.raises(ValueError, match=message) as raised:
-            load(path, imdecode_backend=backend)
-        assert type(raised.value.__cause__).__name__ in str(raised.value)
+    message = rf"must be readable, but '{path}' is not .*fetch it again, take it off"
+    with pytest.raises(ValueError, match=message) as raised:
+        load(path)
+    assert type(raised.value.__cause__).__name__ in str(raised.value)
 
 
 def test_ignore_empty_is_mmcvs(tmp_path):
@@ -158,8 +141,9 @@ TRAILERS = {
 }
 
 
-@pytest.mark.parametrize('after', TRAILERS)
-@pytest.mark.parametrize('name', WHOLE)
+@pytest.mark.parametrize(('name', 'after'), [
+    ('plain', 'a start of a scan'), ('plain', 'half a second picture'), ('restart markers', 'nothing'),
+    ('progressive with thumbnail', 'half a second picture'), ('cmyk', 'nothing')])
 def test_whole_jpeg_is_read(tmp_path, name, after):
     """Thumbnails, other pictures and anything else after the end do not count."""
     (tmp_path / 'whole.jpg').write_bytes(WHOLE[name] + TRAILERS[after])
@@ -168,81 +152,29 @@ def test_whole_jpeg_is_read(tmp_path, name, after):
     np.testing.assert_allclose(load(tmp_path / 'whole.jpg').astype(int), expected, atol=2)
 
 
-def test_whole_mpo_is_read(tmp_path):
-    """Two pictures in one file, as phones and 3-D cameras write."""
-    RGB.save(tmp_path / 'two.jpg', 'MPO', save_all=True, append_images=[RGB.rotate(90)])
-    assert load(tmp_path / 'two.jpg').shape == (40, 56, 3)
-
-
-@pytest.mark.parametrize('keep', [0.5, 0.99])
-@pytest.mark.parametrize('name', WHOLE)
+@pytest.mark.parametrize(('name', 'keep'), [
+    ('plain', 0.5), ('plain', 0.99), ('progressive with thumbnail', 0.99), ('restart markers', 0.5), ('cmyk', 0.99)])
 def test_jpeg_that_is_cut_off(tmp_path, name, keep):
     """OpenCV 4 gives a half-grey picture for most of these, OpenCV 5 none: the check itself must see it."""
     header = WHOLE[name].rfind(b'\xff\xda')
     cut = WHOLE[name][:header + 14 + int(keep * (len(WHOLE[name]) - header - 16))]
     with pytest.raises(OSError, match='truncated'):
-        check_end(cut)
+        check_image(cut)
     (tmp_path / 'cut.jpg').write_bytes(cut)
     with pytest.raises(ValueError, match=r"'.*cut\.jpg' is not \(OSError: image file is truncated"):
         load(tmp_path / 'cut.jpg')
 
 
-@pytest.mark.parametrize('kind', ['PNG', 'WEBP', 'BMP', 'TIFF'])
+@pytest.mark.parametrize('kind', ['PNG', 'WEBP', 'TIFF'])
 def test_other_format_that_is_cut_off(tmp_path, kind):
     whole = encode(RGB, kind)
-    for part in (0.4, 0.8, 0.99):
-        (tmp_path / 'cut').write_bytes(whole[:int(part * len(whole))])
-        with pytest.raises(ValueError, match=r"'.*/cut' is not \(.*fetch it again"):
-            load(tmp_path / 'cut')
+    (tmp_path / 'cut').write_bytes(whole[:int(0.8 * len(whole))])
+    with pytest.raises(ValueError, match=r"'.*/cut' is not \(.*fetch it again"):
+        load(tmp_path / 'cut')
 
 
-@pytest.mark.parametrize('kind', ['PNG', 'JPEG', 'TIFF', 'WEBP'])
-def test_bound_on_pixels(tmp_path, kind, monkeypatch):
-    """Before anything is decoded."""
-    (tmp_path / 'image').write_bytes(encode(RGB, kind))
-    assert load(tmp_path / 'image', max_pixels=40 * 56).shape == (40, 56, 3)
-    monkeypatch.setattr(mmcv, 'imfrombytes', lambda *args, **kwargs: pytest.fail('decoded'))
-    with pytest.raises(ValueError, match='56 x 40 pixels are over max_pixels=2,239'):
-        load(tmp_path / 'image', max_pixels=40 * 56 - 1)
-
-
-def test_bound_must_be_positive():
-    with pytest.raises(ValueError, match='max_pixels must be at least 1, got 0'):
-        LoadImageFromFile(max_pixels=0)
-
-
-@pytest.mark.parametrize('name', WHOLE)
-def test_size_in_the_header(name):
-    assert read_size(WHOLE[name]) == (56, 40)
-    for length in (2, 9, 30):
-        assert read_size(WHOLE[name][:length]) is None
-        with pytest.raises(ValueError, match='header is damaged: no size can be found'):
-            check_size(WHOLE[name][:length], 10**9)
-
-
-@pytest.mark.parametrize('kind', ['PNG', 'JPEG'])
-def test_bound_above_pillows(kind):
-    """Pillow itself refuses 178,956,970 pixels, whatever max_pixels says."""
-    file = io.BytesIO()
-    Image.new('1' if kind == 'PNG' else 'L', (20_000, 9_000)).save(file, kind)
-    check_size(file.getvalue(), 180_000_000)
-    with pytest.raises(ValueError, match='20,000 x 9,000 pixels are over max_pixels=89,478,485'):
-        check_size(file.getvalue(), MAX_PIXELS)
-
-
-ODD = {  # what OpenCV passes over after the start of a JPEG
-    'several': b'\xff\x01\xff\xd3\xff\xff\xff\xd7',
-    'a stuffed byte': b'\xff\x00',
-    'a segment of length 0': b'\xff\xfe\x00\x00',
-    'a comment, then junk': b'\xff\xfe\x00\x02junk',
-}
-
-
-@pytest.mark.parametrize('odd', ODD)
-def test_odd_header_hides_no_size(tmp_path, odd):
-    """OpenCV and Pillow must find the same size, or none."""
-    content = WHOLE['plain'][:2] + ODD[odd] + WHOLE['plain'][2:]
-    (tmp_path / 'odd.jpg').write_bytes(content)
-    assert cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR).shape == (40, 56, 3)
-    with pytest.raises(ValueError, match=r'56 x 40 pixels are over max_pixels=2,239|no size can be found'):
-        load(tmp_path / 'odd.jpg', max_pixels=2239)
+def test_bound_on_pixels(tmp_path):
+    """Pillow refuses over 178,956,970 before anything is decoded."""
+    Image.new('1', (20_000, 9_000)).save(tmp_path / 'large.png')
+    with pytest.raises(ValueError, match=r'DecompressionBombError: Image size \(180000000 pixels\)'):
+        load(tmp_path / 'large.png')

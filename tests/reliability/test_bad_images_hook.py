@@ -5,7 +5,6 @@ from types import SimpleNamespace
 import pytest
 from mmengine.runner import BaseLoop
 
-from mmspt.datasets import SkipBadImages
 from mmspt.engine.hooks import BadImagesHook
 
 
@@ -16,9 +15,7 @@ class Loop(BaseLoop):
 
 def skipping(count, name='x'):
     """A data set that left ``count`` images out."""
-    dataset = SkipBadImages.__new__(SkipBadImages)
-    dataset.bad_images = [(f'data/{name}_{i}.jpg', 'OSError: cut') for i in range(count)]
-    return dataset
+    return SimpleNamespace(bad_images=[(f'data/{name}_{i}.jpg', 'OSError: cut') for i in range(count)])
 
 
 def repeated(dataset):

@@ -68,17 +68,15 @@ def texts(report, split):
     return [finding['text'] for finding in report['findings'] if finding['split'] == split and not finding['note']]
 
 
-@pytest.mark.parametrize('what', ['fgvc', 'all'])
-def test_nothing_wrong(what, check, tmp_path, toy_sizes, monkeypatch):
-    """All 24 where the recipes look for them."""
-    for key in tasks.TASKS:
-        if what == 'all' or (key in tasks.FGVC) == (what == 'fgvc'):
-            make_task(key, tmp_path / 'data')
+def test_nothing_wrong(check, tmp_path, toy_sizes, monkeypatch):
+    """The fine-grained tasks where the recipes look for them."""
+    for key in tasks.FGVC:
+        make_task(key, tmp_path / 'data')
     monkeypatch.chdir(tmp_path)
-    output, reports = check(what, '--workers', 2, status=0)
-    assert len(reports) == dict(fgvc=5, all=24)[what] and 'nothing wrong' in output
-    assert all(row['status'] == 'ok' and row['unreadable'] == 0 for report in reports for row in report['splits'])
-    assert {row['images'] == row['expected'] for report in reports for row in report['splits']} == {True}
+    output, reports = check('fgvc', '--workers', 2, status=0)
+    assert len(reports) == 5 and 'nothing wrong' in output
+    rows = [row for report in reports for row in report['splits']]
+    assert all(row['status'] == 'ok' and row['unreadable'] == 0 and row['images'] == row['expected'] for row in rows)
 
 
 def test_as_a_user_runs_it(tmp_path):
@@ -105,7 +103,7 @@ def test_one_fault_hides_no_other(check, tmp_path, toy_sizes):
                                      '1 of 6 images cannot be read']
     assert texts(report, 'train/test') == ["1 of 6 images of 'test' are in 'train' too"]
     assert f'{folder}/images/test/2_5.png = {folder}/images/train800/2_1.jpg' in output
-    assert f'{folder}/images/test/0_4.jpg (ValueError: cv2 finds no image in it' in output
+    assert f'{folder}/images/test/0_4.jpg (UnidentifiedImageError: cannot identify image file' in output
     assert '-> unpack SVHN as docs/data.md says' in output and 'tools/check_data.py' not in output
 
 
@@ -122,14 +120,6 @@ def test_quick(check, tmp_path, toy_sizes):
     assert texts(report, 'train/test') == ["1 of 6 images of 'test' are in 'train' too"]
 
 
-def test_joint_list_of_vtab(check, tmp_path, toy_sizes):
-    root = make_task('vtab_svhn', tmp_path)
-    (root / 'svhn/train800val200.txt').write_text((root / 'svhn/train800.txt').read_text())
-    _, (report, ) = check('vtab_svhn', root)
-    size, union = texts(report, 'trainval')
-    assert size == '9 images are listed, the published split has 12' and 'and 3 of theirs are not here' in union
-
-
 @pytest.mark.parametrize('key', ['vtab_dsprites_loc', 'vtab_svhn'])
 def test_data_sets_that_repeat_images(key, check, tmp_path, toy_sizes):
     """dSprites' own images repeat, which is worth a note alone."""
@@ -141,22 +131,18 @@ def test_data_sets_that_repeat_images(key, check, tmp_path, toy_sizes):
 
 
 def test_vpt_lists(check, tmp_path, toy_sizes):
-    """Says which lists were read; incomplete ones are a fault, and the official ones are looked at then."""
+    """They are read and named; incomplete ones are a fault."""
     root = make_task('cub', tmp_path)
-    output, (report, ) = check('cub', root, status=0)
-    assert report['name'].endswith('official lists')
     files = sorted(str(path.relative_to(root / 'images')) for path in root.rglob('*.jpg'))
     ids = {path: path.split('/')[0] for path in files}
     parts = dict(train=[f for i, f in enumerate(files) if i % 6 in (0, 1, 2)], val=files[3::6],
                  test=[f for i, f in enumerate(files) if i % 6 > 3])
     add_vpt_lists(root, {split: {f: ids[f] for f in names} for split, names in parts.items()})
-    output, (report, ) = check('cub', root)
-    assert report['name'].endswith("VPT's lists") and "official ones, which are there too, are not" in output
-    assert [row['images'] for row in report['splits']] == [9, 3, 6]
+    _, (report, ) = check('cub', root)
+    assert report['name'].endswith("VPT's lists") and [row['images'] for row in report['splits']] == [9, 3, 6]
     (root / 'val.json').unlink()
-    output, (report, ) = check('cub', root)
-    assert report['name'].endswith('official lists') and 'train.json, test.json without val.json' in output
-    assert [row['status'] for row in report['splits']] == ['ok'] * 3
+    output, _ = check('cub', root)
+    assert 'train.json, test.json without val.json' in output
 
 
 def test_no_folder(check, tmp_path):
@@ -167,7 +153,7 @@ def test_no_folder(check, tmp_path):
 
 
 @pytest.mark.parametrize(('argument', 'message'), [
-    ('vtab_svnh', "did you mean 'vtab_svhn'"), ('oxford_iiit_pet', "did you mean 'vtab_oxford_iiit_pet'"),
+    ('vtab_svnh', "did you mean 'vtab_svhn'"),
     ('birds', 'TASK must be one of cub, nabirds, flowers102'), ('no/config.py', "'no/config.py' is not")])
 def test_what_there_is_not(argument, message, monkeypatch, capsys):
     assert message in run(monkeypatch, capsys, argument, status=2)
@@ -181,17 +167,12 @@ def test_config(own, check):
     assert texts(report, 'train') == ['1 of 4 classes have no image: 3']
 
 
-@pytest.mark.parametrize(('line', 'text'), [
-    ('a.png', "a line must be '<path> <label>', the label of at most 9 digits, but line 7 of '{root}/val.txt' is "
-     "'a.png'"),
-    (f'a.png {"1" * 5000}', "a line must be '<path> <label>', the label of at most 9 digits, but line 7 of "
-     f"'{{root}}/val.txt' is 'a.png {'1' * 194}'")])
-def test_bad_line(line, text, own, check):
+def test_bad_line(own, check):
     root, write = own
     with open(root / 'val.txt', 'a') as file:
-        file.write(f'{line}\n')
+        file.write('a.png\n')
     _, (report, ) = check(write())
-    assert texts(report, 'val') == [text.format(root=root)]
+    assert texts(report, 'val') == [f"a line must be '<path> <label>', but line 7 of '{root}/val.txt' is 'a.png'"]
     assert [row['split'] for row in report['splits']] == ['train', 'test']
 
 
@@ -207,7 +188,6 @@ test_dataloader = val_dataloader
     _, (report, ) = check(root / 'config.py')
     assert [row['images'] for row in report['splits']] == [18, 18]
     assert texts(report, 'train/val') == ["18 of 18 images of 'val' are in 'train' too"]
-    assert not any('more than once' in finding['text'] for finding in report['findings'])
     fault, = (finding for finding in report['findings'] if finding['split'] == 'test')
     assert fault['text'].startswith('the test set must not be the validation set too') and not fault['note']
 
@@ -236,14 +216,10 @@ test_dataloader = dict(dataset=dict(type='mmspt.CUB', data_root={str(root)!r}, s
 """)
     output, (report, ) = check('cub', root)
     assert '197 of 200 classes have no image: 3, 4, 5, 6, 7, ...' in texts(report, 'train')
-    assert 'these 3 classes are meant, say so in a config (model.head.num_classes=3)' in output
+    assert 'or check a config whose model.head.num_classes is the number that you mean' in output
     output, (report, ) = check(tmp_path / 'config.py', status=0)
     assert [(row['images'], row['expected'], row['classes'], row['expected_classes']) for row in report['splits']] == [
         (12, None, 3, 3), (6, None, 3, 3)]
-    assert 'a part of CUB-200-2011 is meant, since the head has 3 classes' in output
-    whole = tmp_path / 'config.py', '--cfg-options', 'model.head.num_classes=200'
-    assert texts(check(*whole)[1][0], 'test') == ['6 images are listed, the published split has 5,794',
-                                                  '197 of 200 classes have no image: 3, 4, 5, 6, 7, ...']
     fewer = tmp_path / 'config.py', '--cfg-options', 'model.head.num_classes=2'
     assert texts(check(*fewer)[1][0], 'test') == ['labels run 0..2, but must lie in 0..1: 2 of 6 do not']
 
@@ -266,31 +242,13 @@ def test_images_in_memory(check):
     config = Path(__file__).parents[2] / 'configs/spt/vit-xs_mae_digits.py'
     _, (report, ) = check(config, status=0)
     assert [row['images'] for row in report['splits']] == [200, 300, 500] and not report['findings']
-    check(config, '--quick', status=0)
     _, (report, ) = check(config, '--cfg-options', 'test_dataloader.dataset.split=train')
     assert texts(report, 'train/test') == ["200 of 997 images of 'test' are in 'train' too"]
 
 
-def test_folds(own, check):
-    """Two of three folds are trained on; another fold number at the validation is a fault."""
-    root, _ = own
-    (root / 'config.py').write_text(f"""
-data = dict(type='CustomDataset', data_root={str(root)!r}, data_prefix='images', pipeline=[])
-folds = dict(type='KFoldDataset', num_splits=3, seed=0, dataset=data)
-train_dataloader = dict(dataset=dict(folds, fold=0))
-val_dataloader = dict(dataset=dict(folds, fold=1, test_mode=True))
-""")
-    _, (report, ) = check(root / 'config.py')
-    assert [row['images'] for row in report['splits']] == [12, 6]
-    assert texts(report, 'train/val') == ["6 of 6 images of 'val' are in 'train' too"]
-    check(root / 'config.py', '--cfg-options', 'val_dataloader.dataset.fold=0', status=0)
-
-
 def test_skipping_hides_nothing(own, check):
-    """A config that leaves bad images out is checked as if it did not: the list repeats one, another is empty."""
+    """A config that leaves bad images out is checked as if it did not."""
     root, _ = own
-    with open(root / 'train.txt', 'a') as file:
-        file.write((root / 'train.txt').read_text().splitlines()[0] + '\n')
     bad = root / 'images' / (root / 'train.txt').read_text().splitlines()[1].split()[0]
     bad.write_bytes(b'')
     (root / 'config.py').write_text(f"""
@@ -299,33 +257,7 @@ data = dict(type='CustomDataset', data_root={str(root)!r}, data_prefix='images',
 train_dataloader = dict(dataset=dict(type='mmspt.SkipBadImages', dataset=data))
 """)
     output, (report, ) = check(root / 'config.py')
-    assert texts(report, 'train') == ['1 of 7 images cannot be read'] and str(bad) in output
-    assert any(finding['note'] and 'more than once' in finding['text'] for finding in report['findings'])
-
-
-def test_indices(check, tmp_path, toy_sizes):
-    root = make_task('cub', tmp_path)
-    (tmp_path / 'config.py').write_text(
-        f"test_dataloader = dict(dataset=dict(type='mmspt.CUB', data_root={str(root)!r}, split='test', indices=5))")
-    _, (report, ) = check(tmp_path / 'config.py', status=0)
-    assert [(row['images'], row['expected']) for row in report['splits']] == [(5, None)]
-
-
-def test_nothing_is_downloaded(check, tmp_path):
-    (tmp_path / 'config.py').write_text(f"""
-data = dict(type='CIFAR10', data_root={str(tmp_path / 'data')!r}, pipeline=[])
-train_dataloader = dict(dataset=dict(type='RepeatDataset', times=2, dataset=data))
-test_dataloader = dict(dataset=dict(data, split='test'))
-""")
-    _, (report, ) = check(tmp_path / 'config.py')
-    assert [finding['text'].startswith('RuntimeError: Cannot find CIFAR10 dataset') for finding in report['findings']
-            ] == [True, True]
-
-
-def test_remote_folder(check):
-    _, (report, ) = check('cub', 's3://bucket/cub')
-    finding, = report['findings']
-    assert 'install petrel' in finding['text'] and finding['remedy'] == 'copy the data set to a local folder'
+    assert texts(report, 'train') == ['1 of 6 images cannot be read'] and str(bad) in output
 
 
 def test_report_that_cannot_be_written(monkeypatch, capsys, tmp_path):

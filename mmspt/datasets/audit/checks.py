@@ -40,8 +40,6 @@ class Source(NamedTuple):
     findings: list[Finding]
     remedy: str
     """What to do about a missing image."""
-    union: Split | None = None
-    """A list of its own that must hold 'train' and 'val'."""
     repeats: bool = False
     """Whether the published data set repeats images: then an image in two splits is no fault."""
     in_memory: dict[str, str] = {}
@@ -61,7 +59,7 @@ def check_source(source: Source, decode: bool = True, workers: int | None = None
     Returns:
         dict[str, Any]: 'name', 'splits' (a row of figures for each) and 'findings', fit for JSON.
     """
-    splits = [*source.splits, *([source.union] if source.union else [])]
+    splits = source.splits
     paths = list(dict.fromkeys(path for split in splits for path, _ in split.items if path not in source.in_memory))
     missing = set(find_missing(paths))
     there = [path for path in paths if path not in missing]
@@ -76,12 +74,8 @@ def check_source(source: Source, decode: bool = True, workers: int | None = None
         digests |= {path: path for path in there}
     findings = list(source.findings)
     for split in splits:
-        findings += [*check_labels(split), *check_files(split, missing, errors, source.remedy),
-                     *check_duplicates(split, digests)]
-    findings += check_overlap(source.splits, digests, source.repeats)
-    parts = [split for split in source.splits if split.name in ('train', 'val')]
-    if source.union and decode and len(parts) == 2:
-        findings += check_union(source.union, parts, digests)
+        findings += [*check_labels(split), *check_files(split, missing, errors, source.remedy)]
+    findings += check_overlap(splits, digests, source.repeats)
     rows = [_figures(split, missing, errors if decode else None, findings) for split in splits]
     return dict(name=source.name, splits=rows, findings=[finding._asdict() for finding in findings])
 
@@ -91,7 +85,7 @@ def load(path: str) -> tuple[str, str | None, str | None]:
     try:
         return path, digest_pixels(LoadImageFromFile()(dict(img_path=path))['img']), None
     except Exception as error:  # a damaged file can raise anything in a decoder
-        return path, None, explain(error.__cause__ if isinstance(error.__cause__, Exception) else error)
+        return path, None, explain(error)
 
 
 def digest_pixels(image: np.ndarray) -> str:
@@ -111,18 +105,13 @@ def check_labels(split: Split) -> Iterator[Finding]:
         return
     low, high = min(labels), max(labels)
     wrong = [path for path, label in split.items if not 0 <= label < split.num_classes]
-    if wrong and low == 1 and high == split.num_classes:
-        yield Finding(split.name, f'labels run {low}..{high}: they must start at 0', 'subtract 1 from each', wrong)
-    elif wrong:
+    if wrong:
         yield Finding(split.name, f'labels run {low}..{high}, but must lie in 0..{split.num_classes - 1}: '
                       f'{len(wrong):,} of {len(labels):,} do not', 'correct the list, or the number of classes', wrong)
     absent = sorted(set(range(split.num_classes)) - set(labels))
     if absent and not wrong:
         first = ', '.join(map(str, absent[:5])) + (', ...' if len(absent) > 5 else '')
-        remedy = 'complete the list, or correct the number of classes'
-        if absent[0] == high + 1:  # the first classes are all there
-            remedy = f'complete the list; if these {absent[0]:,} classes are meant, say so in a config ' \
-                     f'(model.head.num_classes={absent[0]}) and check that'
+        remedy = 'complete the list, or check a config whose model.head.num_classes is the number that you mean'
         yield Finding(split.name, f'{len(absent):,} of {split.num_classes:,} classes have no image: {first}',
                       remedy if split.every_class else '', note=not split.every_class)
 
@@ -138,26 +127,13 @@ def check_files(split: Split, missing: set[str], errors: Mapping[str, str], reme
                       'fetch them again, or take them off the list', broken)
 
 
-def check_duplicates(split: Split, digests: Mapping[str, str]) -> Iterator[Finding]:
-    """Find images that come twice within a split: a note."""
-    first: dict[str, str] = {}
-    twins = []
-    for path, _ in split.items:
-        if path in digests and digests[path] in first:
-            twins.append(f'{path} = {first[digests[path]]}')
-        elif path in digests:
-            first[digests[path]] = path
-    if twins:
-        yield Finding(split.name, f'{len(twins):,} images come more than once', '', twins, note=True)
-
-
 def check_overlap(splits: Sequence[Split], digests: Mapping[str, str], known: bool = False) -> Iterator[Finding]:
     """Find images of one split in another.
 
     Args:
         splits (Sequence[Split]): Splits that must not share images.
         digests (Mapping[str, str]): Path -> digest; a path without one is passed by.
-        known (bool): The published data set repeats images, so it is no fault. Defaults to False.
+        known (bool): Whether shared images are a note, since the published data set repeats images.
     """
     for first, second in combinations(splits, 2):
         others = {digests[path]: (path, label) for path, label in first.items if path in digests}
@@ -168,17 +144,6 @@ def check_overlap(splits: Sequence[Split], digests: Mapping[str, str], known: bo
             yield Finding(f'{first.name}/{second.name}', text + (f', {differ:,} with another label' if differ else ''),
                           'known of this data set' if known else 'take them off one of the lists',
                           [f'{path} = {other}' for path, _, other, _ in twins], note=known)
-
-
-def check_union(union: Split, parts: Sequence[Split], digests: Mapping[str, str]) -> Iterator[Finding]:
-    """Find out whether a joint list holds the images of its parts with their labels."""
-    whole = {(digests.get(path, path), label) for path, label in union.items}
-    pieces = {(digests.get(path, path), label) for part in parts for path, label in part.items}
-    if whole != pieces:
-        names = ' and '.join(f"'{part.name}'" for part in parts)
-        yield Finding(union.name, f'must hold the images of {names} with their labels, but {len(whole - pieces):,} are '
-                      f'in none of them and {len(pieces - whole):,} of theirs are not here', 'get the lists again',
-                      [path for path, label in union.items if (digests.get(path, path), label) not in pieces])
 
 
 def _figures(split: Split, missing: set[str], errors: Mapping[str, str] | None,

@@ -16,7 +16,7 @@ MAX_LOGGED = 20
 
 @HOOKS.register_module()
 class BadImagesHook(Hook):
-    """List the images that :class:`mmspt.datasets.SkipBadImages` left out of a run's data sets, when the run ends.
+    """List the images that ``mmspt.SkipBadImages`` left out of a run's data sets, when the run ends.
 
     One warning names the first 20. The file ``bad_images.txt`` in the work directory has all, a line
     '<split> <path> (<reason>)' each. Lines of splits that this run did not build stay in it, so a test keeps the lines

@@ -19,16 +19,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from mmspt.engine.checks import check_config
 from mmspt.engine.launch import add_amp, default_work_dir, name_amp
+from mmspt.engine.reliability.last_checkpoint import find_latest
 from mmspt.evaluation import read_epoch
 from mmspt.evaluation.description import recipe_of
 from mmspt.files import write_text
 from mmspt.search.finals import read_tested, run_finals
-from mmspt.search.loop import RunningTrial, name_folder, search
+from mmspt.search.loop import RunningTrial, search
 from mmspt.search.plots import plot
-from mmspt.search.processes import TrainProcess, can_resume, worker_environments
+from mmspt.search.processes import TrainProcess, worker_environments
 from mmspt.search.protocol import check_overlap, final_config, search_config
 from mmspt.search.space import DEFAULT, FIELD, FORM, as_options, describe, read_space
-from mmspt.search.study import COMPLETE, PRUNED, Study, best, count, grid, identify, open_study, take_up
+from mmspt.search.study import COMPLETE, PRUNED, Study, best, count, digest, grid, identify, open_study, take_up
 from mmspt.search.table import summarize, to_markdown, write
 
 BATCH_KEYS = ('train_dataloader.batch_size', 'optim_wrapper.accumulative_counts')
@@ -53,8 +54,8 @@ def parse_args() -> argparse.Namespace:
     add_amp(parser)
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='override the config: key=value ...')
     args = parser.parse_args(name_amp(sys.argv[1:]))
-    for name, least in (('trials', 1), ('seeds', 0), ('prune_after', 0)):
-        if getattr(args, name) < least:
+    for name, least in (('trials', 1), ('seeds', 0), ('prune_after', 0), ('workers', 1)):
+        if getattr(args, name) is not None and getattr(args, name) < least:
             parser.error(f'--{name.replace("_", "-")} must be at least {least}, got {getattr(args, name)}')
     return args
 
@@ -74,7 +75,7 @@ class Launcher:
         write_text(self.config, cfg.pretty_text)
 
     def __call__(self, settings: dict[str, Any], work_dir: str, environment: dict[str, str]) -> TrainProcess:
-        flags = [*self.flags, '--resume'] if can_resume(work_dir) else self.flags
+        flags = [*self.flags, '--resume'] if find_latest(work_dir) is not None else self.flags
         command = [sys.executable, TRAIN, self.config, '--work-dir', work_dir, *flags, '--cfg-options',
                    *as_options(settings)]
         return TrainProcess(command, osp.join(work_dir, 'train.txt'), environment)
@@ -195,7 +196,7 @@ class Search:
     def final_folder(self, settings: dict[str, Any]) -> str:
         """Return the folder of a setting's last runs, named after everything that they depend on."""
         identity = identify(self.final_cfg, self.space, self.args.metric, self.args.amp)
-        return osp.join(self.folder, 'final', name_folder(settings, identity))
+        return osp.join(self.folder, 'final', digest(settings, identity))
 
     def write(self, study: Study) -> dict[str, Any]:
         """Write results.json and results.md: all trials, and the tests of the best setting that are done."""

@@ -1,6 +1,4 @@
 """The search's loop: ask for settings, train, report each validation, prune, tell."""
-import hashlib
-import json
 import math
 import os.path as osp
 import time
@@ -14,7 +12,7 @@ from mmspt.evaluation import read_scalars
 
 from .processes import TrainProcess
 from .space import Parameter
-from .study import COMPLETE, FAILED, PRUNED, RUNNING, WAITING, count, queue
+from .study import COMPLETE, FAILED, PRUNED, RUNNING, WAITING, count, digest, queue
 
 Launch = Callable[[dict[str, Any], str, dict[str, str]], TrainProcess]
 """(settings, work directory, environment) -> run."""
@@ -24,11 +22,6 @@ INTERVAL = 0.5
 """Seconds between two looks at the runs."""
 MAX_FAILURES = 3
 """Failed trials in a row, after which a search ends: the settings are not what is wrong."""
-
-
-def name_folder(*content: Any) -> str:
-    """Return a folder's name for everything that its run depends on: the same for the same content."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
 
 
 @dataclass
@@ -100,7 +93,7 @@ def search(study: optuna.Study, space: list[Parameter], combinations: Sequence[d
                     exhausted = drawn is None
                 if drawn is not None:
                     trial, settings = drawn
-                    work_dir = osp.join(folder, name_folder(settings, study.user_attrs.get('identity')))
+                    work_dir = osp.join(folder, digest(settings, study.user_attrs['identity']))
                     trial.set_user_attr('work_dir', osp.basename(work_dir))
                     running[worker] = RunningTrial(trial, settings, work_dir, launch(settings, work_dir, environment))
             if not running:

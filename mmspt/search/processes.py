@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import IO
 
-from mmspt.engine.reliability.last_checkpoint import find_latest
+import torch
 
 LIBC = ctypes.CDLL(None) if sys.platform == 'linux' else None
 
@@ -68,31 +68,8 @@ def _die_with(parent: int) -> None:
         os._exit(1)
 
 
-def can_resume(work_dir: str) -> bool:
-    """Return whether a run has a whole checkpoint to resume from; if not, delete the file that names one.
-
-    MMEngine's own CheckpointHook removes the old checkpoint before it writes the new one, so a kill may leave none.
-    """
-    if find_latest(work_dir) is not None:
-        return True
-    pointer = osp.join(work_dir, 'last_checkpoint')
-    if osp.isfile(pointer):
-        os.remove(pointer)
-    return False
-
-
 def worker_environments(workers: int | None) -> list[dict[str, str]]:
-    """Return the environment of each worker: GPUs in turn, or without GPUs a share of the threads.
-
-    Args:
-        workers (int | None): Number of workers; None: one for each GPU, or one.
-
-    Raises:
-        ValueError: Fewer than one.
-    """
-    import torch
-    if workers is not None and workers < 1:
-        raise ValueError(f'--workers must be at least 1, got {workers}')
+    """Return each worker's environment: GPUs in turn, or a share of the threads. None: a worker a GPU, or one."""
     gpus = torch.cuda.device_count()
     count = workers or max(gpus, 1)
     if gpus:

@@ -8,13 +8,12 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 from mmpretrain.registry import DATASETS
 
+from mmspt.config import type_name
 from mmspt.datasets.benchmark import BenchmarkTask
 from mmspt.datasets.wrappers import leaves
 
 RULE = 'a search must choose on validation data and never see the test set'
-NO_PART = ('type', 'pipeline', 'metainfo', 'classes', 'data_root', 'backend_args', 'task', '_scope_')
-"""Keys of a data set config that do not choose the part of the data that is read."""
-TEST = re.compile(r'(?<![a-z])test(s|ing|set|list|data|split|imgs?|images?)?(?![a-z])')
+TEST = re.compile(r'(?<![a-z])test(s|ing|set|list)?(?![a-z])', re.IGNORECASE)
 
 
 def search_config(cfg: Config) -> Config:
@@ -36,10 +35,12 @@ def search_config(cfg: Config) -> Config:
     cfg = copy.deepcopy(cfg)
     cfg.resume = False  # each trial starts anew
     for field in ('train_dataloader', 'val_dataloader'):
-        dataset = (cfg.get(field) or {}).get('dataset') or {}
-        name = next((text for text in _names(dataset) if says_test(text)), None)
-        if name is not None:
-            raise ValueError(f"{RULE}, but {field} of {cfg.filename} reads '{name}': put a validation split there")
+        for leaf in leaves((cfg.get(field) or {}).get('dataset') or {}):
+            for name in (str(leaf.get(key)) for key in ('split', 'data_prefix', 'ann_file')):
+                # folders above the data set's do not count
+                if TEST.search(osp.basename(name) if osp.isabs(name) else name):
+                    raise ValueError(f"{RULE}, but {field} of {cfg.filename} reads '{name}': put a validation split "
+                                     'there')
     if _has_splits(cfg.train_dataloader.dataset):
         if cfg.get('val_dataloader') is None and cfg.get('test_dataloader') is not None:
             cfg.val_dataloader = copy.deepcopy(cfg.test_dataloader)
@@ -95,7 +96,7 @@ def _has_splits(dataset: Mapping[str, Any]) -> bool:
 
 def _join(train: ConfigDict, val: ConfigDict) -> ConfigDict:
     """Concatenate two data sets, with the training's pipeline; RepeatDataset of the one goes around both."""
-    if _kind(train) == 'RepeatDataset':
+    if type_name(train.type) == 'RepeatDataset':
         return ConfigDict(train, dataset=_join(train.dataset, val))
     val, pipeline = copy.deepcopy(val), next(leaves(train)).get('pipeline')
     for leaf in leaves(val):
@@ -134,33 +135,3 @@ def _images(dataset: Any) -> Iterator[str]:
         path = dataset.get_data_info(index).get('img_path')
         if path is not None:
             yield path if '://' in path else osp.realpath(path)
-
-
-def _kind(dataset: Mapping[str, Any]) -> str:
-    kind = dataset.get('type')
-    return kind.rpartition('.')[2] if isinstance(kind, str) else getattr(kind, '__name__', '')
-
-
-def _names(dataset: Any) -> Iterator[str]:
-    """Yield the names by which a data set config chooses what it reads; folders above the data set's do not count."""
-    for leaf in leaves(dataset):
-        texts = list(_texts({key: value for key, value in leaf.items() if key not in NO_PART}))
-        if not texts:  # a folder with a subfolder for each class
-            texts = [osp.basename(osp.normpath(leaf.get('data_root') or ''))]
-        for text in texts:
-            yield '/'.join(text.split('/')[-2:]) if osp.isabs(text) else text
-
-
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, list | tuple):
-        for inner in value:
-            yield from _texts(inner)
-    elif isinstance(value, str) and value:
-        yield value
-
-
-def says_test(text: str) -> bool:
-    """Return whether a test set is named: 'test.txt', 'val/testing', 'imagesTest', 'test2', but not 'contest'."""
-    return TEST.search(re.sub('(?<=[a-z])(?=[A-Z])', '_', text).lower()) is not None

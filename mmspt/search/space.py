@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 from mmengine.config import Config
 
+from mmspt.config import type_name
+
 SHORT = {
     'lr': 'optim_wrapper.optimizer.lr',
     'prompt_decay': 'optim_wrapper.optimizer.weight_decay',
@@ -14,7 +16,7 @@ SHORT = {
 }
 FIXED = re.compile(r'(train_dataloader\.dataset(?!\.pipeline\.)|train_dataloader$|(val|test)_|default_hooks|randomness|'
                    r'work_dir|resume|launcher|default_scope)')
-CONSTRUCTOR = 'mmspt.TrainableOnlyOptimWrapperConstructor'
+CONSTRUCTOR = 'TrainableOnlyOptimWrapperConstructor'
 DEFAULT = ('lr=1e-3:1e-1:log', 'prompt_decay=1e-4:1e-1:log', 'head_decay=1e-3:5:log')
 FORM = ('KEY=LOW:HIGH, KEY=LOW:HIGH:log or KEY=A,B,C, where KEY is lr, prompt_decay, head_decay or any key of '
         '--cfg-options but those that say which data are read')
@@ -49,19 +51,14 @@ def read_space(cfg: Config, given: Sequence[str] | None, own: Any) -> list[Param
         own (Any): The config's variable ``search_space``, None if it has none: a list of texts as after `--search`.
 
     Raises:
-        ValueError: As in :func:`parse_space` and :func:`check_keys`, or ``own`` is no list of texts.
+        ValueError: As in :func:`parse_space` and :func:`check_keys`, or ``own`` is no list.
     """
-    try:
-        if given is None and own is not None and not (
-                isinstance(own, list | tuple) and own and all(isinstance(spec, str) for spec in own)):
-            raise ValueError(f"it must be a list of texts, for example ['lr=1e-3:1e-1:log'], got {own!r}: correct it, "
-                             'set it to None for the default space, or give --search')
-        space = parse_space(given or own or DEFAULT)
-        check_keys(cfg, space)
-    except ValueError as error:
-        if given is None and own is not None:
-            raise ValueError(f'{FIELD} of {cfg.filename}: {error}') from error
-        raise
+    specs = given or own or DEFAULT
+    if not isinstance(specs, list | tuple):
+        raise ValueError(f"{FIELD} of {cfg.filename} must be a list of texts, for example ['lr=1e-3:1e-1:log'], got "
+                         f'{own!r}: correct it, set it to None for the default space, or give --search')
+    space = parse_space(specs)
+    check_keys(cfg, space)
     return space
 
 
@@ -86,13 +83,7 @@ def parse_space(specs: Sequence[str]) -> list[Parameter]:
 
 def _parse_list(spec: str, values: str) -> tuple:
     """Split at the commas outside brackets; texts are read by `--cfg-options`."""
-    texts = ['']
-    for letter in values:
-        if letter == ',' and all(texts[-1].count(a) <= texts[-1].count(b) for a, b in ('()', '[]')):
-            texts.append('')
-        else:
-            texts[-1] += letter
-    choices = tuple(_literal(text) for text in texts)
+    choices = tuple(_literal(text) for text in re.split(r',(?![^(\[]*[)\]])', values))
     if '' in choices:
         raise ValueError(f'a search setting must be {FORM}, got {spec!r}')
     if len(set(choices)) < len(choices):
@@ -138,12 +129,10 @@ def check_keys(cfg: Config, space: Sequence[Parameter]) -> None:
         if gap is not None:
             raise ValueError(f"a varied setting must be one of the config's, but {cfg.filename} has no '{gap}' where "
                              f"'{key}' would be: correct the key, or add its place")
-        if key == SHORT['head_decay']:
-            constructor = cfg.optim_wrapper.get('constructor')
-            name = str(getattr(constructor, '__name__', constructor))
-            if name.rpartition('.')[2] != CONSTRUCTOR.rpartition('.')[2]:
-                raise ValueError(f"head_decay is read by constructor='{CONSTRUCTOR}' alone, but {cfg.filename} has "
-                                 f'{constructor!r}: leave it out of --search, or take that one')
+        constructor = type_name(cfg.optim_wrapper.get('constructor'))
+        if key == SHORT['head_decay'] and constructor != CONSTRUCTOR:
+            raise ValueError(f"head_decay is read by constructor='mmspt.{CONSTRUCTOR}' alone, but {cfg.filename} has "
+                             f'{constructor}: leave it out of --search, or take that one')
 
 
 def _find_gap(cfg: Config, key: str) -> str | None:

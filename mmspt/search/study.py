@@ -1,5 +1,7 @@
 """The search's memory: an Optuna study in a SQLite file, which a killed search takes up again."""
+import hashlib
 import itertools
+import json
 import os.path as osp
 import random
 from typing import Any
@@ -17,30 +19,23 @@ COMPLETE, PRUNED, WAITING = (optuna.trial.TrialState.COMPLETE, optuna.trial.Tria
                              optuna.trial.TrialState.WAITING)
 
 
-def identify(cfg: Config, space: list[Parameter], metric: str, amp: str | None) -> dict[str, str]:
-    """Return what makes two searches the same: config, space, metric and precision, flat and as text."""
-    settings = cfg.to_dict()
-    for key in ('work_dir', 'resume', 'launcher'):
-        settings.pop(key, None)
-    flat = {f'config.{key}': value for key, value in _flatten(settings)}
-    flat |= {f'space.{p.key}': repr(tuple(p)[1:]) for p in space}
-    return flat | dict(metric=metric, amp=str(amp))
+def digest(*content: Any) -> str:
+    """Return ten hexadecimal digits: the same for the same content, whatever the order of keywords."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=repr).encode()).hexdigest()[:10]
 
 
-def _flatten(value: Any, prefix: str = '') -> list[tuple[str, str]]:
-    if isinstance(value, list | tuple) and '{' in repr(value):
-        value = {str(index): inner for index, inner in enumerate(value)}  # as text, the order of keywords would count
-    if isinstance(value, dict) and value:
-        return [pair for key, inner in value.items() for pair in _flatten(inner, f'{prefix}.{key}' if prefix else key)]
-    return [(prefix, repr(value))]
+def identify(cfg: Config, space: list[Parameter], metric: str, amp: str | None) -> str:
+    """Return a :func:`digest` of what makes two searches the same: config, space, metric and precision."""
+    settings = {key: value for key, value in cfg.to_dict().items() if key not in ('work_dir', 'resume', 'launcher')}
+    return digest(settings, sorted(space, key=lambda parameter: parameter.key), metric, amp)
 
 
-def open_study(folder: str, identity: dict[str, str], seed: int, startup_trials: int, warmup_epochs: int) -> Study:
+def open_study(folder: str, identity: str, seed: int, startup_trials: int, warmup_epochs: int) -> Study:
     """Create the study in ``folder``, or load it if it is one of the same search.
 
     Args:
         folder (str): Work directory of the search.
-        identity (dict): Of :func:`identify`.
+        identity (str): Of :func:`identify`.
         seed (int): Seed of the sampler.
         startup_trials (int): Trials before any is pruned.
         warmup_epochs (int): Epochs of a trial before it may be pruned.
@@ -49,27 +44,15 @@ def open_study(folder: str, identity: dict[str, str], seed: int, startup_trials:
         ValueError: The study in ``folder`` is of another search.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    path = osp.join(osp.abspath(folder), FILE)
-    try:
-        # as a URI, in which no letter of the path has a meaning
-        storage = optuna.storages.RDBStorage(f'sqlite:///file:{quote(path)}?uri=true',
-                                             engine_kwargs=dict(connect_args=dict(timeout=60)))
-        study = optuna.create_study(storage=storage, study_name='sweep', direction='maximize', load_if_exists=True)
-        begun, trials = study.user_attrs.get('identity'), study.get_trials(deepcopy=False)
-    except Exception as error:  # SQLAlchemy's, or Optuna's about a file of another version
-        raise ValueError(f"a search must find its own database, but '{path}' cannot be read "
-                         f'({str(error).strip().splitlines()[0]}): choose another --work-dir') from error
-    if begun is None and trials:
-        raise ValueError(f"a search must find its own database, but '{path}' holds another's trials: choose another "
-                         '--work-dir')
-    if begun is None:
-        study.set_user_attr('identity', identity)
-    elif begun != identity:
-        differing = sorted(key for key in begun.keys() | identity.keys() if begun.get(key) != identity.get(key))
-        shown = '; '.join(f'{key} was {begun.get(key, "absent")}, is {identity.get(key, "absent")}'
-                          for key in differing[:3])
-        raise ValueError(f"a search must go on with what it began with, but for '{folder}' {len(differing)} settings "
-                         f'differ ({shown}): take the old config and settings, or another --work-dir')
+    # as a URI, in which no letter of the path has a meaning
+    address = f'sqlite:///file:{quote(osp.join(osp.abspath(folder), FILE))}?uri=true'
+    storage = optuna.storages.RDBStorage(address, engine_kwargs=dict(connect_args=dict(timeout=60)))
+    study = optuna.create_study(storage=storage, study_name='sweep', direction='maximize', load_if_exists=True)
+    trials = study.get_trials(deepcopy=False)
+    if study.user_attrs.get('identity', None if trials else identity) != identity:
+        raise ValueError("a search must go on with the config, space, metric and precision that it began with, but "
+                         f"'{folder}' began with others: take these, or another --work-dir")
+    study.set_user_attr('identity', identity)
     # the sampler's state is not stored: a search that goes on must not draw the same numbers again
     study.sampler = optuna.samplers.TPESampler(seed=seed + len(trials))
     study.pruner = optuna.pruners.MedianPruner(n_startup_trials=startup_trials, n_warmup_steps=warmup_epochs)

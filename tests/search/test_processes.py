@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from helpers import ROOT
-from mmspt.search.processes import TrainProcess, can_resume, worker_environments
+from mmspt.search.processes import TrainProcess, worker_environments
 
 linux = pytest.mark.skipif(sys.platform != 'linux', reason='asks the Linux kernel to end children')
 
@@ -84,23 +84,6 @@ def test_no_run_outlives_its_search(tmp_path):
     wait_for(lambda: not alive(printed(log)[0]))
 
 
-def test_which_checkpoints_can_be_gone_on_from(tmp_path):
-    """Whole ones alone: a kill may leave a torn file, a mark of a removed one, or an empty mark."""
-    mark, checkpoint = tmp_path / 'last_checkpoint', tmp_path / 'epoch_1.pth'
-    assert not can_resume(str(tmp_path))
-    torch.save(dict(state_dict=torch.arange(1000.)), checkpoint)
-    mark.write_text(str(checkpoint))
-    assert can_resume(str(tmp_path)) and mark.exists()
-
-    mark.write_text('')
-    assert can_resume(str(tmp_path))  # it is there all the same
-    checkpoint.write_bytes(checkpoint.read_bytes()[:-1000])
-    assert not can_resume(str(tmp_path)) and not mark.exists()
-    checkpoint.unlink()
-    mark.write_text(str(checkpoint))
-    assert not can_resume(str(tmp_path)) and not mark.exists()
-
-
 @pytest.mark.parametrize(('gpus', 'visible', 'workers', 'expected'), [
     (2, None, None, ['0', '1']), (2, '3,GPU-ab', 3, ['3', 'GPU-ab', '3']), (4, None, 2, ['0', '1'])])
 def test_a_gpu_for_each_worker(monkeypatch, gpus, visible, workers, expected):
@@ -120,8 +103,3 @@ def test_threads_are_shared_without_gpus(monkeypatch, workers, threads, expected
     if threads is not None:
         monkeypatch.setenv('OMP_NUM_THREADS', threads)
     assert worker_environments(workers) == [dict(OMP_NUM_THREADS=count) for count in expected]
-
-
-def test_no_workers():
-    with pytest.raises(ValueError, match='--workers must be at least 1, got 0'):
-        worker_environments(0)

@@ -5,10 +5,7 @@ MD5, the first digits as published; addresses from the same tables:
 * MAE: README of its authors' code, https://github.com/facebookresearch/mae at 1e4b9e4.
 * MoCo-v3: README of Visual Prompt Tuning, https://github.com/KMnP/vpt at 4410440 (its authors' own README,
   https://github.com/facebookresearch/moco-v3, gives none).
-* Supervised: timm's file is called ``model.safetensors`` where it is published and has no published MD5, so it is not
-  fetched: what it would be compared with is not known.
-
-``tools/metafiles.py`` repeats addresses and hashes in ``configs/*/metafile.yml``, for people and other software.
+* Supervised: timm's file has no published MD5, so it is not fetched.
 """
 import fcntl
 import os
@@ -20,10 +17,9 @@ from mmengine.logging import MMLogger
 
 
 class PublicCheckpoint(NamedTuple):
-    """Where a file is, and how it is known to be the right one."""
+    """Address of a file and the first digits of its MD5, None if they were not published."""
     url: str
     md5: str | None
-    """The first digits; None if they were not published."""
 
 
 PUBLIC_CHECKPOINTS = {
@@ -43,16 +39,9 @@ PUBLIC_CHECKPOINTS = {
 def fetch(url: str, md5: str | None = None) -> str:
     """Fetch a file into torch's hub folder, once a machine: the first process does, the others wait for it.
 
-    Args:
-        url (str): Its address.
-        md5 (str | None): The first digits of its MD5. None compares nothing. Defaults to None.
-
-    Returns:
-        str: Its path.
-
     Raises:
         OSError: It cannot be fetched or written.
-        ValueError: It has another MD5; it is removed.
+        ValueError: Its MD5 begins with other digits than ``md5``; it is removed.
     """
     path = osp.join(torch.hub.get_dir(), 'checkpoints', osp.basename(url.split('?')[0]))
     os.makedirs(osp.dirname(path), exist_ok=True)
@@ -77,12 +66,6 @@ def find_checkpoint(filename: str) -> str:
 
     A missing file with the name of a public checkpoint is that checkpoint in torch's hub folder; it is fetched if it is
     not there either.
-
-    Args:
-        filename (str): A local path.
-
-    Returns:
-        str: The path of a file that is there.
 
     Raises:
         FileNotFoundError: There is none, and none can be fetched; the message says what to put where.

@@ -4,7 +4,6 @@ import subprocess
 import sys
 
 import cv2
-import mmengine
 import numpy as np
 import pytest
 import torch
@@ -56,12 +55,6 @@ def test_metrics_are_published():
     assert metrics == {'spt_vit-b_mae_cub': {'Top 1 Accuracy': round(float(np.mean(values)), 2)}}
 
 
-def test_mmengine_can_read_the_index():
-    """It takes neither wildcards nor anchors across files: ``Import`` names files, each with ``Models``."""
-    for path in yaml.safe_load((ROOT / 'model-index.yml').read_text())['Import']:
-        assert all(model['Config'] for model in mmengine.load(ROOT / path)['Models'])
-
-
 # -------------------------------------------------------------------------------------------- MMPretrain
 
 
@@ -90,11 +83,6 @@ def test_get_model_and_inferencers(tmp_path):
     for result in (inference_model(loaded, image), *inferencer(image)):
         np.testing.assert_allclose(result['pred_scores'], expected, rtol=1e-4)
         assert result['pred_class'] == 'abc'[expected.argmax()]
-
-
-def test_no_tuned_weights_are_promised():
-    with pytest.warns(UserWarning, match='Unable to find pre-defined checkpoint'):
-        get_model('linear_vit-xs_mae_digits', pretrained=True)
 
 
 # ---------------------------------------------------------------------------------------------- import

@@ -87,8 +87,8 @@ def test_builds(path):
             built = build_scheduler(scheduler, wrapper, epoch_length=3)
             assert all(math.isfinite(value) for value in built.get_last_value())
     trained = {name for name, p in model.named_parameters() if p.requires_grad and not name.startswith('head.')}
-    gated = {'backbone.prompts', 'backbone.gate_logits', 'backbone.temperatures'}
-    expected = dict(linear=set(), gatevpt=gated).get(method, {'backbone.prompts'})
+    gated = {'backbone.prompts.tokens', 'backbone.prompts.gate_logits', 'backbone.prompts.temperatures'}
+    expected = dict(linear=set(), gatevpt=gated).get(method, {'backbone.prompts.tokens'})
     assert trained == expected or (method in ('pretrain', 'finetune') and len(trained) > 50)
 
 
@@ -109,12 +109,11 @@ def test_recipe(path):
         'vit-b_mae': 'mae_pretrain_vit_base.pth', 'vit-l_mae': 'mae_pretrain_vit_large.pth',
         'vit-h_mae': 'mae_pretrain_vit_huge.pth', 'vit-b_mocov3': 'linear-vit-b-300ep.pth.tar',
         'vit-b_sup': 'vit_base_patch16_224.augreg_in21k.safetensors'}[model])
-    shallow, prompted = suffix == '_shallow' or folder == 'gatevpt', folder in ('spt', 'vpt', 'gatevpt', 'vipamin')
-    assert (backbone.prompt_type, backbone.num_prompts) == (
-        'shallow' if shallow else 'deep', prompted * (100 if shallow else 20))
-    assert (backbone.type, backbone.get('prompt_drop_rate', 0.)) == (
-        ('mmspt.GatedPromptedViT', 0.1) if folder == 'gatevpt' else ('mmspt.PromptedViT', 0.))
-    assert 'gate_start' not in backbone  # -5 by default
+    shallow, prompted = suffix == '_shallow', folder in ('spt', 'vpt', 'gatevpt', 'vipamin')
+    assert backbone.type == 'mmspt.PromptedViT' and backbone.prompt_type == ('shallow' if shallow else 'deep')
+    assert backbone.num_prompts == prompted * (100 if shallow or folder == 'gatevpt' else 20)
+    assert (backbone.get('prompts'), backbone.get('prompt_drop_rate', 0.)) == (
+        (dict(type='mmspt.GatedPrompts'), 0.1) if folder == 'gatevpt' else (None, 0.))
     assert backbone.get('frozen', True) == (folder != 'finetune')
     hook, = cfg.custom_hooks
     assert hook == dict(type='mmspt.PromptInitHook', initializer={
@@ -169,7 +168,7 @@ def groups(path, options=None):
     ('configs/spt/vit-b_mae_cub.py', 5e-2, 0.5), ('configs/spt/vit-b_sup_vtab_dmlab.py', 1e-3, 3.0),
     ('configs/linear/vit-b_sup_cub.py', 1e-3, 3.0)])
 def test_the_authors_decay_by_parameter_kind(path, rate, head_decay):
-    prompts = {} if 'linear' in path else {'backbone.prompts': (rate, 0.01)}
+    prompts = {} if 'linear' in path else {'backbone.prompts.tokens': (rate, 0.01)}
     assert groups(path) == prompts | {'head.fc.weight': (rate, head_decay), 'head.fc.bias': (rate, 0.)}
 
 
@@ -180,11 +179,12 @@ def test_optimizers_of_the_rivals(path, kind, rate, decay):
     """One decay for prompts and head; none for biases, gates and temperatures, whatever a search sets for the rest."""
     optimizer = load(path).optim_wrapper.optimizer
     assert optimizer == dict(type=kind, lr=rate, weight_decay=decay) | (dict(momentum=0.9) if kind == 'SGD' else {})
-    gates = {'backbone.gate_logits', 'backbone.temperatures'} if kind == 'SGD' else set()
-    assert groups(path) == {'backbone.prompts': (rate, decay), 'head.fc.weight': (rate, decay),
+    gates = {'backbone.prompts.gate_logits', 'backbone.prompts.temperatures'} if kind == 'SGD' else set()
+    assert groups(path) == {'backbone.prompts.tokens': (rate, decay), 'head.fc.weight': (rate, decay),
                             'head.fc.bias': (rate, 0.)} | dict.fromkeys(gates, (rate, 0.))
     searched = groups(path, {'optim_wrapper.optimizer.weight_decay': 0.3})
-    assert {name for name, (_, decay) in searched.items() if decay == 0.3} == {'backbone.prompts', 'head.fc.weight'}
+    assert {name for name, (_, decay) in searched.items() if decay == 0.3} == {
+        'backbone.prompts.tokens', 'head.fc.weight'}
 
 
 @pytest.mark.parametrize('path', ['configs/finetune/vit-b_mae_cub.py', 'configs/finetune/vit-b_mocov3_cub.py'])
@@ -225,11 +225,11 @@ def test_finetuning_trains_all_of_the_network():
 def test_stock_configs():
     """Layer-wise decay leaves prompts at the full rate; MoCo-v3's backbone keeps its arguments."""
     assert groups('configs/spt/vit-b_mae_in1k_stock.py') == {
-        'backbone.prompts': (2e-3, 0.05), 'head.fc.weight': (2e-3, 0.05), 'head.fc.bias': (2e-3, 0.)}
+        'backbone.prompts.tokens': (2e-3, 0.05), 'head.fc.weight': (2e-3, 0.05), 'head.fc.bias': (2e-3, 0.)}
     backbone = load('configs/spt/vit-b_mocov3_in1k_stock.py').model.backbone
     assert backbone.stop_grad_conv1 and backbone.frozen_stages == 12
     assert set(groups('configs/spt/vit-b_mocov3_in1k_stock.py')) == {
-        'backbone.prompts', 'head.layers.head.weight', 'head.layers.head.bias'}
+        'backbone.prompts.tokens', 'head.layers.head.weight', 'head.layers.head.bias'}
 
 
 @pytest.mark.parametrize('task', ['digits', 'flowers17'])
@@ -242,7 +242,7 @@ def test_small_recipes_differ_by_method_alone(folder, task):
     assert cfg.model.head == spt.model.head and cfg.train_dataloader.dataset == spt.train_dataloader.dataset
     changed = {key for key in cfg.model.backbone.keys() | spt.model.backbone
                if cfg.model.backbone.get(key) != spt.model.backbone.get(key)}
-    assert changed == ({'type', 'prompt_type', 'prompt_drop_rate'} if folder == 'gatevpt' else set())
+    assert changed == ({'prompts', 'prompt_drop_rate'} if folder == 'gatevpt' else set())
     assert cfg.train_dataloader.batch_size == (64 if folder == 'gatevpt' else 32)
     hook, = cfg.custom_hooks
     assert hook.initializer == {
@@ -257,7 +257,7 @@ LR, DECAY = 'optim_wrapper.optimizer.lr', 'optim_wrapper.optimizer.weight_decay'
 
 @pytest.mark.parametrize(('path', 'expected'), [
     ('gatevpt/vit-b_mae_cub', {
-        LR: (0.01, 10.), DECAY: (0, 1e-4, 1e-3, 1e-2), 'model.backbone.gate_start': (-10, -5, -1)}),
+        LR: (0.01, 10.), DECAY: (0, 1e-4, 1e-3, 1e-2), 'model.backbone.prompts.gate_start': (-10, -5, -1)}),
     ('vipamin/vit-b_mocov3_cub', {LR: RATES, K: (2, 8, 32, 128), LAM: (0, 0.5, 1)}),
     ('vipamin/vit-xs_mae_digits', {LR: RATES, K: (2, 8, 32), LAM: (0, 0.5, 1)}),
     ('vipamin/vit-xs_mae_flowers17', {LR: RATES, K: (2, 8, 32, 128)}),

@@ -1,6 +1,7 @@
 """A task's folder or a config's data sets as :mod:`.checks` needs them: the lists, read as far as they can be read."""
 import copy
 import os.path as osp
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
@@ -30,7 +31,7 @@ def read_task(key: str, folder: str) -> Source:
     vpt = all(osp.isfile(osp.join(folder, name)) for name in VPT_LISTS)
     source = Source(f'{task.name} in {folder}' + (", VPT's lists" if vpt else ''), [], [],
                     f'unpack {task.name} as docs/data.md says', repeats=key in REPEATING)
-    config = dict(type=f'mmspt.{task.dataset}', data_root=folder, lazy_init=True)
+    config: dict[str, Any] = dict(type=f'mmspt.{task.dataset}', data_root=folder, lazy_init=True)
     place = folder
     if key.startswith('vtab_'):
         config['task'] = key.removeprefix('vtab_')

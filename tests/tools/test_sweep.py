@@ -1,6 +1,7 @@
 """The search for real: short trials and last runs, killed and taken up by the same command."""
 import json
 import os
+import signal
 import sys
 import time
 
@@ -55,7 +56,8 @@ def test_killed_and_taken_up(job):
     process = forked.start('sweep.py', arguments, log, environment=environment())
     wait_for(lambda: processes(folder / 'final'))
     process.terminate()
-    wait_for(lambda: not processes(folder), 120)
+    process.join(120)
+    assert process.exitcode == 128 + signal.SIGTERM and not processes(folder)
     assert '1 trials are done, 1 were cut off' in log.read_text() and 'the same command goes on' in log.read_text()
 
     output = tool('sweep.py', *arguments)

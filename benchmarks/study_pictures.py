@@ -15,7 +15,7 @@ from matplotlib.ticker import MultipleLocator, NullLocator, ScalarFormatter
 from rich.console import Console
 
 from mmspt.files import write_bytes
-from mmspt.visualization.groups import add_legend_below, count_seeds, plot_spread, spread
+from mmspt.visualization.groups import add_legend_below, plot_spread, spread
 from mmspt.visualization.picture import styled
 from study_plan import BACKBONES, ROOT, TASKS, Cell
 from study_records import RATE, Record, Records, accuracies, read_records
@@ -39,7 +39,7 @@ def colour(axes: Axes, methods: Iterable[str]) -> None:
 def plot_seeds(axes: Axes, method: str, seeds: Sequence[Mapping[int, float]]) -> None:
     """Plot mean, lowest and highest of a method's seeds."""
     colour(axes, [method])
-    plot_spread(axes, spread(seeds, method), count_seeds(method, len(seeds)))
+    plot_spread(axes, spread(seeds, method), method, len(seeds))
 
 
 def mark_numbers(axes: Axes, places: Sequence[float]) -> None:

@@ -54,9 +54,9 @@ def parse_args() -> argparse.Namespace:
         command.set_defaults(draw=draw)
         return command
 
-    add('nmi', lambda runs, args: [draw_nmi(with_prompts(runs), args.lenient)], many,
+    add('nmi', lambda runs, args: [draw_nmi(with_prompts(runs))], many,
         'NMI of prompts and patches over training')
-    add('curves', lambda runs, args: [draw_curves(runs, args.lenient)], many,
+    add('curves', lambda runs, args: [draw_curves(runs)], many,
         'accuracy and loss, with the spread over seeds')
     command = add('prototypes', lambda runs, args: (
         draw_prototypes(runs[0], layer, args.count, args.context, args.metric, args.prompts, args.num_images)
@@ -103,7 +103,7 @@ def report(runs: list[RunFolder], args: argparse.Namespace) -> Iterator[Picture]
             yield replace(picture, name=osp.join(slug(setting), picture.name) if setting else picture.name)
 
 
-def open_runs(folders: Sequence[str], backbone: str | None = None) -> list[RunFolder]:
+def open_runs(folders: Sequence[str], backbone: str | None) -> list[RunFolder]:
     """Open the runs at and below folders, each once."""
     paths = [path for folder in folders for path in (sorted(path for path, *_ in walk_runs(folder)) or [folder])]
     return [RunFolder(path, backbone=backbone) for path in dict.fromkeys(map(osp.normpath, paths))]
@@ -137,7 +137,6 @@ def main() -> None:
     try:
         runs = [RunFolder(args.run, args.checkpoint, args.device, args.backbone)] if 'run' in args else \
             open_runs(args.runs, args.backbone)
-        args.lenient = 'run' not in args and len(runs) > len(args.runs)  # a folder may hold runs that have just begun
         args.out = args.out or default_out(runs)
         save(args.draw(runs, args), args.out, console)
     except (OSError, ValueError, RuntimeError) as error:

@@ -54,7 +54,7 @@ def report(found: Found, tables: list[Table]) -> str:
         parts.append('\n'.join(lines) + '\n')
     if found.untested:
         parts.append('## Without a test\n')
-        parts.append('\n'.join(f'- `{item.folder}`' for item in found.untested))
+        parts.append('\n'.join(f'- `{folder}`' for folder in found.untested))
     return '\n'.join(parts).rstrip() + '\n'
 
 
@@ -63,7 +63,7 @@ def write(prefix: str, found: Found, tables: list[Table]) -> None:
     content = dict(tables=[plain(table) for table in tables],
                    runs=[dict(folder=run.folder, note=run.note, **asdict(run.result)) for run in found.runs],
                    unfinished=[item._asdict() for item in found.unfinished],
-                   untested=[item.folder for item in found.untested])
+                   untested=found.untested)
     for path, text in ((f'{prefix}.md', report(found, tables)),
                        (f'{prefix}.json', json.dumps(content, indent=2, allow_nan=False) + '\n')):
         write_text(path, text)
@@ -78,8 +78,8 @@ def main() -> None:
         show(tables, console)
         if args.out:
             write(args.out, found, tables)
-    for item in found.untested:
-        console.print(f"skipped, since its config has no test_dataloader: '{item.folder}'", soft_wrap=True)
+    for folder in found.untested:
+        console.print(f"skipped, since its config has no test_dataloader: '{folder}'", soft_wrap=True)
     lines = [f"'{folder}': {lacks}\n    {remedy}" for folder, lacks, remedy in found.unfinished]
     if not found.runs:
         raise SystemExit('\n'.join(['a report needs a finished run, there is none; these lack something:', *lines]

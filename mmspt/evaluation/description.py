@@ -4,43 +4,40 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from mmpretrain.models import VisionTransformer
+
 from mmspt.config import find_hook, type_name
 from mmspt.datasets.tasks import TASKS, task_of
 from mmspt.datasets.wrappers import leaves, without_skipping
 
 from .method_names import count_prompts, is_prompted, name_prompts
 
-ARCHS = {'s': 'ViT-S', 'small': 'ViT-S', 'b': 'ViT-B', 'base': 'ViT-B', 'l': 'ViT-L', 'large': 'ViT-L',
-         'h': 'ViT-H', 'huge': 'ViT-H', 'deit-t': 'DeiT-T', 'deit-tiny': 'DeiT-T', 'deit-s': 'DeiT-S',
-         'deit-small': 'DeiT-S', 'deit-b': 'DeiT-B', 'deit-base': 'DeiT-B', 'dinov2-s': 'DINOv2-S',
-         'dinov2-small': 'DINOv2-S', 'dinov2-g': 'DINOv2-G', 'dinov2-giant': 'DINOv2-G', 'eva-g': 'EVA-G',
-         'eva-giant': 'EVA-G', 'mocov3-s': 'MoCo-v3-S', 'mocov3-small': 'MoCo-v3-S'}
-DEPTHS = {'ViT-S': 8, 'ViT-B': 12, 'ViT-L': 24, 'ViT-H': 32,  # MMPretrain's; its 'small' has 8 blocks
-          'DeiT-T': 12, 'DeiT-S': 12, 'DeiT-B': 12, 'DINOv2-S': 12, 'DINOv2-G': 40, 'EVA-G': 40, 'MoCo-v3-S': 12}
+ARCHS = VisionTransformer.arch_zoo | {name: dict(num_layers=12) for name in ('mocov3-s', 'mocov3-small')}
+FAMILIES = {'': 'ViT', 'deit': 'DeiT', 'dinov2': 'DINOv2', 'eva': 'EVA', 'mocov3': 'MoCo-v3'}
 SOURCE = ('type', 'data_root', 'ann_file', 'data_prefix', 'split', 'task')  # keys that say which images are read
 WEIGHTS = ('checkpoint', 'pretrained', 'load_from')
 
 
 def describe_run(cfg: Mapping[str, Any], trained: bool = True, world_size: int = 1) -> dict[str, Any]:
-    """Describe a run; missing parts of the config become None or 'unknown', never an error.
+    """Return the fields of :class:`mmspt.evaluation.Result` that a config tells, 'config' to 'recipe' without
+    'num_images'; missing parts of the config become None or 'unknown', never an error.
 
     Args:
-        cfg (Mapping): The run's config; its ``filename``, if it has one, gives the recipe's name, and its variable
-            ``pretraining`` the backbone's ('MAE', 'MoCo-v3', 'supervised', ...).
+        cfg (Mapping): Its ``filename``, if it has one, gives the recipe's name, and its variable ``pretraining`` the
+            backbone's ('MAE', 'MoCo-v3', 'supervised', ...).
         trained (bool): Whether the config trained the weights; a test does not know their training data.
-            Defaults to True.
-        world_size (int): Number of processes, each with a batch of its own. Defaults to 1.
-
-    Returns:
-        dict[str, Any]: ``config``, ``task``, ``group``, ``split``, ``trained_on``, ``method``, ``initializer``,
-        ``num_prompts``, ``arch``, ``pretraining``, ``tta``, ``recipe``, as in :class:`mmspt.evaluation.Result`.
+        world_size (int): Number of processes, each with a batch of its own.
     """
     model = cfg.get('model') or {}
     inner = model.get('module') or model  # test-time augmentation wraps the classifier
     backbone = inner.get('backbone') or {}
-    test, train = _datasets(cfg, 'test_dataloader'), _datasets(cfg, 'train_dataloader')
+    test, train = (list(leaves((cfg.get(field) or {}).get('dataset') or {}))
+                   for field in ('test_dataloader', 'train_dataloader'))
     tasks = [identify(dataset) for dataset in test]
-    initializer = _initializer(cfg) if count_prompts(backbone) else None
+    num_prompts = count_prompts(backbone)
+    hook = find_hook(cfg, 'PromptInitHook')
+    start = hook.get('initializer') or dict(type='RandomSampleInit' if hook else 'UniformInit')  # the backbone's own
+    initializer = type_name(start.get('type')) if num_prompts else None
     return dict(
         config=config_name(getattr(cfg, 'filename', None)),
         task=_joined(task for task, _ in tasks),
@@ -49,7 +46,7 @@ def describe_run(cfg: Mapping[str, Any], trained: bool = True, world_size: int =
         trained_on=_trained_on(train, test) if trained else None,
         method=method_of(backbone, initializer),
         initializer=initializer,
-        num_prompts=count_prompts(backbone),
+        num_prompts=num_prompts,
         arch=arch_of(backbone),
         pretraining=cfg.get('pretraining') or 'unknown',
         tta=inner is not model,
@@ -57,7 +54,7 @@ def describe_run(cfg: Mapping[str, Any], trained: bool = True, world_size: int =
 
 
 def config_name(filename: str | None) -> str | None:
-    """The recipe's name: the file's without folder, ending and the ``_test`` that tools/test.py adds."""
+    """The file's name without ending and the ``_test`` that tools/test.py adds."""
     return None if filename is None else osp.splitext(osp.basename(filename))[0].removesuffix('_test')
 
 
@@ -92,10 +89,9 @@ def method_of(backbone: Mapping[str, Any], initializer: str | None) -> str:
 
 def depth_of(backbone: Mapping[str, Any]) -> float:
     """Number of a transformer's blocks; infinity if it is not known."""
-    arch = backbone.get('arch')
-    if isinstance(arch, Mapping):
-        return arch.get('num_layers', float('inf'))
-    return DEPTHS.get(arch_of(backbone).partition('/')[0], float('inf'))
+    arch = backbone.get('arch', 'base')
+    sizes = arch if isinstance(arch, Mapping) else ARCHS.get(str(arch).lower(), {})
+    return sizes.get('num_layers', float('inf'))
 
 
 def arch_of(backbone: Mapping[str, Any]) -> str:
@@ -104,17 +100,18 @@ def arch_of(backbone: Mapping[str, Any]) -> str:
     arch = backbone.get('arch', 'base' if is_prompted(backbone) or kind == 'VisionTransformer' else kind)
     if not isinstance(arch, str):
         return 'custom'
+    if arch.lower() in ARCHS:
+        family, _, size = arch.lower().rpartition('-')
+        arch = f'{FAMILIES.get(family, family)}-{size[0].upper()}'
     patch = backbone.get('patch_size', 16)
-    return ARCHS.get(arch.lower(), arch) + ('' if patch == 16 else f'/{patch}')
+    return arch if patch == 16 else f'{arch}/{patch}'
 
 
 def recipe_of(cfg: Mapping[str, Any], world_size: int = 1) -> dict[str, Any]:
-    """Return the settings that seeds of one setting share: dotted key -> plain value.
+    """Return what seeds of one setting share: dotted key -> plain value.
 
     ``global_batch`` is the number of images an optimizer step, of all processes. Left out are the seed, the test,
-    workers, and where files lie: ``data_root``, and the folders of weights and of absolute paths. The weights that a
-    resumed run goes on from are its own, so its ``load_from`` is left out. ``mmspt.SkipBadImages`` is no setting:
-    without it a run on bad images ends with an error.
+    workers, where files lie, ``mmspt.SkipBadImages``, and a resumed run's ``load_from``.
     """
     loader, plan = cfg.get('train_dataloader') or {}, cfg.get('train_cfg') or {}
     optim_wrapper, batch = cfg.get('optim_wrapper') or {}, loader.get('batch_size')
@@ -133,7 +130,10 @@ def recipe_of(cfg: Mapping[str, Any], world_size: int = 1) -> dict[str, Any]:
         model=cfg.get('model') or {},
         load_from=None if cfg.get('resume') else cfg.get('load_from'),
         custom_hooks=cfg.get('custom_hooks') or []))
-    return {key: _place_free(key, value) for key, value in recipe.items() if 'data_root' not in key.split('.')}
+    for key, value in recipe.items():
+        if isinstance(value, str) and (osp.isabs(value) or key.rpartition('.')[2] in WEIGHTS):
+            recipe[key] = osp.basename(osp.normpath(value))
+    return {key: value for key, value in recipe.items() if 'data_root' not in key.split('.')}
 
 
 def flatten(value: Any, prefix: str = '') -> dict[str, Any]:
@@ -149,11 +149,6 @@ def flatten(value: Any, prefix: str = '') -> dict[str, Any]:
             for name, leaf in flatten(inner, f'{prefix}.{key}' if prefix else str(key)).items()}
 
 
-def _datasets(cfg: Mapping[str, Any], field: str) -> list[Mapping[str, Any]]:
-    dataset = (cfg.get(field) or {}).get('dataset')
-    return list(leaves(dataset)) if isinstance(dataset, Mapping) else [{}]
-
-
 def _trained_on(train: list[Mapping[str, Any]], test: list[Mapping[str, Any]]) -> dict[str, Any]:
     """Type and split, and ``tested=True`` if the test reads one of the data sets as well."""
     sources = [{key: dataset.get(key) for key in SOURCE} for dataset in (*train, *test) if dataset]
@@ -165,15 +160,3 @@ def _trained_on(train: list[Mapping[str, Any]], test: list[Mapping[str, Any]]) -
 def _joined(names: Iterable[str | None]) -> Any:
     """Different names in one text; None if there is none."""
     return ' + '.join(dict.fromkeys(name for name in names if name)) or None
-
-
-def _place_free(key: str, value: Any) -> Any:
-    path = isinstance(value, str) and (osp.isabs(value) or key.rpartition('.')[2] in WEIGHTS)
-    return osp.basename(osp.normpath(value)) if path else value
-
-
-def _initializer(cfg: Mapping[str, Any]) -> str:
-    hook = find_hook(cfg, 'PromptInitHook')
-    if not hook:
-        return 'UniformInit'  # how the backbone itself starts its prompts
-    return type_name((hook.get('initializer') or dict(type='RandomSampleInit')).get('type'))

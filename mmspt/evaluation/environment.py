@@ -9,14 +9,7 @@ LEFT_OUT = ('PyTorch compiling details', 'mp_cfg', 'GCC', 'NVCC')
 
 
 def read_environment(work_dir: str) -> dict[str, str]:
-    """Read the environment of the last start of a run.
-
-    Args:
-        work_dir (str): Work directory of a run.
-
-    Returns:
-        dict[str, str]: Python, PyTorch, GPUs, seed, launcher, ... -> value; empty if no log has them.
-    """
+    """Read Python, PyTorch, GPUs, seed, launcher, ... at the last start of a run; empty if no log has them."""
     for path in sorted(glob(osp.join(escape(work_dir), '*', '*.log')), reverse=True):
         with open(path, encoding='utf-8', errors='replace') as file:
             match = BLOCK.search(file.read(100_000))

@@ -14,7 +14,7 @@ USUAL_STARTS = dict(SPT='RandomSampleInit', VPT='UniformInit', VIPAMIN='VIPAMINI
 
 def is_prompted(backbone: Mapping[str, Any]) -> bool:
     """Whether a backbone's config names a PromptedViT, with prompts or without."""
-    return _is_kind(backbone.get('type'), MODELS, PromptedViT)
+    return _is_kind(backbone, PromptedViT)
 
 
 def count_prompts(backbone: Mapping[str, Any]) -> int:
@@ -27,24 +27,19 @@ def count_prompts(backbone: Mapping[str, Any]) -> int:
 
 def prompts_class(backbone: Mapping[str, Any]) -> type[PromptMethod]:
     """The class of the prompts that the config of a PromptedViT names."""
-    if _is_kind(backbone.get('type'), MODELS, GatedPromptedViT):
+    if _is_kind(backbone, GatedPromptedViT):
         return GatedPrompts
     short = PROMPT_TYPES[backbone.get('prompt_type', 'deep')]
     return _class_of((backbone.get('prompts') or {}).get('type', short), MODELS)
 
 
 def name_prompts(backbone: Mapping[str, Any], initializer: str) -> str:
-    """Name the method of a backbone with prompts: their class's name, or 'SPT-Deep' by how and where they start.
-
-    Args:
-        backbone (Mapping): Its config.
-        initializer (str): Name of the initializer's class.
-    """
+    """Name a backbone's method: by its prompts' class, or 'SPT-Deep' by its initializer's class and where they act."""
     kind = prompts_class(backbone)
     if kind.name is not None:
         return kind.name
     start = _class_of(initializer, TASK_UTILS)
-    family = start.method if _is_kind(start, TASK_UTILS, PromptInitializer) else PromptInitializer.method
+    family = getattr(start, 'method', PromptInitializer.method)
     return f'{family}-{"Deep" if kind.deep else "Shallow"}'
 
 
@@ -64,10 +59,10 @@ def unusual(method: str, initializer: str | None, num_prompts: int) -> list[str]
 
 
 def _class_of(kind: Any, registry: Any) -> Any:
-    """A class by its name in a registry or an import path; what is no known name stays None."""
+    """A class by its name in a registry or an import path; what is no known name becomes None."""
     return kind if isinstance(kind, type) else registry.get(kind) if isinstance(kind, str) else None
 
 
-def _is_kind(kind: Any, registry: Any, base: type) -> bool:
-    found = _class_of(kind, registry)
+def _is_kind(backbone: Mapping[str, Any], base: type) -> bool:
+    found = _class_of(backbone.get('type'), MODELS)
     return isinstance(found, type) and issubclass(found, base)

@@ -17,7 +17,7 @@ SOURCES = {
 
 
 class Published(NamedTuple):
-    """Accuracies in percent that one source reports for ViT-B/16."""
+    """Accuracies in percent that one source reports for ViT-B/16 (``arch``)."""
     method: str
     pretraining: str
     group: str
@@ -30,11 +30,7 @@ class Published(NamedTuple):
     arch: str = 'ViT-B'
 
 
-def _read() -> tuple[Published, ...]:
-    with open(osp.join(osp.dirname(__file__), 'published.csv'), encoding='utf-8', newline='') as file:
-        return tuple(Published(row['method'], row['pretraining'], row['group'],
-                               None if row['task'] == 'mean' else row['task'],
-                               tuple(map(float, row['values'].split())), row['source']) for row in csv.DictReader(file))
-
-
-PUBLISHED = _read()
+with open(osp.join(osp.dirname(__file__), 'published.csv'), encoding='utf-8', newline='') as _file:
+    PUBLISHED = tuple(
+        Published(row['method'], row['pretraining'], row['group'], None if row['task'] == 'mean' else row['task'],
+                  tuple(map(float, row['values'].split())), row['source']) for row in csv.DictReader(_file))

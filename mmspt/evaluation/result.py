@@ -15,51 +15,34 @@ RESULT_FILE = 'result.json'
 
 @dataclass(frozen=True)
 class Result:
-    """The tested setting, see :func:`mmspt.evaluation.describe_run`, how far it was trained, and the metrics."""
-    config: str | None
-    """Name of the config file."""
-    task: str
-    """Key of ``mmspt.datasets.tasks.TASKS``, or '<data set type> <folder>'."""
-    group: str
-    """'FGVC', 'Natural', 'Specialized', 'Structured' or 'Other'."""
-    split: str | None
-    """Split, list file or folder that was tested."""
-    num_images: int
-    """Images tested."""
+    """The tested setting, see :func:`mmspt.evaluation.describe_run`, how far it was trained, and the metrics.
+
+    ``recipe`` is the settings that seeds share (dotted config key -> value), ``trained_on`` has ``dataset``, ``split``
+    and, if the same was tested, ``tested=True``; both are None if the run only tested. Epochs are None where the config
+    counts iterations, and the other way round.
+    """
+    config: str | None  # name of the file
+    task: str  # key of mmspt.datasets.tasks.TASKS, or '<data set type> <folder>'
+    group: str  # 'FGVC', 'Natural', 'Specialized', 'Structured' or 'Other'
+    split: str | None  # split, list file or folder that was tested
+    num_images: int  # tested
     trained_on: dict | None
-    """``dataset`` (type), ``split``, and ``tested=True`` if it was tested on the same; None if the run only tested."""
-    method: str
-    """'SPT-Deep', 'SPT-Shallow', 'VPT-Deep', 'VPT-Shallow', 'Linear', 'Full'."""
-    initializer: str | None
-    """Class that made the prompts; None without prompts."""
-    num_prompts: int
-    """N_p, prompts a block."""
-    arch: str
-    """'ViT-B', ...; 'custom' for sizes of its own."""
-    pretraining: str
-    """'MAE', 'MoCo-v3', 'supervised', ...; 'unknown' if the config does not say."""
-    tta: bool
-    """Whether test-time augmentation was on."""
+    method: str  # 'SPT-Deep', 'VPT-Shallow', 'Linear', 'Full', ...
+    initializer: str | None  # class that made the prompts
+    num_prompts: int  # N_p, prompts a block
+    arch: str  # 'ViT-B', ...; 'custom' for sizes of its own
+    pretraining: str  # 'MAE', 'MoCo-v3', 'supervised', ...; 'unknown' if the config does not say
+    tta: bool  # test-time augmentation
     recipe: dict | None
-    """Dotted config key -> value, of the settings that seeds share; None if the run only tested."""
-    seed: int | None
-    """Seed of the training; of the test if the checkpoint does not say."""
-    epoch: int | None
-    """Epoch of the tested weights; None if the config counts iterations, or the checkpoint does not say."""
+    seed: int | None  # of the training; of the test if the checkpoint does not say
+    epoch: int | None  # of the tested weights; None too if the checkpoint does not say
     max_epochs: int | None
-    """Epochs that the config asks for; None if it counts iterations."""
-    finished: bool
-    """Whether the tested weights are the last of their training, which may have been stopped early."""
-    metrics: dict
-    """Name -> value; accuracies in percent."""
-    checkpoint: str | None
-    """File of the tested weights; None if they were not saved."""
-    versions: dict
-    """Package -> version."""
+    finished: bool  # the weights are the last of their training, which may have been stopped early
+    metrics: dict  # accuracies in percent
+    checkpoint: str | None  # file of the tested weights; None if they were not saved
+    versions: dict  # package -> version
     iteration: int | None = None
-    """Iteration of the tested weights; None if the config counts epochs."""
     max_iters: int | None = None
-    """Iterations that the config asks for; None if it counts epochs."""
 
     @property
     def progress(self) -> str:
@@ -105,23 +88,16 @@ def set_aside(path: str) -> str:
 
 
 def read_result(path: str) -> Result:
-    """Read a result; keys that a later version added are ignored.
-
-    Raises:
-        ValueError: The file is not JSON, or a key is missing or of another type.
-    """
+    """Read a result, without keys that a later version added; ValueError if it is broken."""
     remedy = 'delete it and test the run again'
     try:
         with open(path, encoding='utf-8') as file:
             content = dict(json.load(file))
     except (TypeError, ValueError) as error:
         raise ValueError(f"a result must be whole JSON, but '{path}' is not ({error}): {remedy}") from error
-    for field in fields(Result):
-        kind = get_type_hints(Result)[field.name]
-        if not isinstance(content.setdefault(field.name, field.default), kind):
-            raise ValueError(f"'{field.name}' of a result must be {getattr(kind, '__name__', kind)}, but '{path}' has "
-                             f'{"none" if content[field.name] is MISSING else repr(content[field.name])}: {remedy}')
-    recipe = content['recipe'] or {}
-    if 'batch_size' in recipe:  # its name before November 2026
-        recipe['global_batch'] = recipe.pop('batch_size')
-    return Result(**{field.name: content[field.name] for field in fields(Result)})
+    for name, kind in get_type_hints(Result).items():
+        value = content.get(name, getattr(Result, name, MISSING))
+        if not isinstance(value, kind):
+            raise ValueError(f"'{name}' of a result must be {getattr(kind, '__name__', kind)}, but '{path}' has "
+                             f'{"none" if value is MISSING else repr(value)}: {remedy}')
+    return Result(**{field.name: content[field.name] for field in fields(Result) if field.name in content})

@@ -6,11 +6,10 @@ from glob import escape, glob
 
 
 def read_records(work_dir: str) -> list[dict]:
-    """Read the records of a run in the order they were written.
+    """Read the records of a run in the order they were written, but for a line that is still being written.
 
-    Args:
-        work_dir (str): Work directory of a run. If it was resumed, the later part replaces the earlier records from
-            that moment on; if it was started again, all of them. A line that is still being written is left out.
+    If the run was resumed, the later part replaces the earlier records from that moment on; if it was started again,
+    all of them.
 
     Raises:
         ValueError: A whole line is not JSON.
@@ -18,16 +17,12 @@ def read_records(work_dir: str) -> list[dict]:
     records: list[dict] = []
     for path in sorted(glob(osp.join(escape(work_dir), '*', 'vis_data', 'scalars.json'))):
         part = list(_read_part(path))
-        begins: dict[str, float] = {}
-        for record in part:
-            begins.setdefault(*_moment(record))
-        first: dict[str, float] = {}
-        for record in records:
-            first.setdefault(*_moment(record))
+        begins, first = (dict(map(_moment, reversed(some))) for some in (part, records))
         # a run's first loss, or its first NMI (at iteration 0), is logged at the same moment whenever it begins
         restarted = any(begins.get(kind, float('inf')) <= first.get(kind, -1) for kind in ('iter', 'nmi/epoch'))
-        records = [] if restarted else [record for record in records if _is_before(record, begins)]
-        records += part
+        moments = zip(records, map(_moment, records), strict=True)
+        kept = [record for record, (kind, moment) in moments if moment < begins.get(kind, float('inf'))]
+        records = part if restarted else kept + part
     return records
 
 
@@ -36,8 +31,6 @@ def _read_part(path: str) -> Iterator[dict]:
         for number, line in enumerate(file, 1):
             if not line.endswith('\n'):
                 return  # a running training may write on: the rest would be read as a line of its own
-            if not line.strip():
-                continue
             try:
                 yield json.loads(line)
             except ValueError as error:
@@ -51,21 +44,8 @@ def _moment(record: dict) -> tuple[str, float]:
     return kind, float(record[kind])
 
 
-def _is_before(record: dict, begins: dict[str, float]) -> bool:
-    kind, moment = _moment(record)
-    return moment < begins.get(kind, float('inf'))
-
-
 def read_scalars(work_dir: str, key: str) -> dict[int, float]:
-    """Read one quantity of a run.
-
-    Args:
-        work_dir (str): Work directory of a run; a resumed run's parts are joined, the later one counts.
-        key (str): Name as logged: 'accuracy/top1' counts in epochs, 'nmi/mean' in iterations.
-
-    Returns:
-        dict[int, float]: Step -> value, in the order of steps; empty before the first record.
-    """
+    """Return step -> value of one quantity, in order; 'accuracy/top1' counts in epochs, 'nmi/mean' in iterations."""
     values = {int(record['step']): float(record[key]) for record in read_records(work_dir) if key in record}
     return dict(sorted(values.items()))
 

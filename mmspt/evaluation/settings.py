@@ -72,14 +72,10 @@ def differing_keys(recipes: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def name_values(recipe: Mapping[str, Any], keys: Iterable[str]) -> list[str]:
-    """Return texts like 'optimizer.lr=0.05', each key by its last two names."""
-    return [f'{_short(key)}={recipe.get(key, UNSAID)}' for key in keys]
+    """Return texts like 'optimizer.lr=0.05', each key by its last two names, without places in lists."""
+    short = {key: '.'.join([part for part in key.split('.') if not part.isdigit()][-2:]) for key in keys}
+    return [f'{name}={recipe.get(key, UNSAID)}' for key, name in short.items()]
 
 
 def _on_test(result: Result) -> bool:
     return bool((result.trained_on or {}).get('tested'))
-
-
-def _short(key: str) -> str:
-    """The last two names of a dotted key, without places in lists."""
-    return '.'.join([part for part in key.split('.') if not part.isdigit()][-2:])

@@ -8,7 +8,6 @@ from mmspt.datasets.tasks import GROUPS, TASKS
 
 from .method_names import unusual
 from .published import PUBLISHED, SOURCES
-from .result import Result
 from .settings import Run, find_caveat, name_setting, split_settings
 
 METRIC = 'accuracy/top1'
@@ -21,12 +20,9 @@ class Cell:
     """Accuracies of one task, or of a group's mean, in percent: one a seed."""
     values: tuple[float, ...]
     seeds: tuple[int | None, ...] = ()
-    caveat: str | None = None
-    """Why it is not comparable with the benchmark's numbers."""
-    trained_on: str | None = None
-    """Split of the training."""
-    global_batch: int | None = None
-    """Images an optimizer step, of all processes; None where it is not known."""
+    caveat: str | None = None  # why it is not comparable with the benchmark's numbers
+    trained_on: str | None = None  # split of the training
+    global_batch: int | None = None  # images an optimizer step, of all processes
 
     @property
     def mean(self) -> float:
@@ -44,14 +40,11 @@ class Row:
     method: str
     arch: str
     pretraining: str
-    details: str = ''
-    """Differences from the method's usual form."""
-    source: str | None = None
-    """Where the numbers were published; None for the user's own."""
+    details: str = ''  # differences from the method's usual form
+    source: str | None = None  # where the numbers were published; None for the user's own
     cells: dict[str, Cell] = field(default_factory=dict)
     mean: Cell | None = None
-    tasks: str = ''
-    """'n of m tasks' for the user's own."""
+    tasks: str = ''  # 'n of m tasks' for the user's own
 
     @property
     def label(self) -> str:
@@ -62,22 +55,18 @@ class Row:
 class Table:
     """One group."""
     group: str
-    tasks: dict[str, str]
-    """Columns: key -> title."""
+    tasks: dict[str, str]  # columns: key -> title
     rows: list[Row]
     notes: list[str]
 
 
 def build_tables(runs: Iterable[Run]) -> list[Table]:
-    """Make a table for every group that has a run.
+    """Make a table for every group that has a finished run with the metric 'accuracy/top1'.
 
     A cell holds the seeds of one setting: same method, backbone, initializer, number of prompts, config, recipe and
     test. Settings of one task that differ in the last three get rows of their own: choosing one of them would be
     choosing by the test. A run that was only tested has no recipe, and a row of its own. A group has a mean if all of
     its tasks were tested as in the benchmark.
-
-    Args:
-        runs (Iterable[Run]): Finished, with the metric 'accuracy/top1'.
     """
     groups: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
@@ -110,7 +99,9 @@ def _table(group: str, runs: list[Run]) -> Table:
 def _rows(runs: list[Run], tasks: dict[str, str], notes: list[str]) -> list[Row]:
     """Return the rows of one method on one backbone: the main one, then settings that share a task with another."""
     first = runs[0].result
-    main = Row(first.method, first.arch, first.pretraining, _unusual(first))
+    details = [*(['only tested'] if first.recipe is None else []),
+               *unusual(first.method, first.initializer, first.num_prompts)]
+    main = Row(first.method, first.arch, first.pretraining, ', '.join(details))
     others: dict[str, Row] = {}
     for task in tasks:
         settings = split_settings([run for run in runs if run.result.task == task])
@@ -120,27 +111,22 @@ def _rows(runs: list[Run], tasks: dict[str, str], notes: list[str]) -> list[Row]
             if members in chosen:
                 row = main
             else:
-                details = ', '.join(filter(None, (main.details, name_setting(members, settings))))
-                row = others.setdefault(details, Row(main.method, main.arch, main.pretraining, details))
+                name = ', '.join([*details, name_setting(members, settings)])
+                row = others.setdefault(name, Row(main.method, main.arch, main.pretraining, name))
             row.cells[task] = _cell(members, f'{row.label}, {tasks[task]}', notes)
         if len(comparable) > 1:
             notes.append(f'{main.label}, {tasks[task]}: {len(comparable)} settings, in rows of their own; report the '
                          "folders of one alone to have it in the method's row")
     rows = [main, *others.values()] if main.cells else list(others.values())
-    notes += [note for row in rows if (note := _mixed(row, tasks))]
+    for row in rows:
+        splits: dict[str, list[str]] = defaultdict(list)
+        for task, cell in row.cells.items():
+            if task in TASKS and cell.trained_on is not None:
+                splits[cell.trained_on].append(tasks[task])
+        if len(splits) > 1:
+            parts = [f"'{split}' ({', '.join(names)})" for split, names in sorted(splits.items())]
+            notes.append(f'{row.label}: trained on different splits: {"; ".join(parts)}')
     return rows
-
-
-def _mixed(row: Row, tasks: dict[str, str]) -> str | None:
-    """Return a note if a row trained the benchmark's tasks on different splits."""
-    splits: dict[str, list[str]] = defaultdict(list)
-    for task, cell in row.cells.items():
-        if task in TASKS and cell.trained_on is not None:
-            splits[cell.trained_on].append(tasks[task])
-    if len(splits) < 2:
-        return None
-    parts = [f"'{split}' ({', '.join(names)})" for split, names in sorted(splits.items())]
-    return f'{row.label}: trained on different splits: {"; ".join(parts)}'
 
 
 def _cell(runs: Sequence[Run], name: str, notes: list[str]) -> Cell:
@@ -155,12 +141,12 @@ def _cell(runs: Sequence[Run], name: str, notes: list[str]) -> Cell:
     if len(runs) > 1 and runs[0].result.recipe is None:
         notes.append(f'{name}: only tested, so whether these were trained alike is not known '
                      f"({', '.join(run.folder for run in runs)})")
-    caveat = find_caveat(runs[0].result)
+    first = runs[0].result
+    caveat = find_caveat(first)
     if caveat:
         notes.append(f'* {name}: {caveat}; not in a mean')
     ordered = sorted(seeds, key=str)
     values = tuple(mean(run.result.metrics[METRIC] for run in seeds[seed]) for seed in ordered)
-    first = runs[0].result
     return Cell(values, tuple(ordered), caveat, (first.trained_on or {}).get('split'),
                 (first.recipe or {}).get('global_batch'))
 
@@ -171,9 +157,9 @@ def _batches(rows: list[Row]) -> list[str]:
     for row in rows:
         for batch in sorted({cell.global_batch for cell in row.cells.values() if cell.global_batch}):
             found[batch].append(f'{row.label} ({row.arch}, {row.pretraining})')
-    if len(found) < 2:
-        return [f'Global batch: {batch}' for batch in found]
-    return ['Global batch: ' + '; '.join(f'{batch}: {", ".join(labels)}' for batch, labels in sorted(found.items()))]
+    shown = [str(batch) if len(found) == 1 else f'{batch}: {", ".join(labels)}'
+             for batch, labels in sorted(found.items())]
+    return [f'Global batch: {"; ".join(shown)}'] if shown else []
 
 
 def _add_mean(row: Row, tasks: list[str]) -> None:
@@ -191,8 +177,8 @@ def _published(group: str, backbones: set[tuple[str, str]]) -> list[Row]:
     rows: dict[tuple, Row] = {}
     for p in PUBLISHED:
         if p.group == group and (p.arch, p.pretraining) in backbones:
-            key = p.method, p.arch, p.pretraining, p.source
-            row = rows.setdefault(key, Row(p.method, p.arch, p.pretraining, source=p.source))
+            row = rows.setdefault((p.method, p.arch, p.pretraining, p.source),
+                                  Row(p.method, p.arch, p.pretraining, source=p.source))
             if p.task is None:
                 row.mean = Cell(p.values)
             else:
@@ -203,8 +189,3 @@ def _published(group: str, backbones: set[tuple[str, str]]) -> list[Row]:
 def _order(row: Row) -> tuple:
     place = METHODS.index(row.method) if row.method in METHODS else len(METHODS)
     return row.arch, row.pretraining, place, row.method, row.source or '', row.details
-
-
-def _unusual(result: Result) -> str:
-    tested = ['only tested'] if result.recipe is None else []
-    return ', '.join([*tested, *unusual(result.method, result.initializer, result.num_prompts)])

@@ -20,31 +20,21 @@ class Unfinished(NamedTuple):
     remedy: str
 
 
-class Untested(NamedTuple):
-    """A folder that has nothing to report: its config has no test, as in pre-training."""
-    folder: str
-
-
 class Found(NamedTuple):
     """Everything below the folders that were asked for, in their order."""
     runs: list[Run]
     unfinished: list[Unfinished]
-    untested: list[Untested]
+    untested: list[str]
+    """Folders of runs whose config has no test, as in pre-training."""
 
 
 def find_runs(folders: Iterable[str]) -> Found:
-    """Search folders and all below them.
+    """Search work directories and all below them; one that is reached twice counts once.
 
     A run is a folder with ``result.json``, ``last_checkpoint`` or MMEngine's folders of logs; folders that
     tools/init_prompts.py alone wrote, and the trials of a search, are skipped.
-
-    Args:
-        folders (Iterable[str]): Work directories or their parents; one that is reached twice counts once.
-
-    Returns:
-        Found: Finished runs; those without a test; and everything else that was asked for.
     """
-    found: dict[str, Run | Unfinished | Untested] = {}
+    found: dict[str, Run | Unfinished | str] = {}
     for top in folders:
         runs = list(walk_runs(top))
         for folder, files, logs in runs:
@@ -56,7 +46,7 @@ def find_runs(folders: Iterable[str]) -> Found:
     items = found.values()
     return Found([item for item in items if isinstance(item, Run)],
                  [item for item in items if isinstance(item, Unfinished)],
-                 [item for item in items if isinstance(item, Untested)])
+                 [item for item in items if isinstance(item, str)])
 
 
 def walk_runs(top: str) -> Iterator[tuple[str, list[str], list[str]]]:
@@ -68,28 +58,26 @@ def walk_runs(top: str) -> Iterator[tuple[str, list[str], list[str]]]:
             yield folder, files, logs
 
 
-def read_run(folder: str, files: Iterable[str], logs: Iterable[str] = ()) -> Run | Unfinished | Untested:
-    """Read the result of one run, or return what it lacks and how to get it.
-
-    Args:
-        folder (str): Its work directory.
-        files (Iterable[str]): Names of the files there.
-        logs (Iterable[str]): Names of MMEngine's folders of logs there. Defaults to none.
-    """
+def read_run(folder: str, files: Iterable[str], logs: Iterable[str]) -> Run | Unfinished | str:
+    """Return the result of one run, what it lacks and how to get it, or the folder if its config has no test."""
     config = find_config(folder, files)
     train = f'python tools/train.py {config} --work-dir {folder} --resume'
     test = f'python tools/test.py {config} CHECKPOINT --work-dir {folder}'
+    path = osp.join(folder, RESULT_FILE)
     if RESULT_FILE not in files:
         if _has_no_test(config):
-            return Untested(folder)
+            return folder
         if 'last_checkpoint' not in files and any(name.endswith('_test.py') for name in files) and config == 'CONFIG':
             return Unfinished(folder, f'no {RESULT_FILE}: a test that did not end', test)
-        last = last_checkpoint(folder)
+        last = 'none'
+        if 'last_checkpoint' in files:
+            with open(osp.join(folder, 'last_checkpoint'), encoding='utf-8') as file:
+                last = osp.basename(file.read().strip())
         return Unfinished(folder, f'no {RESULT_FILE}: not trained to its end, or not tested (last checkpoint: {last})',
                           f"{train}   (default_hooks needs result=dict(type='mmspt.ResultHook'); where its after_train "
                           'is False, tools/test.py on the last checkpoint)')
     try:
-        result = read_result(osp.join(folder, RESULT_FILE))
+        result = read_result(path)
     except (OSError, ValueError) as error:
         return Unfinished(folder, str(error), test)
     if not result.finished:
@@ -98,9 +86,13 @@ def read_run(folder: str, files: Iterable[str], logs: Iterable[str] = ()) -> Run
     if not isinstance(result.metrics.get(METRIC), int | float):
         return Unfinished(folder, f"{RESULT_FILE} has no '{METRIC}', only {', '.join(result.metrics)}",
                           f"test_evaluator = dict(type='Accuracy') in the config, then {test}")
-    newer = _newer(folder, logs)
-    return Run(folder, result, newer and f'{newer} is newer than {RESULT_FILE}, so something was trained here after '
-               'the result that is reported (a copy that lost the times of its files looks the same)')
+    scalars = (osp.join(name, 'vis_data', 'scalars.json') for name in sorted(logs))  # which only trainings write
+    for name in ('last_checkpoint', *scalars):
+        other = osp.join(folder, name)
+        if osp.isfile(other) and osp.getmtime(other) > osp.getmtime(path):
+            return Run(folder, result, f'{name} is newer than {RESULT_FILE}, so something was trained here after the '
+                       'result that is reported (a copy that lost the times of its files looks the same)')
+    return Run(folder, result)
 
 
 def is_run(files: Iterable[str], logs: Iterable[str]) -> bool:
@@ -117,15 +109,6 @@ def find_config(folder: str, files: Iterable[str]) -> str:
     return max(paths, key=osp.getmtime, default='CONFIG')
 
 
-def last_checkpoint(folder: str) -> str:
-    """Return the name of a run's last checkpoint, 'none' if it saved none."""
-    path = osp.join(folder, 'last_checkpoint')
-    if not osp.isfile(path):
-        return 'none'
-    with open(path, encoding='utf-8') as file:
-        return osp.basename(file.read().strip())
-
-
 def _has_no_test(config: str) -> bool:
     """Return whether a config that MMEngine wrote has no test loader; it is read, never executed."""
     if not osp.isfile(config):
@@ -133,11 +116,3 @@ def _has_no_test(config: str) -> bool:
     with open(config, encoding='utf-8') as file:
         text = file.read()
     return bool(text.strip()) and re.search(r'^test_dataloader\s*=(?!\s*None\b)', text, re.MULTILINE) is None
-
-
-def _newer(folder: str, logs: Iterable[str]) -> str | None:
-    """Return a file newer than the result that only trainings write: the run went on, or began again."""
-    written = osp.getmtime(osp.join(folder, RESULT_FILE))
-    names = ['last_checkpoint', *(osp.join(name, 'vis_data', 'scalars.json') for name in sorted(logs))]
-    paths = {name: osp.join(folder, name) for name in names}
-    return next((name for name, path in paths.items() if osp.isfile(path) and osp.getmtime(path) > written), None)

@@ -60,7 +60,12 @@ def nearest_patches(batches: Iterable[tuple[list[int], Tensor]],
         ValueError: An option out of its range, prompts or tokens that are not finite, of another width, or images of
             different sizes.
     """
-    check_options(layer, k, metric)
+    if layer < 1:
+        raise ValueError(f'layer must be the number of a block, at least 1, got {layer!r}')
+    if k < 1:
+        raise ValueError(f'the number of patches a prompt must be at least 1, got {k!r}')
+    if metric not in METRICS:
+        raise ValueError(f'metric must be one of {", ".join(METRICS)}, got {metric!r}')
     if prompts.ndim != 2 or 0 in prompts.shape:
         raise ValueError(f'prompts must have shape (M, D), not empty, got {tuple(prompts.shape)}: give those of one '
                          'layer')
@@ -86,16 +91,6 @@ def nearest_patches(batches: Iterable[tuple[list[int], Tensor]],
     if num_tokens is None:
         raise ValueError('there must be at least one image to compare prompts with: check the data folder')
     return best
-
-
-def check_options(layer: int, k: int, metric: str) -> None:
-    """Raise ValueError for options of :func:`nearest_patches` that are out of their range."""
-    if layer < 1:
-        raise ValueError(f'layer must be the number of a block, at least 1, got {layer!r}')
-    if k < 1:
-        raise ValueError(f'the number of patches a prompt must be at least 1, got {k!r}')
-    if metric not in METRICS:
-        raise ValueError(f'metric must be one of {", ".join(METRICS)}, got {metric!r}')
 
 
 def _keep_best(scores: Tensor, images: Tensor, positions: Tensor, k: int,

@@ -30,14 +30,8 @@ DIRECTIONS = dict(
 
 
 def measure_attention(backbone: PromptedViT, images: Tensor) -> Tensor:
-    """Attention weights of all L blocks, mean over heads and images; see :func:`.attention_maps`.
-
-    Args:
-        backbone (PromptedViT): In eval mode, with prompts.
-        images (Tensor): (B, 3, H, W).
-
-    Returns:
-        Tensor: (L, queries, keys), both [CLS; prompts; patches], n + N_p + N_e; on the CPU.
+    """Return :func:`.attention_maps` of all blocks, mean over heads and images: (L, queries, keys), both
+    [CLS; prompts; patches], n + N_p + N_e; on the CPU.
     """
     maps = (attention_maps(layer, read.tokens, read.prompts, backbone.num_extra_tokens, read.logit_scale)
             for layer, read in zip(backbone.layers, backbone.block_inputs(images), strict=True))
@@ -52,11 +46,9 @@ def draw_attention(run: RunFolder, image: str, layers: Sequence[int] | None = No
 
     Args:
         run (RunFolder): A run with prompts and a checkpoint.
-        image (str): Path of an image, or 'train:3', 'val:3', 'test:3' for an item of the run's data.
-        layers (Sequence[int] | None): Blocks, numbered 1, ..., L; None is all, or 6 of them, evenly spread.
-        prompts (Sequence[int] | None): Prompts, numbered 1, ..., N_p; None is all, or 8 of them, evenly spread.
-        direction (str): 'looks' (weights of the prompt's query on the patches) or 'read' (of the patches' queries on
-            the prompt). Defaults to 'looks'.
+        image (str): See :func:`.load_item`.
+        layers, prompts (Sequence[int] | None): Numbers, from 1; None is all, or 6 blocks and 8 prompts, evenly spread.
+        direction (str): One of DIRECTIONS.
 
     Raises:
         OSError, ValueError: No such image, block, prompt or direction; no prompts; no checkpoint.
@@ -143,7 +135,6 @@ def _table(weights: Tensor, names: list[str], n: int, grid: tuple[int, int],
     by = 'on' if direction == 'looks' else 'by'
     header = ['layer', 'token', *[f'{by} CLS'] * n, *['on prompts'] * (direction == 'looks'),
               *(f'{by} patch r{row}c{column}' for row in range(1, grid[0] + 1) for column in range(1, grid[1] + 1))]
-
     prompts, patches = weights[..., n:len(names)].sum(-1, keepdim=True), weights[..., len(names):]
     parts = [weights[..., :n], prompts, patches] if direction == 'looks' else [weights[..., :n], patches]
     return header, [[layer, name, *row] for layer, block in enumerate(torch.cat(parts, dim=-1).tolist(), 1)

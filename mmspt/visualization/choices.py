@@ -7,14 +7,8 @@ import numpy as np
 def choose(kind: str, numbers: Sequence[int] | None, count: int, most: int) -> list[int]:
     """Return the numbers asked for, each once, or up to ``most`` of 1, ..., ``count``, evenly from first to last.
 
-    Args:
-        kind (str): What is numbered, for the error.
-        numbers (Sequence[int] | None): The numbers asked for.
-        count (int): The highest number.
-        most (int): How many, if nothing was asked for.
-
     Raises:
-        ValueError: None, or one outside of 1, ..., ``count``.
+        ValueError: No number, or one outside of 1, ..., ``count``; the message calls them ``kind``.
     """
     if numbers is None:
         return np.linspace(1, count, min(count, most)).round().astype(int).tolist()

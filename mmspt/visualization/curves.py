@@ -8,7 +8,7 @@ from matplotlib.ticker import MaxNLocator
 
 from mmspt.evaluation import METRIC, read_records, read_scalars
 
-from .groups import add_legend, count_seeds, group_runs, name_cut, plot_spread, read_all, spread
+from .groups import add_legend, group_runs, name_cut, plot_spread, read_all, spread
 from .picture import Picture, styled
 from .run_folder import RunFolder
 
@@ -21,36 +21,26 @@ def counts_epochs(run: RunFolder) -> bool:
 
 
 def read_loss(run: RunFolder) -> dict[int, float]:
-    """Return epoch -> mean of the losses logged in it (each a mean over some iterations); or iteration -> loss.
-
-    Raises:
-        ValueError: There are none.
-    """
-    logged = {int(record['iter']): record for record in read_records(run.folder) if {'loss', 'iter'} <= record.keys()}
+    """Return epoch -> mean of the losses logged in it, or iteration -> loss; ValueError if there are none."""
+    unit = 'epoch' if counts_epochs(run) else 'iter'
+    logged: dict[int, list[float]] = defaultdict(list)
+    for record in read_records(run.folder):
+        if {'loss', unit} <= record.keys():
+            logged[int(record[unit])].append(float(record['loss']))
     if not logged:
         raise ValueError(f"curves need a logged loss, but '{run.folder}' has none in */vis_data/scalars.json: wait for "
                          f'its first, or train it again in another folder: {run.command_to_retrain("again")}')
-    if not counts_epochs(run):
-        return {iteration: float(record['loss']) for iteration, record in sorted(logged.items())}
-    epochs: dict[int, list[float]] = defaultdict(list)
-    for record in logged.values():
-        epochs[int(record['epoch'])].append(float(record['loss']))
-    return {epoch: mean(epochs[epoch]) for epoch in sorted(epochs)}
+    return {moment: mean(logged[moment]) for moment in sorted(logged)}
 
 
-def draw_curves(runs: Sequence[RunFolder], lenient: bool = False) -> Picture:
+def draw_curves(runs: Sequence[RunFolder]) -> Picture:
     """Draw validation accuracy, where there is one, and training loss: a line a setting, a band over its seeds.
 
-    Args:
-        runs (Sequence[RunFolder]): One or more.
-        lenient (bool): Leave out runs without a logged loss, and say so in the caption, if others have one.
-            Defaults to False.
-
     Raises:
-        ValueError: A run without a logged loss, seeds without common moments, or runs of which some count epochs and
+        ValueError: No run with a logged loss, seeds without common moments, or runs of which some count epochs and
             others iterations.
     """
-    losses, left_out = read_all(runs, read_loss, lenient)
+    losses, left_out = read_all(runs, read_loss)
     if len({counts_epochs(run) for run in losses}) > 1:
         raise ValueError('curves need runs that all count epochs or all iterations (train_cfg.max_epochs or '
                          'max_iters): draw them apart')
@@ -67,7 +57,7 @@ def draw_curves(runs: Sequence[RunFolder], lenient: bool = False) -> Picture:
         for axes, quantity in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
             for name, lines in curves[quantity].items():
                 points = spread(lines, name) if lines else {}
-                plot_spread(axes, points, count_seeds(name, len(groups[name])))
+                plot_spread(axes, points, name, len(groups[name]))
                 rows += [(name, QUANTITIES[quantity], x, *point, len(lines)) for x, point in points.items()]
                 cut += name_cut(lines, name, unit) if quantity == 'loss' else ''
             axes.set(xlabel=unit, ylabel=QUANTITIES[quantity], xlim=(0, None))

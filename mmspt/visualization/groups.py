@@ -20,30 +20,24 @@ LONGEST = 60
 
 
 def group_runs(runs: Sequence[RunFolder]) -> dict[str, list[RunFolder]]:
-    """Group the runs that differ in nothing but the seed and the places of files.
-
-    Args:
-        runs (Sequence[RunFolder]): One or more.
+    """Group the runs that differ in nothing but the seed and the places of files, in their order.
 
     Returns:
-        dict[str, list[RunFolder]]: A short name, of the method and of what differs from its other settings -> runs, in
-        the order of ``runs``.
+        dict[str, list[RunFolder]]: A short name, of the method and of what differs from its other settings -> runs.
     """
     settings: dict[str, list[RunFolder]] = defaultdict(list)
     for run in runs:
         d = run.description
         settings[json.dumps([d['task'], d['recipe']], sort_keys=True, default=str)].append(run)
-    firsts = [members[0] for members in settings.values()]
-    tasks = len({run.description['task'] for run in firsts}) > 1
+    several = len({run.description['task'] for run in runs}) > 1
+    names = [f'{run.description["task"]}: {run.label}' if several else run.label for run, *_ in settings.values()]
+    recipes = [run.description['recipe'] for run, *_ in settings.values()]
     named: dict[str, list[RunFolder]] = {}
-    for members in settings.values():
-        first = members[0]
-        name = f'{first.description["task"]}: {first.label}' if tasks else first.label
-        rivals = [run.description['recipe'] for run in firsts
-                  if (run.label, run.description['task']) == (first.label, first.description['task'])]
+    for name, recipe, members in zip(names, recipes, settings.values(), strict=True):
+        rivals = [other for rival, other in zip(names, recipes, strict=True) if rival == name]
         if len(rivals) > 1:
             keys = sorted(differing_keys(rivals), key=lambda key: key.startswith(LAST))
-            name = ', '.join([name, *name_values(first.description['recipe'], keys[:3])])
+            name = ', '.join([name, *name_values(recipe, keys[:3])])
             name = name if len(name) <= LONGEST else f'{name[:LONGEST - 1]}…'
         if name in named:
             name = f'{name} ({len(named) + 1})'
@@ -51,17 +45,11 @@ def group_runs(runs: Sequence[RunFolder]) -> dict[str, list[RunFolder]]:
     return named
 
 
-def read_all(runs: Sequence[RunFolder], read: Callable[[RunFolder], T],
-             lenient: bool) -> tuple[dict[RunFolder, T], str]:
-    """Read something from each run.
+def read_all(runs: Sequence[RunFolder], read: Callable[[RunFolder], T]) -> tuple[dict[RunFolder, T], str]:
+    """Return what is read from each run, and a sentence for the caption that names those whose logs lack it.
 
-    Args:
-        runs (Sequence[RunFolder]): One or more.
-        read (Callable): Raises ValueError for a run that has none.
-        lenient (bool): Leave such runs out, as long as one remains.
-
-    Returns:
-        tuple[dict[RunFolder, T], str]: Run -> the value, and a sentence for the caption that names the others.
+    Raises:
+        ValueError: All lack it.
     """
     found: dict[RunFolder, T] = {}
     errors: dict[str, ValueError] = {}
@@ -69,8 +57,6 @@ def read_all(runs: Sequence[RunFolder], read: Callable[[RunFolder], T],
         try:
             found[run] = read(run)
         except ValueError as error:
-            if not lenient:
-                raise
             errors[run.folder] = error
     if not found:
         raise next(iter(errors.values()))
@@ -100,17 +86,13 @@ def name_cut(curves: Sequence[Mapping[X, float]], name: str, unit: str) -> str:
     return '' if min(lasts) == max(lasts) else f" '{name}' ends at {unit} {min(lasts):g}, the last that all seeds have."
 
 
-def plot_spread(axes: Axes, points: Mapping[X, Spread], label: str | None) -> None:
-    """Draw the mean as a line and lowest to highest as a band."""
+def plot_spread(axes: Axes, points: Mapping[X, Spread], name: str, seeds: int) -> None:
+    """Draw a setting's mean as a line and lowest to highest as a band."""
     x = list(points)
+    label = name if seeds == 1 else f'{name} ({seeds} seeds)'
     line, = axes.plot(x, [point.mean for point in points.values()], label=label, markevery=max(1, len(x) // 12))
     axes.fill_between(x, [point.lowest for point in points.values()], [point.highest for point in points.values()],
                       color=line.get_color(), alpha=0.2, linewidth=0)
-
-
-def count_seeds(name: str, seeds: int) -> str:
-    """Return the name, with the number of seeds if there are several."""
-    return name if seeds == 1 else f'{name} ({seeds} seeds)'
 
 
 def add_legend(figure: Figure, axes: Axes) -> None:

@@ -1,5 +1,4 @@
 """Images as a run's network sees them, and back to pixels."""
-import copy
 import os.path as osp
 import re
 from collections.abc import Iterable
@@ -30,11 +29,7 @@ def stream_images(run: RunFolder, images: SeededImages, description: str) -> Ite
 
 
 def load_item(run: RunFolder, image: str) -> dict:
-    """Load a file through the run's test pipeline, or an item of its data.
-
-    Args:
-        run (RunFolder): The run.
-        image (str): Path of a file; or 'train:3', 'val:3', 'test:3', with the split's pipeline and the run's seed.
+    """Load a file, by its path, through the run's test pipeline, or 'train:3', 'val:3', 'test:3' of the run's data.
 
     Raises:
         ValueError: There is no such file or item, or it is no image.
@@ -45,21 +40,17 @@ def load_item(run: RunFolder, image: str) -> dict:
     if not osp.isfile(image):
         raise ValueError(f"an image must be a file, or an item of the run's data, but '{image}' is no file: name one "
                          'that exists, or say test:0')
-    pipeline = _test_pipeline(run)
+    loaders = (run.config.get(field) or {} for field in ('test_dataloader', 'val_dataloader'))
+    pipeline = next((list(leaf['pipeline']) for loader in loaders for leaf in leaves(loader.get('dataset') or {})
+                     if leaf.get('pipeline')), None)
+    if pipeline is None:
+        raise ValueError(f"an image file needs the pipeline of a test_dataloader or val_dataloader, but the config of "
+                         f"'{run.folder}' has none: say train:0")
     with DefaultScope.overwrite_default_scope(run.config.get('default_scope', 'mmpretrain')):
         transform = Compose(pipeline)
         if not any(isinstance(step, LoadImageFromFile) for step in transform.transforms):
             transform = Compose([dict(type='mmspt.LoadImageFromFile'), *pipeline])
         return transform(dict(img_path=image))
-
-
-def _test_pipeline(run: RunFolder) -> list[dict]:
-    for field in ('test_dataloader', 'val_dataloader'):
-        for leaf in leaves((run.config.get(field) or {}).get('dataset') or {}):
-            if leaf.get('pipeline'):
-                return copy.deepcopy(list(leaf['pipeline']))
-    raise ValueError(f"an image file needs the pipeline of a test_dataloader or val_dataloader, but the config of "
-                     f"'{run.folder}' has none: say train:0")
 
 
 def to_pixels(images: Tensor, data_preprocessor: Any) -> Tensor:

@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from mmspt.config import find_hook
 from mmspt.evaluation import read_records
 
-from .groups import add_legend, count_seeds, group_runs, name_cut, plot_spread, read_all, spread
+from .groups import add_legend, group_runs, name_cut, plot_spread, read_all, spread
 from .picture import Picture, label_log_axis, styled
 from .run_folder import RunFolder
 
@@ -29,26 +29,17 @@ TINY = 1e-6
 class Measurement(NamedTuple):
     """A measurement of PromptNMIHook."""
     iteration: int
-    layers: tuple[float, ...]
-    """NMI of blocks 1, ..., L."""
-
-    @property
-    def mean(self) -> float:
-        """Over the blocks."""
-        return sum(self.layers) / len(self.layers)
+    layers: tuple[float, ...]  # of blocks 1, ..., L
+    mean: float
 
 
 def read_nmi(run: RunFolder) -> dict[float, Measurement]:
-    """Read a run's measurements: epochs done -> measurement, the later one where the run was resumed.
-
-    Raises:
-        ValueError: There are none.
-    """
+    """Return epochs done -> measurement; ValueError if there is none."""
     found = {}
     for record in read_records(run.folder):
         if 'nmi/epoch' in record:
-            layers = sorted((key, value) for key, value in record.items() if key.startswith('nmi/layer_'))
-            found[float(record['nmi/epoch'])] = Measurement(int(record['step']), tuple(value for _, value in layers))
+            layers = tuple(record[key] for key in sorted(record) if key.startswith('nmi/layer_'))
+            found[float(record['nmi/epoch'])] = Measurement(int(record['step']), layers, sum(layers) / len(layers))
     if not found:
         run.check_has_prompts()
         raise ValueError(f"a run must have NMI in its logs, but '{run.folder}' ({run.label}) has none: train it with "
@@ -57,27 +48,22 @@ def read_nmi(run: RunFolder) -> dict[float, Measurement]:
     return dict(sorted(found.items()))
 
 
-def read_options(run: RunFolder) -> tuple[str, str]:
-    """Return normalizer and number of images of the PromptNMIHook in a run's config."""
-    hook = find_hook(run.config, 'PromptNMIHook')
-    return hook.get('normalizer', 'geometric'), str(hook.get('num_images') or 'up to 16')
-
-
-def draw_nmi(runs: Sequence[RunFolder], lenient: bool = False) -> Picture:
+def draw_nmi(runs: Sequence[RunFolder]) -> Picture:
     """Draw the mean NMI of each setting over epochs, and below it each setting's NMI by block and epoch.
 
-    Args:
-        runs (Sequence[RunFolder]): One or more, of one depth and one normalizer.
-        lenient (bool): Leave out runs without NMI in their logs, and say so in the caption, if others have it.
-            Defaults to False.
-
     Raises:
-        ValueError: A run without NMI in its logs, runs that cannot stand side by side, or no finite NMI.
+        ValueError: No run with NMI in its logs, runs of several depths or normalizers, or no finite NMI.
     """
-    logs, left_out = read_all(runs, read_nmi, lenient)
+    logs, left_out = read_all(runs, read_nmi)
     runs = list(logs)
-    _check_alike(runs, 'blocks', [len(next(iter(log.values())).layers) for log in logs.values()])
-    _check_alike(runs, 'as normalizer', [read_options(run)[0] for run in runs])
+    hooks = [find_hook(run.config, 'PromptNMIHook') for run in runs]
+    normalizers = [hook.get('normalizer', 'geometric') for hook in hooks]
+    depths = [len(next(iter(log.values())).layers) for log in logs.values()]
+    for what, values in (('blocks', depths), ('as normalizer', normalizers)):
+        if len(set(values)) > 1:
+            listed = ', '.join(f"'{run.folder}' has {value} {what}" for run, value in zip(runs, values, strict=True))
+            raise ValueError(f'runs must be alike to stand side by side, but {listed}: draw them apart, '
+                             'python tools/analyze.py nmi RUN')
     groups = group_runs(runs)
     means = {name: [{epoch: m.mean for epoch, m in logs[run].items()} for run in members]
              for name, members in groups.items()}
@@ -85,7 +71,7 @@ def draw_nmi(runs: Sequence[RunFolder], lenient: bool = False) -> Picture:
     layers = {name: np.array([np.mean([logs[run][epoch].layers for run in members], axis=0)
                               for epoch in points[name]]).T for name, members in groups.items()}  # (L, epochs)
     finite = np.concatenate([table[np.isfinite(table)] for table in layers.values()])
-    broken = [run.folder for run in runs if not all(np.isfinite(m.layers).all() for m in logs[run].values())]
+    broken = [run.folder for run, log in logs.items() if not all(np.isfinite(m.layers).all() for m in log.values())]
     if not finite.size:
         raise ValueError(f'NMI must be finite somewhere, but it is not in {", ".join(broken)}: the prompts diverged, '
                          'train with a lower learning rate')
@@ -96,9 +82,9 @@ def draw_nmi(runs: Sequence[RunFolder], lenient: bool = False) -> Picture:
         grid = figure.add_gridspec(1 + maps, columns, height_ratios=[4.2] + [3.4] * maps)
         top = figure.add_subplot(grid[0, :])
         for name, members in groups.items():
-            plot_spread(top, points[name], count_seeds(name, len(members)))
-        values = [point.mean for line in points.values() for point in line.values() if math.isfinite(point.mean)]
-        wide = bool(values) and max(values) > WIDE * max(min(values), TINY)
+            plot_spread(top, points[name], name, len(members))
+        shown = [point.mean for line in points.values() for point in line.values() if math.isfinite(point.mean)]
+        wide = bool(shown) and max(shown) > WIDE * max(min(shown), TINY)
         top.set(xlabel='epoch', ylabel='NMI, mean over blocks', xlim=(0, None), **(
             dict(yscale='log') if wide else dict(ylim=(0, None))))
         top.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -117,27 +103,18 @@ def draw_nmi(runs: Sequence[RunFolder], lenient: bool = False) -> Picture:
         if steep:
             label_log_axis(bar.ax.yaxis)
     rows = [(name, run.folder, epoch, m.iteration, layer, value) for name, members in groups.items() for run in members
-            for epoch, m in logs[run].items()
-            for layer, value in [*enumerate(m.layers, 1), ('mean', m.mean)]]
+            for epoch, m in logs[run].items() for layer, value in [*enumerate(m.layers, 1), ('mean', m.mean)]]
     ends = '; '.join(f'{name}: {line[0].mean:.3g} at first, {line[-1].mean:.3g} at last'
                      for name, line in ((name, list(line.values())) for name, line in points.items()))
-    normalizer, images = read_options(runs[0])
+    images = hooks[0].get('num_images') or 'up to 16'
     caption = ('Normalized mutual information of the prompts and the patch tokens that a block reads, on training '
-               f'images that stay the same ({images}; normalizer: {normalizer}); 0 is independence. Above the mean '
+               f'images that stay the same ({images}; normalizer: {normalizers[0]}); 0 is independence. Above the mean '
                f'over blocks ({ends}; bands: lowest to highest seed), below each block.'
                + ''.join(name_cut(lines, name, 'epoch') for name, lines in means.items()) + left_out)
     if broken:
         caption += f' Not finite in part, since prompts diverged: {", ".join(broken)}.'
     return Picture('nmi', 'Mutual information of prompts and patches', caption, figure,
                    ('setting', 'folder', 'epoch', 'iteration', 'layer', 'nmi'), rows)
-
-
-def _check_alike(runs: Sequence[RunFolder], what: str, values: Sequence[object]) -> None:
-    """Raise ValueError if runs differ in a property that makes their NMI comparable."""
-    if len(set(values)) > 1:
-        listed = ', '.join(f"'{run.folder}' has {value} {what}" for run, value in zip(runs, values, strict=True))
-        raise ValueError(f'runs must be alike to stand side by side, but {listed}: draw them apart, '
-                         'python tools/analyze.py nmi RUN')
 
 
 def _heat_map(axes: Axes, epochs: list[float], table: np.ndarray, norm: Normalize) -> QuadMesh:

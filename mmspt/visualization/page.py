@@ -9,8 +9,7 @@ from jinja2 import Environment, FileSystemLoader
 
 from .picture import Picture
 
-NUMBER = re.compile(r'[-+]?\d[\d,]*(\.\d+)?(e[-+]?\d+)?%?( ±\d+(\.\d+)?)?\*?')
-"""Cells that stand to the right."""
+NUMBER = re.compile(r'[-+]?\d[\d,]*(\.\d+)?(e[-+]?\d+)?%?( ±\d+(\.\d+)?)?\*?')  # cells that stand to the right
 
 
 class Table(NamedTuple):
@@ -25,10 +24,8 @@ class Absent(NamedTuple):
     reason: str
 
 
-class Section(NamedTuple):
-    """A heading and what stands below it: text, tables, pictures."""
-    title: str
-    items: Sequence[str | Table | Picture | Absent]
+Section = tuple[str, Sequence[str | Table | Picture | Absent]]
+"""A heading and what stands below it."""
 
 
 def make_page(title: str, sections: Sequence[Section]) -> str:

@@ -34,17 +34,12 @@ def label_log_axis(axis: Axis) -> None:
 @dataclass(frozen=True)
 class Picture:
     """A figure, what it shows, and its numbers."""
-    name: str
-    """Of the files, without ending; may hold folders."""
-    title: str
-    """Heading on a page."""
-    caption: str
-    """How to read it: axes, units, what was measured on what."""
+    name: str  # of the files, without ending; may hold folders
+    title: str  # heading on a page
+    caption: str  # how to read it: axes, units, what was measured on what
     figure: Figure
-    header: Sequence[str]
-    """Columns of the numbers, with units."""
-    rows: Sequence[Sequence[Any]]
-    """The numbers."""
+    header: Sequence[str]  # columns of the numbers, with units
+    rows: Sequence[Sequence[Any]]  # the numbers
 
     def __post_init__(self) -> None:
         """Lay the figure out once: each drawing moves things a little, and SVG and PNG would differ."""
@@ -58,7 +53,7 @@ class Picture:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator='\n')
         writer.writerow(self.header)
-        writer.writerows([_short(value) for value in row] for row in self.rows)
+        writer.writerows([f'{value:.7g}' if isinstance(value, float) else value for value in row] for row in self.rows)
         return text.getvalue()
 
     def render(self, kind: str) -> bytes:
@@ -76,7 +71,3 @@ def save_picture(picture: Picture, folder: str) -> list[str]:
         write_bytes(f'{stem}.{kind}', picture.render(kind))
     write_text(f'{stem}.csv', picture.csv)
     return [f'{stem}.{kind}' for kind in (*METADATA, 'csv')]
-
-
-def _short(value: Any) -> Any:
-    return f'{value:.7g}' if isinstance(value, float) else value

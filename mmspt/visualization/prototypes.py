@@ -1,6 +1,6 @@
 """The training images' patches nearest to each prompt, before and after tuning: what prompts stand for."""
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from mmspt.engine.token_loader import SeededImages
-from mmspt.prompts.nearest import METRICS, check_options, nearest_patches
+from mmspt.prompts.nearest import METRICS, nearest_patches
 
 from .choices import choose
 from .images import preprocess, stream_images, to_pixels
@@ -26,14 +26,11 @@ CROP, GAP, LINE = 1., 0.6, 0.27
 
 class Patch(NamedTuple):
     """A patch on the sheet."""
-    prompt: int
-    """From 1 on."""
+    prompt: int  # from 1 on
     when: str
-    rank: int
-    """From 1 on."""
+    rank: int  # from 1 on
     image: int
-    row: int
-    """Of the image's grid of patches, from 0 on, as is ``column``."""
+    row: int  # of the image's grid of patches, from 0 on, as is column
     column: int
     score: float
 
@@ -44,24 +41,19 @@ def draw_prototypes(run: RunFolder, layer: int = 1, count: int = 6, context: int
 
     Prompts P_{i-1} of block i are compared with the tokens E_{i-1} of all training images in the frozen network without
     prompts: the space in which the initial ones are prototypes. The images are augmented as they were when the prompts
-    were made.
+    were made. The numbers hold all prompts, even if few are drawn.
 
     Args:
         run (RunFolder): A run with prompts.
-        layer (int): Number i = 1..L of the block; 1 for shallow prompts. Defaults to 1.
-        count (int): Patches a prompt, each of another image. Defaults to 6.
-        context (int): Patches shown on each side of the nearest one. Defaults to 2.
-        metric (str): 'cosine' or 'euclidean'. Defaults to 'cosine'.
-        prompts (Sequence[int] | None): Which prompts are drawn, 1..N_p; None is all, or 12 spread evenly. The CSV has
-            them all. Defaults to None.
+        layer (int): Number i = 1..L of the block; 1 for shallow prompts.
+        count (int): Patches a prompt, each of another image; ``context`` patches are shown on each side.
+        metric (str): A key of METRICS.
+        prompts (Sequence[int] | None): Which are drawn, 1..N_p; None is all, or 12 spread evenly.
         num_images (int | None): Training images to look through, drawn by the run's seed; None is all.
-            Defaults to None.
 
     Raises:
-        ValueError: An option out of its range, or a run whose prompts cannot be compared.
-        OSError: The data are missing.
+        OSError, ValueError: An option out of its range, no prompts, or the data are missing.
     """
-    check_options(layer, count, metric)
     choose('layers with prompts of their own', [layer], len(run.tuned_prompts), 1)
     if context < 0:
         raise ValueError(f'context must be at least 0 patches, got {context!r}')
@@ -81,7 +73,15 @@ def draw_prototypes(run: RunFolder, layer: int = 1, count: int = 6, context: int
                      int(positions[i, rank]) // columns, int(positions[i, rank]) % columns, float(scores[i, rank]))
                for i in range(len(scores)) for rank in range(scores.shape[1])]
     wanted = [patch for patch in patches if patch.prompt in drawn]
-    crops, paths = _load(images, patches, wanted, preprocessor, patch_size, context)
+    crops: dict[Patch, np.ndarray] = {}
+    paths: dict[int, str] = {}
+    again = SeededImages(images.dataset, sorted({patch.image for patch in patches}), images.seed)
+    for position, index in enumerate(again.indices):
+        item = again[position]
+        paths[index] = getattr(item['data_samples'], 'img_path', None) or ''
+        pixels = to_pixels(preprocess([item], preprocessor), preprocessor)[0].numpy()
+        crops |= {patch: crop_patch(pixels, patch.row, patch.column, patch_size, context)
+                  for patch in wanted if patch.image == index}
     with styled():
         figure = _draw(wanted, crops, drawn, scores.shape[1], context, METRICS[metric].label)
         figure.suptitle(f'{run.label}, block {layer}', fontsize='medium')
@@ -104,22 +104,6 @@ def crop_patch(pixels: np.ndarray, row: int, column: int, patch_size: tuple[int,
     return padded[row * height:(row + across) * height, column * width:(column + across) * width]
 
 
-def _load(images: SeededImages, patches: list[Patch], wanted: list[Patch], data_preprocessor: Any,
-          patch_size: tuple[int, ...], context: int) -> tuple[dict[Patch, np.ndarray], dict[int, str]]:
-    """Load the images of the patches again: return crops of the wanted ones, and the files of all images."""
-    crops: dict[Patch, np.ndarray] = {}
-    paths: dict[int, str] = {}
-    again = SeededImages(images.dataset, sorted({patch.image for patch in patches}), images.seed)
-    for position, index in enumerate(again.indices):
-        item = again[position]
-        paths[index] = getattr(item['data_samples'], 'img_path', None) or ''
-        mine = [patch for patch in wanted if patch.image == index]
-        if mine:
-            pixels = to_pixels(preprocess([item], data_preprocessor), data_preprocessor)[0].numpy()
-            crops |= {patch: crop_patch(pixels, patch.row, patch.column, patch_size, context) for patch in mine}
-    return crops, paths
-
-
 def _draw(patches: list[Patch], crops: dict[Patch, np.ndarray], drawn: list[int], columns: int, context: int,
           label: str) -> Figure:
     """One axes in inches, y downwards: a row a prompt, a crop a patch, its score below."""
@@ -134,15 +118,11 @@ def _draw(patches: list[Patch], crops: dict[Patch, np.ndarray], drawn: list[int]
         axes.text(-0.1, i * pitch + CROP / 2, f'prompt\n{prompt}', ha='right', va='center')
     for patch in patches:
         left = WHEN.index(patch.when) * (half + GAP) + (patch.rank - 1) * CROP
-        _draw_crop(axes, crops[patch], left + 0.04, drawn.index(patch.prompt) * pitch + 0.04, CROP - 0.08, context)
-        axes.text(left + CROP / 2, drawn.index(patch.prompt) * pitch + CROP, _format(patch.score), ha='center',
-                  va='top', fontsize=11)
+        top = drawn.index(patch.prompt) * pitch
+        score = f'{patch.score:.3f}' if abs(patch.score) < 10 else f'{patch.score:.3g}'
+        _draw_crop(axes, crops[patch], left + 0.04, top + 0.04, CROP - 0.08, context)
+        axes.text(left + CROP / 2, top + CROP, score, ha='center', va='top', fontsize=11)
     return figure
-
-
-def _format(score: float) -> str:
-    """Three digits, and no more than three after the point."""
-    return f'{score:.3f}' if abs(score) < 10 else f'{score:.3g}'
 
 
 def _draw_crop(axes: Axes, crop: np.ndarray, left: float, top: float, side: float, context: int) -> None:

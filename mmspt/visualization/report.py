@@ -1,7 +1,6 @@
 """All pictures, results, settings and environments of some runs, in the order of the report's page."""
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import islice
 
 from mmspt.evaluation import METRIC, Found, build_tables, find_runs
 from mmspt.evaluation.environment import read_environment
@@ -27,10 +26,7 @@ def draw_all(runs: Sequence[RunFolder], images: Sequence[str] = (),
              num_images: int | None = None) -> Iterator[tuple[str, Picture | Absent]]:
     """Draw every picture: curves and NMI of all runs, the others of the first run with prompts of each setting.
 
-    Args:
-        runs (Sequence[RunFolder]): One or more.
-        images (Sequence[str]): For :func:`draw_attention`. Defaults to the first two of validation, or of the test.
-        num_images (int | None): Training images to look through for prototypes; None is all. Defaults to None.
+    ``images`` are for attention, by default the first two of validation, or of the test; ``num_images`` for prototypes.
 
     Yields:
         tuple[str, Picture | Absent]: Name of the setting, '' for all, and the picture or why there is none.
@@ -46,9 +42,9 @@ def _plan(runs: Sequence[RunFolder], images: Sequence[str],
           num_images: int | None) -> Iterator[tuple[str, str, Callable[[], Picture]]]:
     """Yield setting, title and function of each picture."""
     prompted = [run for run in runs if run.description['num_prompts']]
-    yield '', 'Accuracy and loss', partial(draw_curves, runs, lenient=True)
+    yield '', 'Accuracy and loss', partial(draw_curves, runs)
     if prompted:
-        yield '', 'Mutual information of prompts and patches', partial(draw_nmi, prompted, lenient=True)
+        yield '', 'Mutual information of prompts and patches', partial(draw_nmi, prompted)
     for name, (run, *_) in group_runs(runs).items():
         if run not in prompted:
             continue
@@ -67,22 +63,24 @@ def _plan(runs: Sequence[RunFolder], images: Sequence[str],
 
 
 def lay_out(runs: Sequence[RunFolder], drawn: Sequence[tuple[str, Picture | Absent]]) -> list[Section]:
-    """Put results, pictures, settings and environments in order.
-
-    Args:
-        runs (Sequence[RunFolder]): One or more.
-        drawn (Sequence[tuple[str, Picture | Absent]]): As :func:`draw_all` yields them.
-    """
+    """Put results, pictures (of :func:`draw_all`), settings and environments in order."""
     groups, found = group_runs(runs), find_runs(run.folder for run in runs)
-    sections = [Section('Results', _results(found)),
-                Section('Training', [item for name, item in drawn if not name])]
-    for name, (run, *others) in groups.items():
+    sections: list[Section] = [('Results', _results(found)),
+                               ('Training', [item for name, item in drawn if not name])]
+    results = {run.folder: run.result for run in found.runs}
+    rows = []
+    for name, members in groups.items():
         items = [item for setting, item in drawn if setting == name]
         if items:
-            which = f'Of {run.folder}' + (f', one of {1 + len(others)} seeds.' if others else '.')
-            sections.append(Section(f'Prompts of {name}', [which, *items]))
-    return [*sections, Section('Runs', [_runs(groups, found)]), Section('Settings', _settings(groups)),
-            Section('Environment', _environments(runs))]
+            which = f'Of {members[0].folder}' + (f', one of {len(members)} seeds.' if len(members) > 1 else '.')
+            sections.append((f'Prompts of {name}', [which, *items]))
+        for run in members:
+            result = results.get(run.folder)
+            done = ['', '', 'unfinished'] if result is None else [
+                str(result.seed), result.progress, f'{result.metrics[METRIC]:.2f}']
+            rows.append([run.folder, str(run.description['config']), name, *done])
+    table = Table(['folder', 'config', 'setting', 'seed', 'weights', 'test accuracy (%)'], rows)
+    return [*sections, ('Runs', [table]), ('Settings', _settings(groups)), ('Environment', _environments(runs))]
 
 
 def _results(found: Found) -> list[str | Table]:
@@ -91,19 +89,8 @@ def _results(found: Found) -> list[str | Table]:
         items += [f'{table.group}: top-1 accuracy (%), of the last weights, tested once; ± is the sample standard '
                   'deviation over seeds.', Table(*grid(table)), *table.notes]
     items += [f'{folder}: {lacks}. Remedy: {remedy}' for folder, lacks, remedy in found.unfinished]
-    items += [f'{item.folder}: without a test.' for item in found.untested]
+    items += [f'{folder}: without a test.' for folder in found.untested]
     return items
-
-
-def _runs(groups: Mapping[str, Sequence[RunFolder]], found: Found) -> Table:
-    results = {run.folder: run.result for run in found.runs}
-    rows = []
-    for name, run in ((name, run) for name, members in groups.items() for run in members):
-        result = results.get(run.folder)
-        done = ['', '', 'unfinished'] if result is None else [
-            str(result.seed), result.progress, f'{result.metrics[METRIC]:.2f}']
-        rows.append([run.folder, str(run.description['config']), name, *done])
-    return Table(['folder', 'config', 'setting', 'seed', 'weights', 'test accuracy (%)'], rows)
 
 
 def _settings(groups: Mapping[str, Sequence[RunFolder]]) -> list[str | Table]:
@@ -123,12 +110,10 @@ def _environments(runs: Sequence[RunFolder]) -> list[str | Table]:
     for run in runs:
         items = [(key, value) for key, value in read_environment(run.folder).items() if 'seed' not in key]
         columns.setdefault(tuple(items), []).append(run.folder)
-    environments = [dict(items) for items in columns]
-    keys = dict.fromkeys(key for environment in environments for key in environment)
+    keys = dict.fromkeys(key for items in columns for key, _ in items)
     if not keys:
         return ['No log of these runs has it.']
     header = ['all runs'] if len(columns) == 1 else [
-        ', '.join(islice(folders, 3)) + (f' and {len(folders) - 3} more' if len(folders) > 3 else '')
+        ', '.join(folders[:3]) + (f' and {len(folders) - 3} more' if len(folders) > 3 else '')
         for folders in columns.values()]
-    return [Table(['', *header], [[key, *(environment.get(key, 'not said') for environment in environments)]
-                                  for key in keys])]
+    return [Table(['', *header], [[key, *(dict(items).get(key, 'not said') for items in columns)] for key in keys])]

@@ -29,17 +29,13 @@ SPLITS = ('train', 'val', 'test')
 
 
 class RunFolder:
-    """The work directory of a training.
+    """The work directory of a training; what is missing there is a ValueError with the command that makes it.
 
     Args:
         folder (str): Its path.
-        checkpoint (str | None): File of the tuned weights; None is the newest of the run's ``epoch_*.pth`` or
-            ``iter_*.pth``. Defaults to None.
-        device (str | None): Where the model computes; None is the GPU if there is one. Defaults to None.
-        backbone (str | None): The frozen backbone's checkpoint; None is the one in the config. Defaults to None.
-
-    Raises:
-        ValueError: It is no run, or its config or the device is missing.
+        checkpoint (str | None): File of the tuned weights; None is the last of ``epoch_*.pth`` or ``iter_*.pth``.
+        device (str | None): Where the model computes; None is the GPU if there is one.
+        backbone (str | None): The frozen backbone's checkpoint; None is the one in the config.
     """
 
     def __init__(self, folder: str, checkpoint: str | None = None, device: str | None = None,
@@ -53,13 +49,13 @@ class RunFolder:
         self.config_path = find_config(folder, names)
         if not osp.isfile(self.config_path):
             raise ValueError(f"a run must hold the config that MMEngine wrote there, but '{folder}' has none: copy it "
-                             f'back, or train again with python tools/train.py CONFIG --work-dir {folder}')
+                             f'back, or train again with python tools/train.py CONFIG --work-dir {quote(folder)}')
         self._checkpoint, self._backbone = checkpoint, backbone
         self.device = check_device(device)
 
     @cached_property
     def config(self) -> Config:
-        """The run's config; ValueError if it cannot be read."""
+        """The run's config."""
         try:
             return Config.fromfile(self.config_path)
         except Exception as error:  # a config is Python: it may raise anything
@@ -91,44 +87,30 @@ class RunFolder:
 
     @property
     def checkpoint(self) -> str:
-        """Path of the tuned weights; ValueError if there are none."""
+        """Path of the tuned weights."""
         if self._checkpoint is not None:
-            if not osp.isfile(self._checkpoint):
-                raise ValueError(f"a checkpoint must be a file, but '{self._checkpoint}' is none: name one of "
-                                 f'{self.folder}/epoch_*.pth')
             return self._checkpoint
-        names = os.listdir(self.folder)
-        matches = filter(None, (re.fullmatch(r'(epoch|iter)_(\d+)\.pth', name) for name in names))
-        found = [(int(match[2]), match[0]) for match in matches]
-        if not found:
-            best = sorted(name for name in names if re.fullmatch(r'best_.*\.pth', name))
-            remedy = self.command_to_retrain('again')
-            if best:
-                remedy = f'name --checkpoint {quote(osp.join(self.folder, best[-1]))}'
+        names = [name for name in os.listdir(self.folder) if re.fullmatch(r'(epoch|iter)_\d+\.pth', name)]
+        if not names:
             raise ValueError(f"a run must have a checkpoint (epoch_*.pth or iter_*.pth), but '{self.folder}' has none: "
-                             f'{remedy}')
-        return osp.join(self.folder, max(found)[1])
+                             f'name another with --checkpoint, or train again: {self.command_to_retrain("again")}')
+        return osp.join(self.folder, max(names, key=lambda name: int(re.sub(r'\D', '', name))))
 
     @cached_property
     def model(self) -> nn.Module:
-        """The classifier with the tuned weights, in eval mode; ``init_cfg``'s are read if the checkpoint lacks them.
-
-        Raises:
-            ValueError: The checkpoint is missing or does not fit the config, or the model cannot be built.
-        """
-        path, cfg = self.checkpoint, self.config
+        """The classifier with the tuned weights, in eval mode; ``init_cfg``'s are read if the checkpoint lacks them."""
+        path, cfg = self.checkpoint, copy.deepcopy(self.config)
         if self._backbone is not None:
-            cfg = copy.deepcopy(cfg)
             cfg.model.backbone.init_cfg = dict(type='Pretrained', checkpoint=self._backbone)
         try:
             return load_model(cfg, path)[0].to(self.device)
         except OSError as error:
-            raise ValueError(f"a run's checkpoint '{path}' needs the frozen backbone that it was saved without, but "
-                             f'{error}; or name it with --backbone PATH') from error
+            raise ValueError(f"a run needs its checkpoint '{path}' and the frozen backbone that it was saved without, "
+                             f'but {error}; or name them with --checkpoint and --backbone') from error
 
     @property
     def backbone(self) -> PromptedViT:
-        """The model's backbone, with its tuned prompts; ValueError if it has none."""
+        """The model's backbone, with its tuned prompts."""
         self.check_has_prompts()
         backbone = find_prompted_vit(self.model)
         assert backbone is not None
@@ -144,7 +126,7 @@ class RunFolder:
 
     @property
     def initial_prompts(self) -> Tensor:
-        """The prompts before training, of the same shape; ValueError if their file is missing or does not fit."""
+        """The prompts before training, of the same shape."""
         return self._initial[0]
 
     @property
@@ -175,12 +157,8 @@ class RunFolder:
     def images(self, split: str = 'train', indices: list[int] | None = None) -> SeededImages:
         """Return images of the run's data as its prompts saw them first: same training pipeline, same seed.
 
-        Args:
-            split (str): 'train', 'val' or 'test'; the last two have pipelines of their own. Defaults to 'train'.
-            indices (list[int] | None): Which; None is all. Defaults to None.
-
-        Raises:
-            OSError, ValueError: The data are missing, or have no such image.
+        'val' and 'test' have pipelines of their own. ``indices`` of None are all images; OSError or ValueError if the
+        data are missing.
         """
         field = f'{split}_dataloader'
         cfg = (self.config.get(field) or {}).get('dataset')
@@ -196,7 +174,7 @@ class RunFolder:
                             find_hook(self.config, 'PromptInitHook').get('pipeline') if split == 'train' else None)
 
     def sample_images(self, num_images: int | None) -> SeededImages:
-        """Draw training images by the run's seed, see :meth:`images`; None is all."""
+        """Draw :meth:`images` of training by the run's seed; None is all."""
         images = self.images('train')
         images.indices = choose_images(num_images or len(images), len(images), self.seed)
         return images

@@ -1,5 +1,4 @@
 """A map of each block's patch tokens, and of its prompts before and after tuning."""
-import importlib
 import math
 from collections.abc import Callable, Sequence
 from typing import cast
@@ -27,8 +26,6 @@ REACH = 1.5
 KINDS = {'patch': ('patch tokens', '0.62', 'o', 5), 'initial': ('prompts before tuning', 'C0', 'o', 62),
          'tuned': ('prompts after tuning', 'C1', 's', 24)}
 """Kind -> name, colour, marker, size; a prompt that hardly moved still shows twice."""
-
-
 Map = tuple[np.ndarray, tuple[str, str]]
 """Points in two dimensions, (patches, initial and tuned prompts, 2), and the labels of the axes."""
 
@@ -47,23 +44,9 @@ def tsne(patches: np.ndarray, prompts: np.ndarray, seed: int) -> Map:
     return model.fit_transform(tokens), ('t-SNE 1 (no unit)', 't-SNE 2 (no unit)')
 
 
-def umap(patches: np.ndarray, prompts: np.ndarray, seed: int) -> Map:
-    """Embed patches and prompts together by UMAP; ValueError if its package is missing."""
-    try:
-        package = importlib.import_module('umap')
-    except ImportError as error:
-        raise ValueError("method='umap' needs the package umap-learn, which is missing: pip install umap-learn, or "
-                         "choose 'pca' or 'tsne'") from error
-    tokens = np.concatenate((patches, prompts))
-    model = package.UMAP(n_components=2, n_neighbors=min(15, len(tokens) - 1), random_state=seed % 2**32)
-    return np.asarray(model.fit_transform(tokens)), ('UMAP 1 (no unit)', 'UMAP 2 (no unit)')
-
-
-NEIGHBOURS = 'Only neighbourhood has a meaning, not the distances between groups.'
 METHODS: dict[str, tuple[Callable[[np.ndarray, np.ndarray, int], Map], str]] = dict(
     pca=(pca, "The plane is that of the patches' largest variance; distances off it are not seen."),
-    tsne=(tsne, NEIGHBOURS),
-    umap=(umap, NEIGHBOURS))
+    tsne=(tsne, 'Only neighbourhood has a meaning, not the distances between groups.'))
 """Method -> its function ((patches (N, D), prompts (M, D), seed) -> map of both, in this order), and how to read it."""
 
 
@@ -71,18 +54,16 @@ def draw_token_map(run: RunFolder, layers: Sequence[int] | None = None, method: 
                    num_tokens: int = 2000) -> Picture:
     """Draw a sample of patch tokens E_{i-1} and the prompts P_{i-1} of blocks i, a panel a block.
 
-    Tokens are taken as in :func:`mmspt.visualization.prototypes.draw_prototypes`, from up to 200 images.
+    Tokens are taken as in :func:`.draw_prototypes`, from up to 200 images.
 
     Args:
         run (RunFolder): A run with prompts.
         layers (Sequence[int] | None): Numbers of the blocks, 1..L; None is all, or six spread evenly.
-            Defaults to None.
-        method (str): 'pca', 'tsne' or 'umap' (if umap-learn is installed). Defaults to 'pca'.
-        num_tokens (int): Patch tokens a block, at most. Defaults to 2000.
+        method (str): One of METHODS.
+        num_tokens (int): Patch tokens a block, at most.
 
     Raises:
-        ValueError: An option out of its range, umap-learn is missing, or a run whose prompts cannot be compared.
-        OSError: The data are missing.
+        OSError, ValueError: An option out of its range, no prompts, or the data are missing.
     """
     if method not in METHODS:
         raise ValueError(f'method must be one of {", ".join(METHODS)}, got {method!r}')
@@ -98,18 +79,32 @@ def draw_token_map(run: RunFolder, layers: Sequence[int] | None = None, method: 
         prompts = torch.cat((run.initial_prompts[layer - 1], run.tuned_prompts[layer - 1])).double()
         points, labels = project(tokens[layer - 1].flatten(0, 1).double().numpy(), prompts.numpy(), run.seed)
         maps[layer] = dict(zip(KINDS, np.split(points, [-2 * num_prompts, -num_prompts]), strict=True)), labels
+    rows = math.ceil(len(maps) / 3)
+    columns = math.ceil(len(maps) / rows)
+    outside = 0
     with styled():
-        figure, outside = _draw(maps)
+        figure = Figure(figsize=(max(4.2 * columns, 7.), 4. * rows + 0.5))
+        panels = figure.subplots(rows, columns, squeeze=False, gridspec_kw=dict(hspace=0.06, wspace=0.06)).ravel()
+        for axes, (layer, (parts, labels)) in zip(panels, maps.items(), strict=False):
+            axes.set(xlabel=labels[0], ylabel=labels[1])
+            count = _draw_panel(axes, parts)
+            axes.set_title(f'block {layer}' + (f', {count} prompts outside' if count else ''))
+            outside += count
+        for axes in panels[len(maps):]:
+            axes.axis('off')
+        legend = figure.legend(*panels[0].get_legend_handles_labels(), loc='outside lower center', ncols=3)
+        for handle in legend.legend_handles:
+            cast(PathCollection, handle).set_sizes([40])
         figure.suptitle(run.label, fontsize='medium')
     far = (f' {outside} prompts lie so far out that they stand, hollow, on a dotted frame, in their direction from '
            "the patches' middle; the CSV tells where they are.") if outside else ''
     caption = (f'{run.label}: {tokens.shape[1] * tokens.shape[2]:,} patch tokens of {len(images):,} training images, '
                'as the frozen network without prompts hands them to each block, and the prompts of the block; a line '
                f'joins a prompt before and after tuning. {how_to_read}{far}')
-    rows = [(layer, kind, number, float(x), float(y)) for layer, (parts, _) in maps.items()
-            for kind, points in parts.items() for number, (x, y) in enumerate(points, 1)]
+    numbers = [(layer, kind, number, float(x), float(y)) for layer, (parts, _) in maps.items()
+               for kind, points in parts.items() for number, (x, y) in enumerate(points, 1)]
     return Picture(f'tokens_{method}', 'Patch tokens and prompts', caption, figure,
-                   ('layer', 'kind', 'number', 'x', 'y'), rows)
+                   ('layer', 'kind', 'number', 'x', 'y'), numbers)
 
 
 def pull_in(points: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -119,27 +114,8 @@ def pull_in(points: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[np.n
     return middle + (points - middle) / np.maximum(excess, 1.)[:, None], excess > 1
 
 
-def _draw(maps: dict[int, tuple[dict[str, np.ndarray], tuple[str, str]]]) -> tuple[Figure, int]:
-    """Draw a panel a block; return the figure, and how many prompts, before and after, stand on a frame."""
-    rows = math.ceil(len(maps) / 3)
-    columns = math.ceil(len(maps) / rows)
-    figure = Figure(figsize=(max(4.2 * columns, 7.), 4. * rows + 0.5))
-    panels = figure.subplots(rows, columns, squeeze=False, gridspec_kw=dict(hspace=0.06, wspace=0.06)).ravel()
-    outside = 0
-    for axes, (layer, (parts, labels)) in zip(panels, maps.items(), strict=False):
-        axes.set(xlabel=labels[0], ylabel=labels[1])
-        count = _draw_panel(axes, parts)
-        axes.set_title(f'block {layer}' + (f', {count} prompts outside' if count else ''))
-        outside += count
-    for axes in panels[len(maps):]:
-        axes.axis('off')
-    legend = figure.legend(*panels[0].get_legend_handles_labels(), loc='outside lower center', ncols=3)
-    for handle in legend.legend_handles:
-        cast(PathCollection, handle).set_sizes([40])
-    return figure, outside
-
-
 def _draw_panel(axes: Axes, parts: dict[str, np.ndarray]) -> int:
+    """Draw one block; return how many prompts, before and after, stand on a frame."""
     near, far = parts['patch'].min(axis=0), parts['patch'].max(axis=0)
     middle, half = (near + far) / 2, np.maximum(far - near, 1e-9) / 2
     low, high = middle - REACH * half, middle + REACH * half

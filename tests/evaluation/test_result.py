@@ -13,10 +13,8 @@ def test_round_trip(tmp_path):
     result, path = make(seed=3, trained_on=None), tmp_path / 'result.json'
     write_result(result, str(path))
     assert read_result(str(path)) == result
-    assert json.loads(path.read_text())['seed'] == 3
     content = json.loads(path.read_text()) | dict(added_later=1)
-    path.write_text(json.dumps(content))
-    assert read_result(str(path)) == result
+    assert content['seed'] == 3
     del content['iteration'], content['max_iters']  # as an earlier version wrote it
     path.write_text(json.dumps(content))
     assert read_result(str(path)) == result
@@ -26,9 +24,7 @@ def test_progress():
     assert make(epoch=2, max_epochs=3).progress == 'epoch 2 of 3'
     assert make(epoch=None, max_epochs=None, iteration=20, max_iters=30).progress == 'iteration 20 of 30'
     assert make(epoch=2, max_epochs=None).progress == 'epoch 2'  # a config that only tests
-    # weights of a pack, of another's checkpoint
-    assert make(epoch=None, max_epochs=3).progress == 'an unknown epoch'
-    assert make(epoch=None, max_epochs=None, iteration=None, max_iters=30).progress == 'an unknown iteration'
+    assert make(epoch=None, max_epochs=3).progress == 'an unknown epoch'  # weights of another's checkpoint
 
 
 def test_what_is_set_aside_is_kept(tmp_path):
@@ -53,31 +49,11 @@ def test_broken_files(tmp_path, change, message):
         read_result(str(path))
 
 
-def test_a_failed_write_leaves_the_old_result(tmp_path):
-    path = tmp_path / 'result.json'
-    write_result(make(), str(path))
-    with pytest.raises(ValueError):
-        write_result(make(metrics={'accuracy/top1': float('inf')}), str(path))
-    assert read_result(str(path)) == make()
-
-
 def test_metrics_become_plain():
     metrics = {'a': np.float32(1.5), 'b': {'c': [torch.tensor([[1, 2]]), np.float32(.5)]}, 'd': (1, 'text')}
     assert plain_metrics(metrics) == {'a': 1.5, 'b': {'c': [[[1, 2]], .5]}, 'd': [1, 'text']}
-
-
-@pytest.mark.parametrize('value', [torch.tensor([1., float('nan')]), {'x': [float('inf')]}, object(), 1j], ids=str)
-def test_metrics_that_json_cannot_hold_are_refused(value):
-    with pytest.raises(ValueError, match=r"must be finite numbers or text, but 'm' is "):
-        plain_metrics({'m': value})
-
-
-def test_no_metrics_are_refused():
+    for value in (torch.tensor([1., float('nan')]), object(), None):
+        with pytest.raises(ValueError, match=r"must be finite numbers or text, but 'm' is "):
+            plain_metrics({'m': value})
     with pytest.raises(ValueError, match='set test_evaluator'):
         plain_metrics({})
-
-
-def test_a_result_with_the_batch_under_its_former_name(tmp_path):
-    path = str(tmp_path / 'result.json')
-    write_result(make(recipe=dict(batch_size=64, lr=1)), path)
-    assert read_result(path).recipe == dict(global_batch=64, lr=1)

@@ -39,8 +39,6 @@ def test_a_group_has_a_mean_when_all_of_its_tasks_are_there():
     _, (row, ), _ = only(runs[:-1])  # seeds that differ by task: no spread of the mean
     assert row.mean.std is None
     assert row.mean.mean == pytest.approx(np.mean([*accuracies[:, :-1].mean(axis=0), accuracies[0, -1]]))
-    _, (row, ), _ = only(runs[:4])
-    assert row.mean is None and row.tasks == '4 of 5 tasks'
 
 
 @pytest.mark.parametrize(('changes', 'why'), [
@@ -116,18 +114,8 @@ def test_published_rows_stand_beside_the_same_backbone_alone():
     assert table.rows == rows
     table, _, _ = only([run(50., task='vtab_cifar', pretraining='MoCo-v3')])
     published = {row.method: row.mean.mean for row in table.rows if row.source}
-    assert published == {'VPT-Shallow': 67.34, 'VPT-Deep': 70.27, 'GateVPT': 74.84, 'SPT-Shallow': 74.47,
-                         'SPT-Deep': 76.20, 'VIPAMIN': 76.75}
-
-
-def test_rivals_stand_beside_their_published_rows():
-    runs = [run(50., task='vtab_cifar', method=method, initializer=start, num_prompts=count)
-            for method, start, count in (('VIPAMIN-Deep', 'VIPAMINInit', 20), ('GateVPT', 'UniformInit', 100),
-                                         ('GateVPT', 'RandomSampleInit', 100))]
-    labels = [row.label for row in build_tables(runs)[0].rows]
-    at = labels.index('GateVPT')
-    assert labels[at:at + 3] == ['GateVPT', 'GateVPT, RandomSampleInit', 'GateVPT (GateVPT paper)']
-    assert labels[-2:] == ['VIPAMIN (VIPAMIN code)', 'VIPAMIN-Deep']
+    assert list(published.items()) == [('VPT-Shallow', 67.34), ('VPT-Deep', 70.27), ('GateVPT', 74.84),
+                                       ('SPT-Shallow', 74.47), ('SPT-Deep', 76.20), ('VIPAMIN', 76.75)]
 
 
 def test_groups_and_own_data_sets():
@@ -141,13 +129,8 @@ def test_groups_and_own_data_sets():
     assert '| SPT-Deep | ViT-B MAE | 80.00 | 90.00 | 1 |' in markdown(tables[1])
 
 
-@pytest.mark.parametrize(('batches', 'note'), [
-    ((32, 32), 'Global batch: 32'),
-    ((64, 32), 'Global batch: 32: SPT-Deep (ViT-B, MAE); 64: GateVPT (ViT-B, MAE)'),
-])
-def test_the_global_batch_is_told_once(batches, note):
-    runs = [run(70., method=method, initializer=start, num_prompts=prompts, recipe=dict(global_batch=batch))
-            for batch, (method, start, prompts) in zip(
-                batches, [('GateVPT', 'UniformInit', 100), ('SPT-Deep', 'RandomSampleInit', 20)], strict=True)]
-    _, _, notes = only(runs)
-    assert [text for text in notes if text.startswith('Global batch')] == [note]
+def test_the_global_batch_is_told_once():
+    runs = [run(70., recipe=dict(global_batch=32)),
+            run(70., method='GateVPT', initializer='UniformInit', num_prompts=100, recipe=dict(global_batch=64))]
+    assert only(runs[:1])[2] == ['Global batch: 32']
+    assert only(runs)[2] == ['Global batch: 32: SPT-Deep (ViT-B, MAE); 64: GateVPT (ViT-B, MAE)']

@@ -21,16 +21,15 @@ def folder(tmp_path):
     return fill
 
 
-def names(found, top):
-    return [[os.path.relpath(item.folder, top) for item in part] for part in found[:2]]
-
-
 def test_what_is_a_run(folder):
+    """Prompts that were only made are no run, nor are the trials of a search."""
     logs = '20260101_120000/20260101_120000.log'
     top = folder('done/result.json', f'done/{logs}', f'begun/{logs}', 'begun/job.py', 'old/last_checkpoint',
-                 f'prompts/{logs}', 'prompts/job_init_prompts.py', 'configs/job.py', 'deep/er/done/result.json',
-                 'done/search/trial_0/result.json')
-    assert names(find_runs([str(top)]), top) == [['deep/er/done', 'done', 'done/search/trial_0'], ['begun', 'old']]
+                 f'prompts/{logs}', 'prompts/job_init_prompts.py', 'configs/job.py', 'deep/er/result.json',
+                 'sweep/study.db', f'sweep/trials/1a2b/{logs}', 'sweep/final/1a2b/result.json', f'trials/1a2b/{logs}')
+    finished, unfinished, _ = ([os.path.relpath(getattr(item, 'folder', item), top) for item in part]
+                               for part in find_runs([str(top)]))
+    assert finished == ['deep/er', 'done', 'sweep/final/1a2b'] and unfinished == ['begun', 'old', 'trials/1a2b']
 
 
 def test_a_run_that_is_reached_twice_counts_once(folder):
@@ -49,14 +48,6 @@ def test_the_remedy_names_the_config_of_the_training(folder):
     assert item.remedy.startswith(f'python tools/train.py {top}/run/job.py --work-dir {top}/run --resume')
 
 
-def test_trials_of_a_search_are_no_runs(folder):
-    logs = '20260101_120000/20260101_120000.log'
-    top = folder('sweep/study.db', f'sweep/trials/1a2b/{logs}', 'sweep/final/1a2b/seed_0/result.json',
-                 f'sweep/final/1a2b/seed_1/{logs}', f'other/trials/1a2b/{logs}')
-    assert names(find_runs([str(top)]), top) == [['sweep/final/1a2b/seed_0'],
-                                                 ['other/trials/1a2b', 'sweep/final/1a2b/seed_1']]
-
-
 @pytest.mark.parametrize(('text', 'untested'), [
     ('test_dataloader = None\n', True),
     ("model = dict()\ntest_dataloader = dict(\n    batch_size=1)\n", False), ('', False),
@@ -66,7 +57,7 @@ def test_a_run_without_a_test_is_passed_by(folder, text, untested):
     top = folder('run/last_checkpoint', 'run/job.py')
     (top / 'run/job.py').write_text(text and f'{text}raise RuntimeError\n')
     found = find_runs([str(top)])
-    assert [item.folder for item in found.untested] == [str(top / 'run')] * untested
+    assert found.untested == [str(top / 'run')] * untested
     assert len(found.unfinished) == (not untested)
 
 

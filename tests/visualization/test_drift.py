@@ -1,16 +1,8 @@
 """How far prompts moved, against NumPy."""
 import numpy as np
 import pytest
-import torch
 
 from mmspt.visualization import RunFolder, draw_drift
-from mmspt.visualization.drift import measure_drift
-
-
-def test_numbers():
-    initial, tuned = torch.tensor([[[3., 4.], [1., 0.]]]), torch.tensor([[[6., 8.], [0., -2.]]])
-    drift = measure_drift(initial, tuned)
-    assert [values.tolist() for values in drift] == [[[1., 0.]], [[5., 1.]], [[10., 2.]], [[5., pytest.approx(5**.5)]]]
 
 
 def test_a_real_run(runs):

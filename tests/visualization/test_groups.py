@@ -2,17 +2,19 @@
 import pytest
 
 from made_runs import make_run
-from mmspt.visualization.groups import group_runs, name_cut, spread
+from mmspt.visualization.groups import group_runs, spread
 
 
 def names(groups):
     return {name: [run.folder.rpartition('/')[2] for run in members] for name, members in groups.items()}
 
 
-def test_seeds_are_put_together(tmp_path):
-    runs = [make_run(tmp_path / f'{start[:3]}{seed}', initializer=start, seed=seed)
-            for seed in (0, 1) for start in ('UniformInit', 'RandomSampleInit')]
-    assert names(group_runs(runs)) == {'VPT-Deep': ['Uni0', 'Uni1'], 'SPT-Deep': ['Ran0', 'Ran1']}
+def test_seeds_are_put_together_and_tasks_are_named_where_they_differ(tmp_path):
+    runs = [make_run(tmp_path / f'{task}{start}{seed}', initializer=start, seed=seed, task=task)
+            for task in ('Digits', 'Flowers') for seed in (0, 1) for start in ('UniformInit', 'RandomSampleInit')]
+    assert names(group_runs(runs[:4])) == {'VPT-Deep': ['DigitsUniformInit0', 'DigitsUniformInit1'],
+                                           'SPT-Deep': ['DigitsRandomSampleInit0', 'DigitsRandomSampleInit1']}
+    assert list(group_runs(runs)) == ['Digits: VPT-Deep', 'Digits: SPT-Deep', 'Flowers: VPT-Deep', 'Flowers: SPT-Deep']
 
 
 @pytest.mark.parametrize('changes, expected', [
@@ -35,16 +37,5 @@ def test_long_names_that_begin_alike_stay_apart(tmp_path):
 def test_spread_is_taken_where_all_curves_have_a_point():
     curves = [{0: 1., 1: 2., 2: 9.}, {0: 3., 1: 8.}]
     assert spread(curves, 'a') == {0: (2., 1., 3.), 1: (5., 2., 8.)}
-    assert name_cut(curves, 'a', 'epoch') == " 'a' ends at epoch 1, the last that all seeds have."
-    assert name_cut(curves[:1] * 2, 'a', 'epoch') == ''
-
-
-def test_curves_without_a_common_place_have_no_spread():
     with pytest.raises(ValueError, match="those of 'a' share none"):
         spread([{0: 1.}, {1: 1.}], 'a')
-
-
-def test_tasks_are_named_where_they_differ(tmp_path):
-    runs = [make_run(tmp_path / f'{task}{start}', initializer=start, task=task)
-            for task in ('Digits', 'Flowers') for start in ('UniformInit', 'RandomSampleInit')]
-    assert list(group_runs(runs)) == ['Digits: VPT-Deep', 'Digits: SPT-Deep', 'Flowers: VPT-Deep', 'Flowers: SPT-Deep']

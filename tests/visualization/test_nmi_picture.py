@@ -23,19 +23,13 @@ def test_means_and_maps(tmp_path):
     assert 'SPT-Deep: 0.3 at first, 0.45 at last' in picture.caption
 
 
-@pytest.mark.parametrize('low, scale', [(.1, 'linear'), (.001, 'log')])
-def test_a_wide_range_is_drawn_on_a_logarithmic_axis(tmp_path, low, scale):
-    picture = draw_nmi([make_run(tmp_path / 'a', [nmi(0, 0., low, low), nmi(5, 1., .2, .2)])])
-    assert picture.figure.axes[0].get_yscale() == scale
-
-
-@pytest.mark.parametrize('others, kind', [(.1, 'Normalize'), (1e-4, 'LogNorm')])
-def test_one_high_block_does_not_hide_the_others(tmp_path, others, kind):
-    """Means of 0.07 and 0.05 keep the axis linear, but on a linear scale all blocks but one would be of one colour."""
-    picture = draw_nmi([make_run(tmp_path / 'a', [nmi(0, 0., others, others, .2), nmi(5, 1., others, others, .16)])])
-    assert picture.figure.axes[0].get_yscale() == 'linear'
-    mesh, = picture.figure.axes[1].collections
-    assert type(mesh.norm).__name__ == kind
+@pytest.mark.parametrize('first, last, scale, kind', [
+    ((.1, .1, .1), (.2, .2, .2), 'linear', 'Normalize'), ((.001, .001, .001), (.2, .2, .2), 'log', 'LogNorm'),
+    ((1e-4, 1e-4, .2), (1e-4, 1e-4, .16), 'linear', 'LogNorm')])
+def test_scales(tmp_path, first, last, scale, kind):
+    """A wide range is drawn on a logarithmic axis; one high block alone does not hide the others, of one colour."""
+    axes, *maps = draw_nmi([make_run(tmp_path / 'a', [nmi(0, 0., *first), nmi(5, 1., *last)])]).figure.axes
+    assert axes.get_yscale() == scale and type(maps[0].collections[0].norm).__name__ == kind
 
 
 def test_epochs_are_counted_in_whole_numbers(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from mmspt.visualization.page import Absent, Section, Table, make_page
+from mmspt.visualization.page import Absent, Table, make_page
 from mmspt.visualization.picture import Picture, styled
 
 VOID = {'meta', 'link', 'img', 'br'}
@@ -51,21 +51,17 @@ def picture(title, caption='caption'):
 @pytest.fixture
 def page():
     return Reader(make_page(HOSTILE, [
-        Section('One', [HOSTILE, Table([HOSTILE, 'n'], [[HOSTILE, '1,234.5'], ['x', '80.1 ±0.2*']]),
-                        picture('Same title', HOSTILE)]),
-        Section('One', [picture('Same title'), Absent('Missing', HOSTILE)]),
+        ('One', [HOSTILE, Table([HOSTILE, 'n'], [[HOSTILE, '1,234.5'], ['x', '80.1 ±0.2*']]),
+                 picture('Same title', HOSTILE)]),
+        ('One', [picture('Same title'), Absent('Missing', HOSTILE)]),
     ]))
 
 
-def test_names_are_unique_and_links_lead_to_them(page):
-    ids = [element['id'] for element in page.elements if 'id' in element]
-    assert len(set(ids)) == len(ids)
-    targets = [link['href'][1:] for link in page.all('a') if link['href'].startswith('#')]
-    assert len(targets) == 2 and set(targets) <= set(ids)
-
-
 def test_nothing_is_taken_for_markup(page):
-    """Folder names, config values and error messages come from elsewhere."""
+    """Folder names, config values and error messages come from elsewhere. Links lead to elements of one name."""
+    ids = [element['id'] for element in page.elements if 'id' in element]
+    targets = [link['href'][1:] for link in page.all('a') if link['href'].startswith('#')]
+    assert len(set(ids)) == len(ids) and len(targets) == 2 and set(targets) <= set(ids)
     assert not page.all('script')
     assert page.all('h1')[0]['text'] == page.all('title')[0]['text'] == HOSTILE
     assert page.all('th')[0]['text'] == page.all('td')[0]['text'] == HOSTILE

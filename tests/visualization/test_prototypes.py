@@ -63,11 +63,10 @@ def test_rows_and_headings(runs):
 
 
 @pytest.mark.parametrize('name, options, message', [
-    ('spt', dict(layer=0), 'layer must be the number of a block, at least 1, got 0'),
     ('shallow', dict(layer=2), 'layers with prompts of their own must be .* from 1 to 1, got 2'),
     ('spt', dict(context=-1), 'context must be at least 0 patches, got -1'),
-    ('spt', dict(prompts=[1, 6]), 'numbers from 1 to 5, got 6'),
     ('spt', dict(num_images=0), 'num_images must be at least 1, or None for all, got 0'),
+    ('spt', dict(count=0), 'number of patches a prompt must be at least 1, got 0'),
     ('linear', {}, 'needs a run with prompts'),
 ])
 def test_errors(runs, name, options, message):

@@ -15,7 +15,7 @@ def test_nothing_that_was_drawn_is_left_off(tmp_path):
     others = [(name, item) for name, item in drawn if name]
     assert {name for name, _ in others} == {'Flowers: SPT-Deep'}
     assert all(isinstance(item, Absent) and 'python tools/train.py' in item.reason for _, item in others)  # no weights
-    sections = {section.title: section.items for section in lay_out(runs, drawn)}
+    sections = dict(lay_out(runs, drawn))
     assert sections['Training'] == [item for name, item in drawn if not name]
     assert sections['Prompts of Flowers: SPT-Deep'][1:] == [item for _, item in others]
     assert sections['Prompts of Flowers: SPT-Deep'][0] == f'Of {tmp_path}/spt, one of 2 seeds.'

@@ -11,7 +11,6 @@ from xml.etree import ElementTree
 
 import pytest
 from PIL import Image
-from safetensors.torch import load_file
 
 from helpers import tool
 
@@ -84,33 +83,15 @@ def test_a_folder_of_runs_and_the_default_place(runs, tmp_path):
 @pytest.mark.parametrize('command, message', [
     (['drift', '{root}'], 'holds none: name the --work-dir of python tools/train.py'),
     (['drift', '{spt}', '--device', 'warp'], 'leave it out'),
-    (['curves', '{root}/no_config'], 'job.py'),
     (['attention', '{spt}', '{root}/broken.png'], 'broken.png'),
     (['drift', '{spt}', '--checkpoint', '{root}/absent.pth'], 'absent.pth'),
 ])
 def test_bad_input_is_one_clear_line(runs, tmp_path, command, message):
-    (tmp_path / 'no_config').mkdir()
-    if command[1] == '{root}/no_config':
-        shutil.copytree(runs.spt, tmp_path / 'no_config', dirs_exist_ok=True)
-        (tmp_path / 'no_config' / 'job.py').write_text('model = dict(')
     (tmp_path / 'broken.png').write_bytes(b'no image')
     output = tool('analyze.py', *(part.format(root=tmp_path, **vars(runs)) for part in command), '--out',
                   tmp_path / 'out', fails=True)
     assert message in output
     assert 'Traceback' not in output
-
-
-def test_the_command_of_an_error_fixes_it(runs, tmp_path):
-    """Initial prompts that were lost are made again, the same."""
-    shutil.copytree(runs.spt, tmp_path / 'run')
-    lost = tmp_path / 'run' / 'initial_prompts.safetensors'
-    before = load_file(lost)['prompts']
-    lost.unlink()
-    output = tool('analyze.py', 'drift', tmp_path / 'run', fails=True)
-    tool('init_prompts.py', *re.search(r'python tools/init_prompts.py (.*)', output)[1].split())
-    assert load_file(lost)['prompts'].equal(before)
-    assert len(list(tmp_path.glob('run/*/vis_data/scalars.json'))) == 1  # the measurements are the training's
-    tool('analyze.py', 'drift', tmp_path / 'run')
 
 
 @pytest.fixture(scope='module')

@@ -4,9 +4,7 @@ import argparse
 import pytest
 import torch
 from mmengine.config import Config
-from safetensors.torch import save_file
 
-from helpers import DATA
 from mmspt.engine.launch import build_runner, merge_training_args
 
 FLAGS = dict(no_validate=False, launcher='none', amp=None, resume=None, auto_scale_lr=False, no_pin_memory=False,
@@ -43,12 +41,10 @@ def test_options(job, option, value, error, message):
     no_work_lost(job)
 
 
-def test_checkpoint_truncated(job):
-    path = job.root / 'cut.pth'
-    path.write_bytes((DATA / 'mae_deep_pretrain.pth').read_bytes()[:100_000])
-    with pytest.raises(RuntimeError, match='failed finding central directory'):
-        train(job, **{'model.backbone.init_cfg.checkpoint': str(path)})
-    no_work_lost(job)
+def test_activation_checkpointing_of_the_whole_backbone(job):
+    """It would cut the prompts off."""
+    with pytest.raises(RuntimeError, match='the loss must reach the prompts, but no gradient came'):
+        train(job, activation_checkpointing=['backbone'])
 
 
 def test_unreadable_image(job):
@@ -65,14 +61,6 @@ def test_missing_test_data_are_known_before_the_first_step(job):
     no_work_lost(job)
     train(job, **missing, **{'default_hooks.result.after_train': False})
     assert (job.root / 'run/epoch_1.pth').exists()
-
-
-def test_prompts_file_of_the_wrong_shape(job):
-    path = str(job.root / 'prompts.safetensors')
-    save_file({'prompts': torch.zeros(12, 20, 768)}, path)
-    with pytest.raises(ValueError, match=r'\(4, 5, 64\).*prompts\.safetensors.*\(12, 20, 768\)'):
-        train(job, **{'custom_hooks.0.initializer': dict(type='mmspt.FileInit', path=path)})
-    no_work_lost(job)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='a GPU computes it')

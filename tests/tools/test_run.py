@@ -13,7 +13,6 @@ from mmpretrain import ImageClassificationInferencer
 from safetensors.torch import load_file, save_file
 
 from helpers import ROOT, command, scalars, tool
-from layouts import make_task
 
 
 def prompts(path):
@@ -82,19 +81,15 @@ def test_mmpretrains_own_train_py(job):
 
 
 def test_init_prompts_without_training(job):
-    extra = "\ncustom_hooks = [dict(type='mmspt.PromptInitHook', initializer=dict(type='mmspt.KMeansInit'))]\n"
-    job.write(extra=extra)
-    output = tool('init_prompts.py', job.config, '--work-dir', job.root / 'init')
+    output = tool('init_prompts.py', job.config, '--work-dir', job.root / 'init', '--cfg-options',
+                  'custom_hooks.0.initializer.type=mmspt.KMeansInit')
     assert 'Prompts from KMeansInit: 12 images' in output
     assert not (job.root / 'init/job.py').exists()  # the name of a training's config
-    made = load_file(job.root / 'init/initial_prompts.safetensors')['prompts']
-    assert made.shape == (4, 5, 64)
-    assert not list((job.root / 'init').glob('*.pth'))
-
-    path = str(job.root / 'init/initial_prompts.safetensors')
-    job.write(extra=f"\ncustom_hooks = [dict(type='mmspt.PromptInitHook', initializer=dict(type='mmspt.FileInit', "
-              f"path={path!r}))]\n")
-    tool('train.py', job.config, '--work-dir', job.root / 'run', '--cfg-options', 'train_cfg.max_epochs=1')
+    path = job.root / 'init/initial_prompts.safetensors'
+    made = load_file(path)['prompts']
+    assert made.shape == (4, 5, 64) and not list((job.root / 'init').glob('*.pth'))
+    tool('train.py', job.config, '--work-dir', job.root / 'run', '--cfg-options', 'train_cfg.max_epochs=1',
+         'custom_hooks.0.initializer.type=mmspt.FileInit', f'custom_hooks.0.initializer.path={path}')
     assert torch.equal(load_file(job.root / 'run/initial_prompts.safetensors')['prompts'], made)
 
 
@@ -102,20 +97,11 @@ def test_runs_of_one_seed_differ_in_their_prompts_alone(job):
     """At rate 0 nothing moves: another initializer must leave the head as it was."""
     states = []
     for name in ('RandomSampleInit', 'UniformInit'):
-        job.write(extra="\ncustom_hooks = [dict(type='mmspt.PromptInitHook', "
-                  f"initializer=dict(type='mmspt.{name}'))]\n")
         tool('train.py', job.config, '--work-dir', job.root / name, '--cfg-options', 'train_cfg.max_epochs=1',
-             'optim_wrapper.optimizer.lr=0')
+             'optim_wrapper.optimizer.lr=0', f'custom_hooks.0.initializer.type=mmspt.{name}')
         states.append(CheckpointLoader.load_checkpoint(str(job.root / name / 'epoch_1.pth'))['state_dict'])
     differ = [key for key in states[0] if not torch.equal(states[0][key], states[1][key])]
     assert differ == ['backbone.prompts.tokens']
-
-
-def test_activation_checkpointing_of_the_whole_backbone_is_refused(job):
-    """It would cut the prompts off."""
-    output = tool('train.py', job.config, '--work-dir', job.root / 'run', '--cfg-options', 'train_cfg.max_epochs=1',
-                  "activation_checkpointing=['backbone']", fails=True)
-    assert 'the loss must reach the prompts, but no gradient came' in output
 
 
 def test_inferencer(job):
@@ -126,21 +112,6 @@ def test_inferencer(job):
     inferencer = ImageClassificationInferencer(model=config, pretrained=False, device='cpu')
     (result, ) = inferencer(np.zeros((50, 60, 3), dtype=np.uint8))
     assert result['pred_scores'].shape == (3, ) and result['pred_scores'].sum() == pytest.approx(1, abs=1e-5)
-
-
-def test_the_cub_recipe_itself(tmp_path):
-    """configs/spt/vit-b_mae_cub.py but for its checkpoint and batch size: three iterations, no validation, a test."""
-    make_task('cub', tmp_path / 'data')
-    options = ['train_dataloader.batch_size=4', 'train_dataloader.num_workers=0', 'test_dataloader.num_workers=0',
-               'train_cfg.max_epochs=1', 'default_hooks.nmi.interval=0',
-               'model.backbone.init_cfg=None', 'model.backbone.allow_random_backbone=True']
-    output = tool('train.py', ROOT / 'configs/spt/vit-b_mae_cub.py', '--work-dir', tmp_path / 'run', '--cfg-options',
-                  *options, cwd=tmp_path)
-    assert 'Model: 338,120 of 86,' in output
-    assert 'Prompts from RandomSampleInit: 4 images, ' in output
-    losses = [record['loss'] for record in scalars(tmp_path / 'run') if 'loss' in record]
-    assert losses and all(np.isfinite(losses)) and 'Epoch(val)' not in output
-    assert load_file(tmp_path / 'run/initial_prompts.safetensors')['prompts'].shape == (12, 20, 768)
 
 
 def test_export_backbone(job, tmp_path):

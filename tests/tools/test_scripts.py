@@ -41,14 +41,12 @@ def test_slurm(script, fourth, tmp_path):
     assert lines[-7:] == ['python3', '-u', tool, 'my config.py', fourth, '--launcher=slurm', '--amp']
 
 
-@pytest.mark.parametrize('script', ['dist_train.sh', 'slurm_test.sh'])
-def test_too_few_arguments_show_the_usage(script):
-    done = run(script, 'config.py')
-    assert done.returncode == 2 and 'usage:' in done.stderr and script in done.stderr
+def test_too_few_arguments_show_the_usage():
+    done = run('slurm_test.sh', 'config.py')
+    assert done.returncode == 2 and 'usage:' in done.stderr and 'slurm_test.sh' in done.stderr
 
 
 @pytest.mark.parametrize(('config', 'expected'), [
-    ('configs/vpt/vit-b_mae_cub.py', 'work_dirs/vpt/vit-b_mae_cub'),
     ('/plugin/configs/spt/vit-b_mae_cub.py', 'work_dirs/spt/vit-b_mae_cub'),
     ('configs/mine.py', 'work_dirs/mine'),
 ])

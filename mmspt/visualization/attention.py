@@ -29,15 +29,6 @@ DIRECTIONS = dict(
           "the weight that each patch's query puts on the key of CLS or of a prompt (column of a softmax)"))
 
 
-def measure_attention(backbone: PromptedViT, images: Tensor) -> Tensor:
-    """Return :func:`.attention_maps` of all blocks, mean over heads and images: (L, queries, keys), both
-    [CLS; prompts; patches], n + N_p + N_e; on the CPU.
-    """
-    maps = (attention_maps(layer, read.tokens, read.prompts, backbone.num_extra_tokens, read.logit_scale)
-            for layer, read in zip(backbone.layers, backbone.block_inputs(images), strict=True))
-    return torch.stack([weights.mean((0, 1)).cpu() for weights in maps])
-
-
 def draw_attention(run: RunFolder, image: str, layers: Sequence[int] | None = None,
                    prompts: Sequence[int] | None = None, direction: str = 'looks') -> Picture:
     """Draw the image that the network saw and, block by block, the patches that CLS and prompts look at or feed.
@@ -59,12 +50,15 @@ def draw_attention(run: RunFolder, image: str, layers: Sequence[int] | None = No
     layers = choose('layers', layers, len(backbone.layers), MOST_LAYERS)
     prompts = choose('prompts', prompts, backbone.num_prompts, MOST_PROMPTS)
     inputs = preprocess([load_item(run, image)], run.model.data_preprocessor)
-    weights = measure_attention(backbone, inputs)  # (L, queries, keys)
+    n, behind = backbone.num_extra_tokens, backbone.num_extra_tokens + backbone.num_prompts
+    maps = (attention_maps(layer, read.tokens, read.prompts, n, read.logit_scale)
+            for layer, read in zip(backbone.layers, backbone.block_inputs(inputs), strict=True))
+    # mean over heads: (L, queries, keys), both [CLS; prompts; patches], n + N_p + N_e
+    weights = torch.stack([block.mean((0, 1)).cpu() for block in maps])
     if direction == 'read':
         weights = weights.transpose(1, 2)  # (L, read, by)
     with torch.no_grad():
         grid = backbone.patch_embed(inputs)[1]  # (h, w)
-    n, behind = backbone.num_extra_tokens, backbone.num_extra_tokens + backbone.num_prompts
     names = ['CLS'] * n + [f'prompt {i}' for i in range(1, backbone.num_prompts + 1)]
     shown = [*range(n), *(n + i - 1 for i in prompts)]
     chosen = weights[[layer - 1 for layer in layers]][:, shown, behind:].unflatten(-1, grid)  # (rows, columns, h, w)

@@ -50,17 +50,9 @@ class RunFolder:
         if not osp.isfile(self.config_path):
             raise ValueError(f"a run must hold the config that MMEngine wrote there, but '{folder}' has none: copy it "
                              f'back, or train again with python tools/train.py CONFIG --work-dir {quote(folder)}')
+        self.config = Config.fromfile(self.config_path)
         self._checkpoint, self._backbone = checkpoint, backbone
         self.device = check_device(device)
-
-    @cached_property
-    def config(self) -> Config:
-        """The run's config."""
-        try:
-            return Config.fromfile(self.config_path)
-        except Exception as error:  # a config is Python: it may raise anything
-            raise ValueError(f"a run's config must be readable, but '{self.config_path}' is not "
-                             f'({type(error).__name__}: {error}): copy back what MMEngine wrote there') from error
 
     @cached_property
     def description(self) -> dict[str, Any]:

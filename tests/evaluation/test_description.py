@@ -152,9 +152,7 @@ def test_objects_have_no_address_in_the_recipe():
 
 @pytest.mark.parametrize(('train', 'shared'), [
     (CUB | dict(split='train'), False), (CUB | dict(data_root='/there'), False),
-    (dict(type='RepeatDataset', times=2, dataset=CUB | dict(pipeline=[])), True),
-])
+    (dict(type='RepeatDataset', times=2, dataset=CUB | dict(pipeline=[])), True)])
 def test_training_on_what_is_tested_is_told(train, shared):
     found = describe_run(dict(test_dataloader=dict(dataset=CUB), train_dataloader=dict(dataset=train)))
     assert found['trained_on'].get('tested', False) is shared
-    assert 'tested' not in describe_run(dict())['trained_on']

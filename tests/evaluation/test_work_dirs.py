@@ -40,14 +40,6 @@ def test_a_run_that_is_reached_twice_counts_once(folder):
     assert len(runs) == len(unfinished) == 1
 
 
-def test_the_remedy_names_the_config_of_the_training(folder):
-    top = folder('run/last_checkpoint', 'run/job.py', 'run/job_test.py', 'run/job_init_prompts.py')
-    (top / 'run/last_checkpoint').write_text('/somewhere/epoch_3.pth')
-    (item, ) = find_runs([str(top)]).unfinished
-    assert 'last checkpoint: epoch_3.pth' in item.lacks
-    assert item.remedy.startswith(f'python tools/train.py {top}/run/job.py --work-dir {top}/run --resume')
-
-
 @pytest.mark.parametrize(('text', 'untested'), [
     ('test_dataloader = None\n', True),
     ("model = dict()\ntest_dataloader = dict(\n    batch_size=1)\n", False), ('', False),

@@ -1,13 +1,11 @@
 """Pictures of attention against the concatenated network's weights, for real runs."""
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from matplotlib.colors import LogNorm
-from mmengine.config import Config
 from mmpretrain.registry import MODELS
 from PIL import Image
 
@@ -18,11 +16,6 @@ from mmspt.visualization.attention import draw_attention
 L, N_P, N_E = 4, 5, 16
 TOKENS = 1 + N_P + N_E
 TEST_0 = 'images/class_0/006.png'
-
-
-def first_image(runs):
-    """File of the first test image."""
-    return str(runs.job.data / TEST_0)
 
 
 def table(picture):
@@ -36,23 +29,16 @@ def patches(row):
 
 
 def expected_weights(folder, file, block):
-    """(queries, keys) of a block of the concatenated network, mean over heads, from the config and the file."""
-    cfg = Config.fromfile(str(next(Path(folder).glob('*.py'))))
-    cfg.model.backbone.update(concatenate=True)
-    model = MODELS.build(cfg.model | dict(data_preprocessor=cfg.data_preprocessor, _scope_='mmpretrain'))
-    newest = max(Path(folder).glob('epoch_*.pth'))
-    model.init_weights()
-    saved = torch.load(newest, map_location='cpu', weights_only=False)['state_dict']
-    del saved['backbone.fingerprint']
-    assert not model.load_state_dict(saved, strict=False).unexpected_keys
-    backbone = model.eval().backbone
-    pixels = np.asarray(Image.open(file).convert('RGB').resize((32, 32), Image.BILINEAR), dtype=np.float32)
-    pixels = (pixels - np.array(cfg.data_preprocessor.mean)) / np.array(cfg.data_preprocessor.std)
+    """(queries, keys) of a block of the concatenated network, mean over heads."""
+    run = RunFolder(folder)
+    run.config.model.backbone.update(concatenate=True)
+    pixels = np.asarray(Image.open(file), dtype=np.float32)
+    pixels = (pixels - np.array(run.config.data_preprocessor.mean)) / np.array(run.config.data_preprocessor.std)
     seen = []
-    attn, real = backbone.layers[block - 1].attn, backbone.layers[block - 1].attn.scaled_dot_product_attention
+    attn, real = run.backbone.layers[block - 1].attn, run.backbone.layers[block - 1].attn.scaled_dot_product_attention
     attn.scaled_dot_product_attention = lambda q, k, v, **kwargs: (seen.append((q, k)), real(q, k, v, **kwargs))[1]
     with torch.no_grad():
-        backbone(torch.from_numpy(pixels).float().permute(2, 0, 1)[None])
+        run.backbone(torch.from_numpy(pixels).float().permute(2, 0, 1)[None])
     query, key = seen[0]
     return F.scaled_dot_product_attention(query, key, torch.eye(TOKENS).expand(1, 4, -1, -1))[0].mean(0)
 
@@ -61,7 +47,7 @@ def expected_weights(folder, file, block):
 def small_file(runs, tmp_path_factory):
     """An image of the network's size, so that no resizing, whose last digits differ among libraries, is in the way."""
     path = tmp_path_factory.mktemp('images') / 'grün & gelb.v2.png'
-    Image.open(first_image(runs)).convert('RGB').resize((32, 32)).save(path)
+    Image.open(runs.job.data / TEST_0).convert('RGB').resize((32, 32)).save(path)
     return str(path)
 
 
@@ -107,7 +93,7 @@ def test_layout(runs):
 def test_a_file_and_an_item_with_the_same_pixels_give_the_same_numbers(runs):
     run = RunFolder(runs.spt)
     first_train = str(runs.job.data / 'images' / (runs.job.data / 'train.txt').read_text().split()[0])
-    pairs = [(first_image(runs), 'test:0'), (first_train, 'train:0')]  # all pipelines of this job are the same
+    pairs = [(str(runs.job.data / TEST_0), 'test:0'), (first_train, 'train:0')]  # their pipelines are the same
     (file, item), (other, train) = ([draw_attention(run, image, [1]).csv for image in pair] for pair in pairs)
     assert file == item != other == train
 

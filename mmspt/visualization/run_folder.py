@@ -98,7 +98,7 @@ class RunFolder:
             return load_model(cfg, path)[0].to(self.device)
         except OSError as error:
             raise ValueError(f"a run needs its checkpoint '{path}' and the frozen backbone that it was saved without, "
-                             f'but {error}; or name them with --checkpoint and --backbone') from error
+                             f'but {error}; or name the backbone with --backbone PATH') from error
 
     @property
     def backbone(self) -> PromptedViT:

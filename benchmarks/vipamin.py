@@ -21,7 +21,7 @@ from torch import Tensor
 
 from measure import ROOT, arguments, record, show_table
 from mmspt.engine.build import build_model
-from mmspt.engine.token_loader import TrainingImages
+from mmspt.engine.training_images import TrainingImages
 from mmspt.models import PromptedViT
 from mmspt.prompts import VIPAMINInit
 from mmspt.prompts.initializers import draw_uniform

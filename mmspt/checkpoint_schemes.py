@@ -6,25 +6,40 @@ MMEngine tries the regular expressions of all loaders in reverse alphabetical or
 import re
 from typing import Any
 
+import torch
 from mmengine.runner.checkpoint import CheckpointLoader, load_from_local
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from mmspt.public_checkpoints import PUBLIC_CHECKPOINTS, fetch, find_checkpoint
-from mmspt.safetensors_files import PACK_CARD, read_safetensors
 
 LOCAL = rf'(?!.*://)(.*\.safetensors|(.*/)?({"|".join(map(re.escape, PUBLIC_CHECKPOINTS))}))$'
 ADDRESS = r'https?://.*\.safetensors(\?.*)?$'
 
 
-def load_from_mmspt(filename: str, map_location: Any = None) -> dict:
-    """Load a local checkpoint of safetensors, or a public one, see :func:`.find_checkpoint`.
+PACK_CARD = 'mmspt_pack'
+"""Name of the metadata that makes a file of safetensors a prompt pack (:mod:`mmspt.packs.pack`)."""
+
+
+def read_safetensors(filename: str, map_location: Any = None) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return all tensors and the metadata of a local file, both by name.
 
     Args:
         filename (str): Its path.
-        map_location: As for :func:`torch.load`.
+        map_location: A device; anything else that :func:`torch.load` takes is the CPU.
 
-    Returns:
-        dict: The checkpoint.
+    Raises:
+        OSError, SafetensorError: The file cannot be read, is damaged, or of another format.
+    """
+    device = map_location if isinstance(map_location, (str, torch.device)) else 'cpu'
+    with safe_open(filename, 'pt') as file:
+        # copied out of the file's map: a file that is overwritten later would change the weights
+        tensors = {name: file.get_tensor(name).to(device, copy=True) for name in file.keys()}  # noqa: SIM118
+        return tensors, file.metadata() or {}
+
+
+def load_from_mmspt(filename: str, map_location: Any = None) -> dict:
+    """Load a local checkpoint of safetensors, or a public one, see :func:`.find_checkpoint`.
 
     Raises:
         FileNotFoundError: There is no such file, and none can be fetched.

@@ -1,7 +1,5 @@
 """Checkpoints from strangers: what MMEngine saves, and objects whose unpickling would run code."""
 import io
-import json
-import struct
 import zipfile
 from argparse import Namespace
 
@@ -78,9 +76,3 @@ def zipped(contents: dict[str, bytes]) -> bytes:
         for name, content in contents.items():
             archive.writestr(name, content)
     return file.getvalue()
-
-
-def safetensors(header: bytes | dict, data: bytes = b'', length: int | None = None) -> bytes:
-    """A safetensors file, right or not."""
-    header = json.dumps(header).encode() if isinstance(header, dict) else header
-    return struct.pack('<Q', len(header) if length is None else length) + header + data

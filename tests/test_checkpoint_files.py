@@ -44,7 +44,6 @@ def test_mmengines_own_checkpoints_are_read(tmp_path, new_format):
 
 OTHERS = {'none': [], 'all': [np.ndarray, np.dtype, np._core.multiarray._reconstruct, np._core.multiarray.scalar,
                               type(np.dtype('f8')), type(np.dtype('i4')), type(np.dtype('f2')), type(np.dtype('?'))]}
-OTHERS |= {entry.__name__: [entry, *OTHERS['all'][4:]] for entry in OTHERS['all'][:4]}
 
 
 @pytest.mark.parametrize('others', OTHERS)
@@ -103,10 +102,9 @@ def test_safetensors_are_read(tmp_path, device):
     assert device == 'meta' or torch.equal(content['weight'], torch.arange(3.))
 
 
-@pytest.mark.parametrize('path', ['', '/nowhere/weights.safetensors'])
-def test_missing_files(path):
-    with pytest.raises(FileNotFoundError, match='can not be found' if path == '' else f"'{path}' is not a file: give"):
-        load(path)
+def test_missing_files():
+    with pytest.raises(FileNotFoundError, match=r"'/nowhere/weights\.safetensors' is not a file: give"):
+        load('/nowhere/weights.safetensors')
 
 
 def test_safetensors_are_fetched_once(tmp_path, monkeypatch):

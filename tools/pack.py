@@ -17,11 +17,11 @@ from mmspt.files import write_bytes
 from mmspt.models import PromptedViT
 from mmspt.models.weights.fingerprint import to_hex
 from mmspt.packs.architecture import Architecture
-from mmspt.packs.backbone import load_backbone
+from mmspt.packs.backbone import check_backbone, load_backbone
+from mmspt.packs.fields import is_number, plain
 from mmspt.packs.make import make_pack
-from mmspt.packs.merge import check_backbone, merge
+from mmspt.packs.merge import merge
 from mmspt.packs.pack import DTYPES, Pack
-from mmspt.packs.rules import is_number, plain
 from mmspt.visualization.run_folder import RunFolder
 
 PRECISIONS = {str(dtype).removeprefix('torch.'): dtype for dtype in DTYPES}
@@ -91,12 +91,8 @@ def class_names(path: str | None, run: RunFolder) -> list[str]:
     """Return class names from a file, else from the checkpoint, else numbers."""
     count = len(run.model.get_parameter('head.fc.bias'))
     if path is not None:
-        try:
-            with open(path, encoding='utf-8-sig') as file:
-                names = [line.removesuffix('\n') for line in file]
-        except UnicodeDecodeError as error:
-            raise ValueError(f"--classes must name a file in UTF-8, but '{path}' is none ({error}): convert it"
-                             ) from error
+        with open(path, encoding='utf-8-sig') as file:
+            names = [line.removesuffix('\n') for line in file]
     else:
         meta = load_file(run.checkpoint).get('meta', {})
         names = list((meta.get('dataset_meta') or {}).get('classes') or [])

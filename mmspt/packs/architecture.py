@@ -1,7 +1,6 @@
-"""What a prompted ViT is made of, as plain values: enough to build it again, and no more than that."""
-from collections.abc import Mapping
+"""The arguments that build a prompted ViT again, as plain values."""
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 from mmpretrain.models.utils import LayerScale
@@ -10,18 +9,11 @@ from mmspt.models import PromptedViT
 from mmspt.models.backbones.prompted_vit import PROMPT_TYPES
 from mmspt.models.weights.provenance import frozen_weights, settings
 
-from .rules import BOOL, Rule, check_fields, is_number, one_of, whole
+from .fields import check_fields
 
 REMEDY = 'correct the recipe and export the pack again'
-SIDES = Rule('two whole numbers from 1 to 4,096, height and width', lambda value: (
-    isinstance(value, list) and len(value) == 2 and all(type(side) is int and 1 <= side <= 4096 for side in value)))
-RULES = dict(
-    embed_dims=whole(1, 2**14), num_layers=whole(1, 256), num_heads=whole(1, 2**10),
-    feedforward_channels=whole(1, 2**17), img_size=SIDES, patch_size=SIDES, in_channels=whole(1, 64), qkv_bias=BOOL,
-    eps=Rule('a number from 0 to 1', lambda value: is_number(value) and 0 <= value <= 1), pre_norm=BOOL,
-    layer_scale=BOOL, with_cls_token=BOOL, interpolate_mode=one_of('bicubic', 'bilinear', 'nearest'),
-    out_type=one_of('cls_token', 'avg_featmap'), final_norm=BOOL, num_prompts=whole(0, 2**12),
-    prompt_type=one_of(*PROMPT_TYPES), pool_prompts=BOOL)
+CHOICES = dict(out_type=('cls_token', 'avg_featmap'), prompt_type=tuple(PROMPT_TYPES),
+               interpolate_mode=('bicubic', 'bilinear', 'nearest'))
 
 
 @dataclass(frozen=True)
@@ -39,7 +31,7 @@ class Architecture:
         prompt_type: 'deep' where every block has prompts of its own, 'shallow' where those of the first travel.
 
     Raises:
-        ValueError: A value against its rule.
+        ValueError: A value out of its range.
     """
     embed_dims: int
     num_layers: int
@@ -61,7 +53,13 @@ class Architecture:
     pool_prompts: bool
 
     def __post_init__(self) -> None:
-        check_fields(self.to_json(), RULES, 'a backbone', REMEDY)
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"a backbone's {name} must be one of {', '.join(choices)}, got "
+                                 f'{getattr(self, name)}: {REMEDY}')
+        if self.num_prompts < 0 or min(self.embed_dims, self.num_layers, self.num_heads, self.feedforward_channels,
+                                       self.in_channels, *self.img_size, *self.patch_size) < 1:
+            raise ValueError(f"a backbone's sizes must be at least 1, got {asdict(self)}: {REMEDY}")
         if self.embed_dims % self.num_heads:
             raise ValueError(f'embed_dims must be a multiple of num_heads, got {self.embed_dims} and {self.num_heads}: '
                              f'{REMEDY}')
@@ -72,15 +70,10 @@ class Architecture:
 
     @classmethod
     def from_json(cls, content: Any) -> 'Architecture':
-        """Read it from JSON's objects; ValueError if anything is missing, unknown or against its rule."""
+        """Read what :func:`dataclasses.asdict` gave; ValueError if a field is missing, unknown or wrong."""
         if isinstance(content, dict) and content.get('prompt_type') == 'gated':  # in version 1
             content = content | dict(prompt_type='shallow')
-        fields = check_fields(content, RULES, 'a backbone', REMEDY)
-        return cls(**fields | {name: tuple(fields[name]) for name in ('img_size', 'patch_size')})
-
-    def to_json(self) -> dict[str, Any]:
-        """As JSON's objects."""
-        return asdict(self) | {name: list(getattr(self, name)) for name in ('img_size', 'patch_size')}
+        return cls(**check_fields(content, get_type_hints(cls), 'a backbone', REMEDY))
 
     @classmethod
     def from_model(cls, vit: PromptedViT) -> 'Architecture':
@@ -100,9 +93,10 @@ class Architecture:
             num_prompts=vit.num_prompts, prompt_type=vit.prompt_type, pool_prompts=vit.pool_prompts)
         with torch.device('meta'):
             plain = architecture.build()
-        other = _what_acts(vit).items() ^ _what_acts(plain).items()
+        own, built = _what_acts(vit), _what_acts(plain)
+        other = sorted(name for name in own | built if own.get(name) != built.get(name))
         if other:
-            names = ', '.join(sorted({name for name, _ in other})[:6])
+            names = ', '.join(other[:6])
             raise ValueError('a pack can say what PromptedViT makes of its plain arguments (arch, img_size, '
                              f'patch_size, qkv_bias, pre_norm, ...), but this backbone differs in {names}: share its '
                              'whole checkpoint instead')
@@ -126,8 +120,7 @@ class Architecture:
         return self.num_layers if self.prompt_type == 'deep' else 1, self.num_prompts, self.embed_dims
 
 
-def _what_acts(vit: PromptedViT) -> Mapping[str, str]:
-    """Names -> what must agree for two models to compute the same with the same prompts."""
-    shapes = {name: str(tuple(value.shape)) for name, value in frozen_weights(vit).items()}
-    others = settings(vit) | dict(out_indices=vit.out_indices)
-    return shapes | {name: str(value) for name, value in others.items()}
+def _what_acts(vit: PromptedViT) -> dict[str, Any]:
+    """Return by name what must agree for two models to compute the same with the same prompts."""
+    return {name: value.shape for name, value in frozen_weights(vit).items()} | settings(vit) | dict(
+        out_indices=vit.out_indices)

@@ -1,24 +1,11 @@
 """Merge a pack and its backbone."""
 from typing import Any
 
-import torch
-
-from mmspt.models import PromptedViT
 from mmspt.models.backbones.prompted_vit import FOLDED
 from mmspt.models.backbones.reading import KEY as READING
-from mmspt.models.weights.fingerprint import to_hex
 
-from .backbone import load_backbone
+from .backbone import check_backbone, load_backbone
 from .pack import Pack
-
-
-def check_backbone(pack: Pack, vit: PromptedViT, name: str = 'the pack') -> None:
-    """Raise ValueError, with both fingerprints, if a backbone is not the one that a pack was tuned on."""
-    own = vit.fingerprint()
-    if not torch.equal(own, pack.fingerprint):
-        hint = f' (it names {pack.checkpoint!r})' if pack.checkpoint else ''
-        raise ValueError(f'{name} was tuned on the frozen backbone of fingerprint {to_hex(pack.fingerprint)}, and fits '
-                         f'no other; this one has {to_hex(own)}. Give the checkpoint that it was tuned on{hint}')
 
 
 def merge(pack: Pack, checkpoint: str) -> dict[str, Any]:

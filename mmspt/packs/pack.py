@@ -1,14 +1,16 @@
 """The prompt pack: what was tuned for a task, in one small file, without the backbone."""
 import json
 import os
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import safetensors.torch
 import torch
 from torch import Tensor
 
+from mmspt.checkpoint_schemes import PACK_CARD as CARD
+from mmspt.checkpoint_schemes import read_safetensors
 from mmspt.files import write_bytes
 from mmspt.models.backbones.prompted_vit import FOLDED
 from mmspt.models.backbones.reading import KEY as READING
@@ -16,13 +18,11 @@ from mmspt.models.backbones.reading import Reading
 from mmspt.models.methods import FoldedPrompts
 from mmspt.models.methods.gated_prompts import TEMPERATURES
 from mmspt.models.weights.fingerprint import KEY as FINGERPRINT
-from mmspt.models.weights.fingerprint import LENGTH, to_hex
-from mmspt.safetensors_files import PACK_CARD as CARD
-from mmspt.safetensors_files import read_safetensors
+from mmspt.models.weights.fingerprint import check_fingerprint, to_hex
 
 from .architecture import Architecture
+from .fields import check_fields, plain, shown
 from .preprocessing import Preprocessing
-from .rules import NAME, TEXT, Rule, check_fields, is_number, plain, shown
 
 VERSION = 2
 """1 lists transforms in place of the fields of preprocessing, and gates and temperatures as GateVPT tunes them; it is
@@ -33,34 +33,10 @@ PROMPTS_1, GATE_LOGITS_1, TEMPERATURES_1 = 'backbone.prompts', 'backbone.gate_lo
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 REMEDY = 'the file is damaged or from another program: fetch it again, or export it anew'
 
-OBJECT = Rule('an object', lambda value: isinstance(value, dict))
-RULES = dict(
-    version=Rule(f'1 or {VERSION}', lambda value: type(value) is int and 1 <= value <= VERSION),
-    task=NAME,
-    classes=Rule('a list of at least one name', lambda value: (
-        isinstance(value, list) and value != [] and all(map(NAME.holds, value)))),
-    fingerprint=Rule(f'{2 * LENGTH} hexadecimal digits', lambda value: (
-        isinstance(value, str) and len(value) == 2 * LENGTH and set(value) <= set('0123456789abcdef'))),
-    checkpoint=TEXT, backbone=OBJECT, preprocessing=OBJECT, recipe=TEXT,
-    metrics=Rule('finite numbers by name', lambda value: (
-        isinstance(value, dict) and all(map(is_number, value.values())))),
-    versions=Rule('texts by name', lambda value: isinstance(value, dict) and all(map(TEXT.holds, value.values()))))
-
-
-def check_header(names: Collection[str], metadata: Mapping[str, str]) -> None:
-    """Raise ValueError if a safetensors file is no pack.
-
-    Args:
-        names (Collection[str]): Of its tensors.
-        metadata (Mapping[str, str]): Name -> text.
-    """
-    if CARD not in metadata:
-        raise ValueError(f'a pack must have {CARD} among its metadata: it is no pack, make one with '
-                         'python tools/pack.py export')
-    known = {PROMPTS, SCALE, GATE, WEIGHT, BIAS, PROMPTS_1, GATE_LOGITS_1, TEMPERATURES_1}
-    if set(names) - known or not {WEIGHT, BIAS} <= set(names):
-        raise ValueError(f'a pack must hold {WEIGHT}, {BIAS} and, if there are prompts, {PROMPTS} (with {SCALE} and '
-                         f'{GATE} if there are such), got {shown(", ".join(sorted(names)))}: {REMEDY}')
+CARD_TYPES: dict[str, Any] = dict(
+    version=int, task=str, classes=tuple[str, ...], fingerprint=str, checkpoint=str, backbone=dict, preprocessing=dict,
+    recipe=str, metrics=Mapping[str, float], versions=Mapping[str, str])
+TENSORS = {PROMPTS, SCALE, GATE, WEIGHT, BIAS, PROMPTS_1, GATE_LOGITS_1, TEMPERATURES_1}
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +60,7 @@ class Pack:
         versions: Package -> version that it was exported with.
 
     Raises:
-        ValueError: A field against its rule, or parts that do not fit each other.
+        ValueError: Parts that do not fit each other, or weights that are not finite.
     """
     task: str
     classes: tuple[str, ...]
@@ -102,7 +78,7 @@ class Pack:
     versions: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check_fields(self._card(), RULES, 'a pack', REMEDY)
+        check_fingerprint(self.fingerprint)
         classes, width = len(self.classes), self.backbone.embed_dims
         layers = self.backbone.num_layers
         expected = {PROMPTS: self.backbone.prompts_shape, SCALE: None if self.logit_scale is None else (layers, ),
@@ -131,28 +107,22 @@ class Pack:
         """The prompts as blocks read them, in the dtype and on the device of a tensor if one is given."""
         if self.prompts is None:
             return None
-        def moved(part: Tensor | None) -> Tensor | None:
-            return part if part is None or like is None else part.to(like)
-
-        return FoldedPrompts(self.prompts if like is None else self.prompts.to(like), moved(self.logit_scale),
-                             moved(self.gate))
+        parts = self.prompts, self.logit_scale, self.gate
+        return FoldedPrompts(*(part if part is None or like is None else part.to(like) for part in parts))
 
     @property
     def nbytes(self) -> int:
         """Bytes of the tuned weights."""
         return sum(tensor.nbytes for tensor in self.tensors().values())
 
-    def _card(self) -> dict[str, Any]:
-        return dict(
-            version=VERSION, task=self.task, classes=list(self.classes), fingerprint=to_hex(self.fingerprint),
-            checkpoint=self.checkpoint, backbone=self.backbone.to_json(), preprocessing=self.preprocessing.to_json(),
-            recipe=self.recipe, metrics=dict(self.metrics), versions=dict(self.versions))
-
     def save(self, path: str | os.PathLike) -> None:
         """Write the pack atomically; OSError if that fails."""
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors().items()}
-        card = json.dumps(self._card(), ensure_ascii=False)
-        write_bytes(os.fspath(path), safetensors.torch.save(tensors, {CARD: card}))
+        card = dict(
+            version=VERSION, task=self.task, classes=self.classes, fingerprint=to_hex(self.fingerprint),
+            checkpoint=self.checkpoint, backbone=asdict(self.backbone), preprocessing=asdict(self.preprocessing),
+            recipe=self.recipe, metrics=dict(self.metrics), versions=dict(self.versions))
+        write_bytes(os.fspath(path), safetensors.torch.save(tensors, {CARD: json.dumps(card, ensure_ascii=False)}))
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> 'Pack':
@@ -174,21 +144,27 @@ class Pack:
     @classmethod
     def from_file(cls, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> 'Pack':
         """Make a pack of a safetensors file's tensors and metadata; ValueError if they are none, or damaged."""
-        check_header(tensors, metadata)
+        if CARD not in metadata:
+            raise ValueError(f'a pack must have {CARD} among its metadata: it is no pack, make one with '
+                             'python tools/pack.py export')
+        if set(tensors) - TENSORS or not {WEIGHT, BIAS} <= set(tensors):
+            raise ValueError(f'a pack must hold {WEIGHT}, {BIAS} and, if there are prompts, {PROMPTS} (with {SCALE} '
+                             f'and {GATE} if there are such), got {shown(", ".join(sorted(tensors)))}: {REMEDY}')
         try:
-            content = json.loads(metadata[CARD])
+            card = check_fields(json.loads(metadata[CARD]), CARD_TYPES, 'a pack', REMEDY)
+            fingerprint = torch.tensor(list(bytes.fromhex(card.pop('fingerprint'))), dtype=torch.uint8)
         except (RecursionError, ValueError) as error:
-            raise ValueError(f"a pack's {CARD} must be JSON, but {error!s:.100}: {REMEDY}") from error
-        card = check_fields(content, RULES, 'a pack', REMEDY)
-        if card['version'] == 1:
+            raise ValueError(f"a pack's {CARD} cannot be read: {error!s:.300}: {REMEDY}") from error
+        version = card.pop('version')
+        if version not in (1, VERSION):
+            raise ValueError(f"a pack's version must be 1 or {VERSION}, got {version}: update mmspt")
+        if version == 1:
             tensors = _fold_version_1(tensors)
         return cls(
-            task=card['task'], classes=tuple(card['classes']), prompts=tensors.get(PROMPTS), weight=tensors[WEIGHT],
-            bias=tensors[BIAS], logit_scale=tensors.get(SCALE), gate=tensors.get(GATE),
-            backbone=Architecture.from_json(card['backbone']),
-            fingerprint=torch.tensor(list(bytes.fromhex(card['fingerprint'])), dtype=torch.uint8),
-            preprocessing=Preprocessing.from_json(card['preprocessing']), checkpoint=card['checkpoint'],
-            recipe=card['recipe'], metrics=card['metrics'], versions=card['versions'])
+            **card | dict(backbone=Architecture.from_json(card['backbone']),
+                          preprocessing=Preprocessing.from_json(card['preprocessing'])),
+            fingerprint=fingerprint, prompts=tensors.get(PROMPTS), weight=tensors[WEIGHT], bias=tensors[BIAS],
+            logit_scale=tensors.get(SCALE), gate=tensors.get(GATE))
 
     def checkpoint_content(self) -> dict[str, Any]:
         """Return the pack as a checkpoint of MMEngine: with it ``get_model`` and ``load_from`` take packs.

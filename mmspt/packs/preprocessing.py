@@ -1,46 +1,23 @@
 """How an image becomes the input of a network: resize, center crop, normalize, as timm's data config says it."""
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, get_type_hints
 
 import numpy as np
 import torch
+from mmcv.image.geometric import cv2_interp_codes, pillow_interp_codes
 from mmcv.transforms import BaseTransform, CenterCrop, Resize
 from mmpretrain.datasets.transforms import ResizeEdge
 from torch import Tensor
 
 from mmspt.datasets.transforms import LoadImageFromFile
 
-from .rules import BOOL, TEXT, Rule, check_fields, is_number, one_of, shown
+from .fields import check_fields, shown
 
 MAX_PIXELS = 89_478_485  # from which Pillow warns of a decompression bomb
 REMEDY = 'correct the recipe and export the pack again'
-INTERPOLATIONS = dict(cv2=('nearest', 'bilinear', 'bicubic', 'area', 'lanczos'),
-                      pillow=('nearest', 'bilinear', 'bicubic', 'box', 'lanczos', 'hamming'))
-
-
-def _is_side(value: Any) -> bool:
-    return type(value) is int and value >= 1
-
-
-def _is_pair(value: Any) -> bool:
-    return isinstance(value, tuple) and len(value) == 2 and all(map(_is_side, value))
-
-
-def _are_numbers(value: Any) -> bool:
-    return value is None or (isinstance(value, tuple) and len(value) == 3 and all(map(is_number, value)))
-
-
-RULES = dict(
-    size=Rule('two whole numbers of at least 1, height and width', _is_pair),
-    resize=Rule('a whole number of at least 1, or two, height and width, or null', lambda value: (
-        value is None or _is_side(value) or _is_pair(value))),
-    crop=BOOL, interpolation=TEXT, backend=one_of(*INTERPOLATIONS),
-    mean=Rule('three numbers, or null', _are_numbers),
-    std=Rule('three numbers greater than 0, or null', lambda value: (
-        _are_numbers(value) and all(number > 0 for number in value or ()))),
-    to_rgb=BOOL)
+INTERPOLATIONS = dict(cv2=cv2_interp_codes, pillow=pillow_interp_codes)
 
 PLACES = dict(LoadImageFromFile=0, Resize=1, ResizeEdge=1, CenterCrop=2, PackInputs=3)
 """Steps of a pipeline that a pack can say, in their order; two of one place exclude each other."""
@@ -69,7 +46,7 @@ class Preprocessing:
         to_rgb: Whether the network reads RGB; otherwise BGR.
 
     Raises:
-        ValueError: A field against its rule.
+        ValueError: A field out of its range.
     """
     size: tuple[int, int]
     resize: int | tuple[int, int] | None = None
@@ -81,10 +58,13 @@ class Preprocessing:
     to_rgb: bool = False
 
     def __post_init__(self) -> None:
-        check_fields(dict(vars(self)), RULES, 'preprocessing', REMEDY)
-        if self.interpolation not in INTERPOLATIONS[self.backend]:
-            raise ValueError(f"preprocessing's interpolation must be one of {', '.join(INTERPOLATIONS[self.backend])} "
-                             f'for {self.backend}, got {self.interpolation}: {REMEDY}')
+        if self.interpolation not in INTERPOLATIONS.get(self.backend, ()):
+            raise ValueError("preprocessing's interpolation must be one that cv2 or pillow knows, got "
+                             f'{self.interpolation} for {self.backend}: {REMEDY}')
+        sides = (*self.size, *(self.resize if isinstance(self.resize, tuple) else [self.resize or 1]))
+        if min(sides) < 1 or min(self.std or [1]) <= 0:
+            raise ValueError("preprocessing's size, resize and std must be positive, got "
+                             f'{self.size}, {self.resize}, {self.std}: {REMEDY}')
         if (self.mean is None) != (self.std is None):
             raise ValueError(f"preprocessing's mean and std must be given together, got {self.mean} and {self.std}: "
                              f'{REMEDY}')
@@ -111,25 +91,25 @@ class Preprocessing:
                              f'{REMEDY}')
         _check_options(preprocessor)
         normalization = {name: preprocessor[name] for name in ('mean', 'std', 'to_rgb') if name in preprocessor}
-        return cls(**_with_tuples(dict(size=size) | _read_steps(pipeline) | normalization))
+        unchanged = dict(resize=None, interpolation='bilinear', backend='cv2', mean=None, std=None, to_rgb=False)
+        return cls._of(unchanged | dict(size=size) | _read_steps(pipeline) | normalization)
 
     @classmethod
     def from_json(cls, content: Any) -> 'Preprocessing':
-        """Read it from JSON's objects; cards of version 1, which list transforms, are converted.
+        """Read what :func:`dataclasses.asdict` gave, or a card of version 1, which lists transforms.
 
         Raises:
-            ValueError: A field is missing, unknown or against its rule.
+            ValueError: A field is missing, unknown or wrong.
         """
         if isinstance(content, Mapping) and 'transforms' in content:
             kept = {name: value for name, value in content.items() if name != 'transforms'}
             content = dict(resize=None, interpolation='bilinear', backend='cv2') | kept | _read_steps(
                 content['transforms'])
-        check_fields(content, dict.fromkeys(RULES, Rule('anything', lambda value: True)), 'preprocessing', REMEDY)
-        return cls(**_with_tuples(content))
+        return cls._of(content)
 
-    def to_json(self) -> dict[str, Any]:
-        """Return it as JSON's objects."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+    @classmethod
+    def _of(cls, content: Any) -> 'Preprocessing':
+        return cls(**check_fields(content, get_type_hints(cls), 'preprocessing', REMEDY))
 
     def __call__(self, image: str | os.PathLike | np.ndarray) -> Tensor:
         """Return the input that the recipe's test pipeline and ClsDataPreprocessor make of an image.
@@ -141,15 +121,10 @@ class Preprocessing:
             Tensor: (3, height, width), float32.
 
         Raises:
-            ValueError: The image cannot be read, is too narrow to be resized, or comes to another size.
+            ValueError: The image cannot be read, or comes to another size.
         """
         pixels = _read_image(image)
         where = 'the array' if isinstance(image, np.ndarray) else repr(os.fspath(image))
-        height, width = pixels.shape[:2]
-        if isinstance(self.resize, int) and self.resize**2 * max(height, width) > MAX_PIXELS * min(height, width):
-            raise ValueError(f'a resized image must have at most {MAX_PIXELS:,} pixels, but {where} of {height:,} x '
-                             f'{width:,} (height x width) has more once its shorter edge is {self.resize}: crop it '
-                             'first')
         for transform in self._transforms():
             pixels = transform(dict(img=pixels))['img']
         if pixels.shape[:2] != self.size:
@@ -211,10 +186,6 @@ def _check_options(step: Mapping[str, Any]) -> None:
 def _height_width(value: Any) -> Any:
     """(height, width) of MMCV's (width, height) or one number for both."""
     return tuple(value[::-1]) if isinstance(value, (list, tuple)) else (value, value)
-
-
-def _with_tuples(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 class _LoadImage(LoadImageFromFile):

@@ -92,7 +92,7 @@ def all_finite(tokens: Tensor) -> bool:
 
 
 class ImageStream(Protocol):
-    """Training images for an initializer; :class:`mmspt.engine.token_loader.TrainingImages` is one."""
+    """Training images for an initializer; :class:`mmspt.engine.training_images.TrainingImages` is one."""
     wanted: int
     """Images of all processes."""
     own: int

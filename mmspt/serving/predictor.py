@@ -1,5 +1,4 @@
 """Many tasks on one frozen network: a batch may hold images of any of them."""
-import math
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,16 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from mmspt.engine.device import check_device
+from mmspt.engine.unwrap import find_prompted_vit, unwrap
 from mmspt.models import PromptedViT
 from mmspt.models.backbones.reading import Reading
-from mmspt.packs.architecture import Architecture
-from mmspt.packs.backbone import load_backbone
-from mmspt.packs.merge import check_backbone
+from mmspt.packs.backbone import check_backbone, load_backbone
 from mmspt.packs.pack import Pack
 from mmspt.packs.preprocessing import Preprocessing
 
-from .backbone import take_backbone
-from .served_task import ServedTask, Serving, TaskInfo
+from .folded import share
+from .served_task import ServedTask, logits_by_task
 
 Image = str | os.PathLike | np.ndarray
 """A file, or pixels as OpenMMLab has them: uint8, (H, W, 3), BGR."""
@@ -42,27 +40,16 @@ class Prediction:
 
     Args:
         task: The name under which the task is served.
-        top: The best classes, best first; empty if there was an error.
+        label, class_name, score: Of the best class, see :class:`Choice`; None after an error.
+        top: The best classes, best first; empty after an error.
         error: Why the image has no answer, or None.
     """
     task: str
+    label: int | None = None
+    class_name: str | None = None
+    score: float | None = None
     top: tuple[Choice, ...] = ()
     error: str | None = None
-
-    @property
-    def label(self) -> int | None:
-        """Of the best class; None after an error."""
-        return self.top[0].label if self.top else None
-
-    @property
-    def class_name(self) -> str | None:
-        """Of the best class; None after an error."""
-        return self.top[0].class_name if self.top else None
-
-    @property
-    def score(self) -> float | None:
-        """Of the best class, 0 to 1; None after an error."""
-        return self.top[0].score if self.top else None
 
 
 class MultiTaskPredictor:
@@ -90,13 +77,13 @@ class MultiTaskPredictor:
                  packs: Iterable[Pack | str | os.PathLike] | Mapping[str, Pack | str | os.PathLike] = (),
                  device: str | torch.device | None = None) -> None:
         self._lock = threading.Lock()
-        self._serving = Serving({}, {})
-        self._fixed: dict[str, Any] | None = None  # fields that all packs of the network share
+        self._tasks: dict[str, ServedTask] = {}  # replaced, never changed: a batch keeps its own
+        self._readers: dict[Reading, PromptedViT] = {}
         self._vit: PromptedViT | None = None
         if isinstance(backbone, (str, os.PathLike)):
             self._path, self._device = os.fspath(backbone), check_device(device)
         else:
-            self._vit = take_backbone(backbone, device)
+            self._vit = _take_backbone(backbone, device)
             self._device = self._vit.pos_embed.device
         if isinstance(packs, (str, os.PathLike, Pack)):
             raise ValueError(f'packs must be a list or a mapping, got {type(packs).__name__}: put it into a list')
@@ -104,9 +91,9 @@ class MultiTaskPredictor:
             self.add(pack, name)
 
     @property
-    def tasks(self) -> dict[str, TaskInfo]:
-        """Name -> facts of the task, in the order in which tasks were added."""
-        return {name: task.info for name, task in self._serving.tasks.items()}
+    def tasks(self) -> dict[str, ServedTask]:
+        """Name -> task, in the order in which tasks were added."""
+        return dict(self._tasks)
 
     @property
     def device(self) -> torch.device:
@@ -128,30 +115,26 @@ class MultiTaskPredictor:
         pack = pack if isinstance(pack, Pack) else Pack.load(pack)
         name = pack.task if name is None else name
         with self._lock:
-            tasks, readers = self._serving
-            if name in tasks and not replace:
+            if name in self._tasks and not replace:
                 raise ValueError(f'a task must have a name of its own, but {name!r} is served already: give another '
                                  'name (add(pack, name), or packs as a dict of names), or say replace=True')
             vit = self._vit or load_backbone(pack.backbone, self._path).to(self._device)
             check_backbone(pack, vit, f'pack {name!r}')
+            for field in ('img_size', 'interpolate_mode'):  # the others are part of the fingerprint
+                value, own = getattr(pack.backbone, field), getattr(vit, field)
+                if value != own:
+                    raise ValueError(f'a pack must read images as the backbone does, but pack {name!r} has '
+                                     f'{field}={value} (here {own}): serve it by a predictor of its own')
             reading = Reading.of(pack.backbone)
-            reader = readers.get(reading) or vit.read_as(*reading)
-            fixed = self._fixed or _fixed(Architecture.from_model(vit.read_as(0, 'deep', *reading[2:])))
-            differ = {field: value for field, value in _fixed(pack.backbone).items() if fixed[field] != value}
-            if differ:
-                listed = ', '.join(f'{field}={value} (here {fixed[field]})' for field, value in differ.items())
-                raise ValueError(f'a pack must read images as the backbone does, but pack {name!r} has {listed}: serve '
-                                 'it by a predictor of its own')
-            task = ServedTask.prepare(pack, reader)
-            self._vit, self._fixed = vit, fixed
-            self._serving = Serving({**tasks, name: task}, {**readers, reading: reader})
+            reader = self._readers.get(reading) or vit.read_as(*reading)
+            self._tasks = self._tasks | {name: ServedTask.prepare(pack, reader)}
+            self._vit, self._readers[reading] = vit, reader
 
     def remove(self, name: str) -> None:
         """Stop serving a task; ValueError if there is none of that name."""
         with self._lock:
-            tasks, readers = self._serving
-            self._serving.find([name])
-            self._serving = Serving({other: task for other, task in tasks.items() if other != name}, readers)
+            _find(self._tasks, [name])
+            self._tasks = {other: task for other, task in self._tasks.items() if other != name}
 
     def logits(self, inputs: Tensor, tasks: str | Sequence[str]) -> list[Tensor]:
         """Compute each image's logits.
@@ -170,14 +153,14 @@ class MultiTaskPredictor:
             raise ValueError('inputs must be a tensor (B, channels, height, width), got '
                              f'{tuple(inputs.shape) if isinstance(inputs, Tensor) else type(inputs).__name__}: stack '
                              "what the tasks' preprocessing gives")
-        serving = self._serving
-        found = serving.find(_names(tasks, len(inputs)))
-        size = (len(inputs), self._fixed['in_channels'], *self._fixed['img_size']) if self._fixed else ()
+        found = _find(self._tasks, _names(tasks, len(inputs)))
+        vit = found[0].reader
+        size = (len(inputs), vit.patch_embed.projection.in_channels, *vit.img_size)
         if tuple(inputs.shape) != size:
             raise ValueError(f'inputs must be (B, channels, height, width) = {size}, got {tuple(inputs.shape)}: bring '
                              "them through the task's preprocessing")
         rows: list[Tensor] = [inputs] * len(inputs)
-        for _, where, logits in serving.by_task(inputs, found):
+        for _, where, logits in logits_by_task(inputs, found):
             for i, row in zip(where, logits, strict=True):
                 rows[i] = row
         return rows
@@ -189,11 +172,7 @@ class MultiTaskPredictor:
         Args:
             images: Files, or arrays of uint8, (H, W, 3), BGR.
             tasks: A name for all, or one for each image.
-            batch_size: Images in a batch.
-            topk: How many of the best classes.
-
-        Returns:
-            list[Prediction]: For each image, in order.
+            batch_size, topk: As for :meth:`stream`.
 
         Raises:
             ValueError: An unknown task, no image, or numbers out of range.
@@ -212,9 +191,6 @@ class MultiTaskPredictor:
             batch_size: Requests in a batch.
             topk: How many of the best classes.
 
-        Yields:
-            Prediction: For each request, in order.
-
         Raises:
             ValueError: Numbers out of range; an unknown task among a sequence of requests. In another iterable it is
                 found when it is reached.
@@ -222,42 +198,59 @@ class MultiTaskPredictor:
         for what, number in dict(batch_size=batch_size, topk=topk).items():
             if type(number) is not int or number < 1:
                 raise ValueError(f'{what} must be a whole number of at least 1, got {number!r}: set it so')
-        serving = self._serving
+        served = self._tasks
         if isinstance(requests, Sequence):
-            serving.find(name for _, name in requests)
-        return self._stream(serving, iter(requests), batch_size, topk)
+            _find(served, (name for _, name in requests))
+        return _stream(served, iter(requests), batch_size, topk)
 
-    def _stream(self, serving: Serving, requests: Iterator[tuple[Image, str]], batch_size: int,
-                topk: int) -> Iterator[Prediction]:
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
-            loading = _load(serving, islice(requests, batch_size), threads)
-            while loading:
-                batch, loading = loading, _load(serving, islice(requests, batch_size), threads)
-                yield from self._answer(serving, [(name, task, future.result()) for name, task, future in batch], topk)
 
-    @torch.inference_mode()
-    def _answer(self, serving: Serving, batch: Sequence[tuple[str, ServedTask, Tensor | str]],
-                topk: int) -> list[Prediction]:
-        """Answer a batch of (name, task, input or error)."""
-        answers = [Prediction(name, error=loaded if isinstance(loaded, str) else None) for name, _, loaded in batch]
-        good = [i for i, (_, _, loaded) in enumerate(batch) if isinstance(loaded, Tensor)]
-        if not good:
-            return answers
-        inputs = torch.stack([batch[i][2] for i in good])  # type: ignore[misc]
-        for task, where, logits in serving.by_task(inputs, [batch[i][1] for i in good]):
-            best = logits.softmax(dim=1).topk(min(topk, logits.shape[1]))
-            for row, scores, labels in zip(where, best.values.tolist(), best.indices.tolist(), strict=True):
-                name = batch[good[row]][0]
-                top = tuple(Choice(label, task.info.classes[label], score)
-                            for label, score in zip(labels, scores, strict=True))
-                answers[good[row]] = Prediction(name, top) if math.isfinite(scores[0]) else Prediction(
-                    name, error='scores must be finite numbers, but this image has others: use another pack')
+def _take_backbone(model: nn.Module, device: str | torch.device | None) -> PromptedViT:
+    """Return a model's PromptedViT without its prompts, in eval mode; the weights are shared unless they must move."""
+    vit = find_prompted_vit(unwrap(model)) if isinstance(model, nn.Module) else None
+    if vit is None:
+        raise ValueError("a backbone must be a checkpoint's path, a PromptedViT or a classifier that has one, got "
+                         f'{type(model).__name__}: build mmspt.models.PromptedViT with the checkpoint, or name the '
+                         'file')
+    vit = share(vit).eval()
+    vit.prompts = None
+    return vit if device is None else vit.to(check_device(device))
+
+
+def _stream(served: Mapping[str, ServedTask], requests: Iterator[tuple[Image, str]], batch_size: int,
+            topk: int) -> Iterator[Prediction]:
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+        loading = _load(served, islice(requests, batch_size), threads)
+        while loading:
+            batch, loading = loading, _load(served, islice(requests, batch_size), threads)
+            yield from _answer([(name, task, future.result()) for name, task, future in batch], topk)
+
+
+@torch.inference_mode()
+def _answer(batch: Sequence[tuple[str, ServedTask, Tensor | str]], topk: int) -> list[Prediction]:
+    """Answer a batch of (name, task, input or error)."""
+    answers = [Prediction(name, error=loaded if isinstance(loaded, str) else None) for name, _, loaded in batch]
+    good = [i for i, (_, _, loaded) in enumerate(batch) if isinstance(loaded, Tensor)]
+    if not good:
         return answers
+    inputs = torch.stack([batch[i][2] for i in good])  # type: ignore[misc]
+    for task, where, logits in logits_by_task(inputs, [batch[i][1] for i in good]):
+        best = logits.softmax(dim=1).topk(min(topk, logits.shape[1]))
+        for row, scores, labels in zip(where, best.values.tolist(), best.indices.tolist(), strict=True):
+            name = batch[good[row]][0]
+            top = tuple(Choice(label, task.classes[label], score)
+                        for label, score in zip(labels, scores, strict=True))
+            answers[good[row]] = Prediction(name, *top[0], top)
+    return answers
 
 
-def _fixed(arch: Architecture) -> dict[str, Any]:
-    """Return the fields that all packs of a network must share."""
-    return {name: value for name, value in arch.to_json().items() if name not in Reading._fields}
+def _find(served: Mapping[str, ServedTask], names: Iterable[str]) -> list[ServedTask]:
+    """Return tasks by name; ValueError if one is unknown."""
+    names = list(names)
+    for name in names:
+        if name not in served:
+            raise ValueError(f'a task must be one of {", ".join(map(repr, served)) or "none yet"}, got {name!r}: add '
+                             'its pack, or correct the name')
+    return [served[name] for name in names]
 
 
 def _names(tasks: str | Sequence[str], count: int) -> list[str]:
@@ -271,18 +264,18 @@ def _names(tasks: str | Sequence[str], count: int) -> list[str]:
     return names
 
 
-def _load(serving: Serving, requests: Iterable[tuple[Image, str]],
+def _load(served: Mapping[str, ServedTask], requests: Iterable[tuple[Image, str]],
           threads: ThreadPoolExecutor) -> list[tuple[str, ServedTask, Future]]:
     """Begin to read a batch's images; one that several tasks preprocess alike is read once."""
     requests = list(requests)  # kept, since the id of an array that is freed is given again
     loading: dict[tuple[Any, Preprocessing], Future] = {}
     batch = []
     for image, name in requests:
-        task, = serving.find([name])
+        task, = _find(served, [name])
         same = os.fspath(image) if isinstance(image, (str, os.PathLike)) else id(image)
-        key = same, task.info.preprocessing
+        key = same, task.preprocessing
         if key not in loading:
-            loading[key] = threads.submit(_read, image, task.info.preprocessing)
+            loading[key] = threads.submit(_read, image, task.preprocessing)
         batch.append((name, task, loading[key]))
     return batch
 

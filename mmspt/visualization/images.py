@@ -12,7 +12,7 @@ from rich.progress import track
 from torch import Tensor
 
 from mmspt.datasets.wrappers import leaves
-from mmspt.engine.token_loader import SeededImages, iterate_images
+from mmspt.engine.training_images import SeededImages, iterate_images
 
 from .run_folder import SPLITS, RunFolder
 

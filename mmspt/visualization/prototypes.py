@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from mmspt.engine.token_loader import SeededImages
+from mmspt.engine.training_images import SeededImages
 from mmspt.prompts.nearest import METRICS, nearest_patches
 
 from .choices import choose

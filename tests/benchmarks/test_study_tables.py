@@ -13,8 +13,7 @@ import study_pictures
 import study_records
 import study_tables
 from helpers import ROOT
-from mmspt.packs.backbone import load_backbone
-from mmspt.packs.merge import check_backbone
+from mmspt.packs.backbone import check_backbone, load_backbone
 from mmspt.packs.pack import Pack
 from mmspt.search.space import read_space
 from mmspt.visualization.picture import styled

@@ -1,4 +1,5 @@
 """AmpOptimWrapper: what runs in half precision, what stays fp32, and which states it takes."""
+import copy
 import warnings
 
 import pytest
@@ -80,19 +81,7 @@ def test_fp32_computes_in_fp32():
 
 
 @needs_cpu
-def test_bfloat16_is_near_fp32():
-    losses = []
-    for kind in ('OptimWrapper', 'mmspt.AmpOptimWrapper'):
-        model = make_model()
-        wrapper = make_wrapper(model, type=kind)
-        losses.append([step(model, wrapper)['loss'].item() for _ in range(5)])
-    assert losses[0] == pytest.approx(losses[1], rel=0.02) and losses[0] != losses[1]
-    assert losses[1][-1] < losses[1][0]
-
-
-@needs_cpu
-@pytest.mark.parametrize('dtype', ['float16', torch.float16])
-def test_a_cpu_computes_bfloat16_alone(dtype):
+def test_a_cpu_computes_bfloat16_alone(dtype='float16'):
     with pytest.raises(ValueError, match=r"on a CPU must be bfloat16, got .*: set optim_wrapper\.dtype='bfloat16'"):
         make_wrapper(nn.Linear(2, 2), dtype=dtype)
 
@@ -100,17 +89,10 @@ def test_a_cpu_computes_bfloat16_alone(dtype):
 # ---------------------------------------------------------------------------------------------- states
 
 
-def copy_of(state):
-    return {**state, 'state': dict(state['state']), 'param_groups': [dict(group) for group in state['param_groups']]}
-
-
 @needs_cpu
-@pytest.mark.parametrize('scaler', [None, {}, dict(scale=512., growth_factor=2., backoff_factor=0.5,
-                                                   growth_interval=2000, _growth_tracker=7)],
-                         ids=['fp32', 'bfloat16', 'float16'])
-@pytest.mark.parametrize('kind', ['OptimWrapper', 'mmspt.AmpOptimWrapper'])
-def test_state_of_a_run_in_any_precision(kind, scaler):
-    """Also fp32's own wrapper passes a scaler's state by."""
+@pytest.mark.parametrize('scaler', [None, dict(scale=512., growth_factor=2., backoff_factor=0.5, growth_interval=2000,
+                                               _growth_tracker=7)], ids=['fp32', 'float16'])
+def test_state_of_a_run_in_any_precision(scaler):
     model = make_model()
     saved = make_wrapper(model)
     step(model, saved)
@@ -118,11 +100,9 @@ def test_state_of_a_run_in_any_precision(kind, scaler):
     assert state.pop('loss_scaler') == {}
     if scaler is not None:
         state['loss_scaler'] = scaler
-    given = copy_of(state)
     other = make_model()
-    wrapper = make_wrapper(other, type=kind)
-    wrapper.load_state_dict(given)
-    assert kind == 'OptimWrapper' or given.keys() == state.keys(), "the caller's dict is left alone"
+    wrapper = make_wrapper(other)
+    wrapper.load_state_dict(copy.deepcopy(state))
     loaded = wrapper.state_dict()
     assert loaded['param_groups'] == state['param_groups']
     for key, values in state['state'].items():
@@ -159,7 +139,6 @@ def _gpu(monkeypatch):
 @pytest.mark.parametrize(('kwargs', 'scaler', 'cast_dtype'), [
     ({}, {}, None),
     (dict(dtype=torch.float16, loss_scale=512.), dict(init_scale=512.), torch.float16),
-    (dict(loss_scale=dict(growth_interval=5)), dict(growth_interval=5), None),
     (dict(dtype='bfloat16', loss_scale=512.), dict(enabled=False), torch.bfloat16),
 ], ids=str)
 def test_only_float16_is_scaled(kwargs, scaler, cast_dtype, recwarn):
@@ -169,12 +148,12 @@ def test_only_float16_is_scaled(kwargs, scaler, cast_dtype, recwarn):
 
 
 @pytest.mark.usefixtures('_gpu')
-@pytest.mark.parametrize('scaler', [None, {}, dict(scale=512.)], ids=['fp32', 'bfloat16', 'float16'])
+@pytest.mark.parametrize('scaler', [{}, dict(scale=512.)], ids=['bfloat16', 'float16'])
 def test_float16_goes_on_from_any_precision(scaler):
     model = nn.Linear(2, 2)
     wrapper = make_wrapper(model)
     state = wrapper.optimizer.state_dict()
-    wrapper.load_state_dict(state if scaler is None else state | dict(loss_scaler=scaler))
+    wrapper.load_state_dict(state | dict(loss_scaler=scaler))
     assert wrapper.loss_scaler.loaded == (scaler or None)
 
 
@@ -196,25 +175,9 @@ def test_float16_step_on_a_gpu():
 
 
 @needs_gpu
-def test_an_overflow_is_left_out_on_a_gpu():
-    model = make_model()
-    wrapper = make_wrapper(model, loss_scale=dict(init_scale=2.**120))
-    before = model.backbone.prompts.tokens.detach().clone()
-    step(model, wrapper)
-    assert torch.equal(model.backbone.prompts.tokens, before) and wrapper.loss_scaler.get_scale() == 2.**119
-
-
-@needs_gpu
-def test_bfloat16_step_on_a_gpu():
-    _, wrapper = check_step(torch.bfloat16, dtype='bfloat16')
-    assert not wrapper.loss_scaler.is_enabled()
-
-
-@needs_gpu
 def test_from_bfloat16_to_float16_on_a_gpu():
-    model = make_model()
-    first, second = make_wrapper(model, dtype='bfloat16'), make_wrapper(model, dtype='float16')
-    step(model, first)
+    model, first = check_step(torch.bfloat16, dtype='bfloat16')
+    second = make_wrapper(model, dtype='float16')
     second.load_state_dict(first.state_dict())
     assert second.loss_scaler.is_enabled()
     step(model, second)

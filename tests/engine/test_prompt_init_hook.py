@@ -33,7 +33,7 @@ from digit_runs import (
 from helpers import spawn_two
 from mmspt.datasets import Digits
 from mmspt.engine.hooks import PromptInitHook
-from mmspt.engine.token_loader import choose_images
+from mmspt.engine.training_images import choose_images
 from mmspt.prompts import tokens as tokens_module
 from mmspt.prompts.tokens import available_memory
 

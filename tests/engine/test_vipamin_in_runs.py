@@ -21,7 +21,7 @@ from digit_runs import (
     written,
 )
 from mmspt.engine.hooks import PromptInitHook
-from mmspt.engine.token_loader import choose_images
+from mmspt.engine.training_images import choose_images
 from mmspt.prompts.tokens import derive_seed
 
 pytestmark = pytest.mark.usefixtures('unformatted_configs')

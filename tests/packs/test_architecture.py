@@ -1,10 +1,7 @@
 """What a backbone is made of, and the fingerprint by which it is found again."""
 import hashlib
 import json
-import re
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -12,7 +9,7 @@ import torch
 from mmpretrain.registry import MODELS
 from safetensors.torch import save_file
 
-from helpers import ROOT, TINY, environment, golden_checkpoint, tiny_backbone
+from helpers import TINY, golden_checkpoint, tiny_backbone
 from mmspt.models.weights.fingerprint import check_fingerprint, to_hex
 from mmspt.packs.architecture import Architecture
 from mmspt.packs.backbone import load_backbone
@@ -26,8 +23,8 @@ def backbone(case='mocov3_deep', initialized=True, **kwargs):
 
 
 OTHERS = {  # what a recipe may say
-    'CLS': {}, 'mean': dict(out_type='avg_featmap', final_norm=False), 'shallow': dict(prompt_type='shallow'),
-    'linear': dict(num_prompts=0), 'patches only': dict(out_type='avg_featmap', final_norm=False, pool_prompts=False),
+    'shallow': dict(prompt_type='shallow'), 'linear': dict(num_prompts=0),
+    'patches only': dict(out_type='avg_featmap', final_norm=False, pool_prompts=False),
     'rectangle, no CLS': dict(img_size=(32, 16), out_type='avg_featmap', with_cls_token=False),
     'patches, grey': dict(patch_size=16, in_channels=1, interpolate_mode='bilinear'),
     'blocks': dict(arch=TINY | dict(num_heads=2, feedforward_channels=128), qkv_bias=False, layer_scale_init_value=0.1,
@@ -40,7 +37,7 @@ OTHERS = {  # what a recipe may say
 def test_a_backbone_is_built_again(other):
     """From JSON; it computes the same with the same weights."""
     vit = backbone(init_cfg=None, **OTHERS[other])
-    again = Architecture.from_json(json.loads(json.dumps(Architecture.from_model(vit).to_json())))
+    again = Architecture.from_json(json.loads(json.dumps(asdict(Architecture.from_model(vit)))))
     assert again == Architecture.from_model(vit)
     built = again.build()
     built.load_state_dict(vit.state_dict())
@@ -68,37 +65,29 @@ def test_a_backbone_that_a_pack_cannot_say(unsaid):
         Architecture.from_model(backbone(init_cfg=None, **kwargs))
 
 
-WRONG = dict(
-    embed_dims=[0, True, 8., None], num_layers=['2'], num_heads=[3], feedforward_channels=[1e3], img_size=[[8], [0, 8]],
-    patch_size=[[4, 9], 4], in_channels=[0], qkv_bias=[1], eps=[-1e-9, '1e-6'], with_cls_token=[1, False],
-    out_type=['raw'], interpolate_mode=[['bicubic']], num_prompts=[-1], prompt_type=['DEEP'], pool_prompts=['false'])
+WRONG = [  # fields, words of the error
+    (dict(embed_dims=8.), 'embed_dims must be int, got 8.0'), (dict(num_layers=True), 'num_layers must be int, got T'),
+    (dict(img_size=[8]), r'img_size must be tuple\[int, int\], got \[8\]'), (dict(qkv_bias=1), 'qkv_bias must be bool'),
+    (dict(eps=float('nan')), 'eps must be float, got nan'), (dict(num_heads=0), 'sizes must be at least 1'),
+    (dict(num_prompts=-1), 'sizes must be at least 1'), (dict(num_heads=3), 'multiple of num_heads, got 8 and 3'),
+    (dict(patch_size=[4, 9]), 'whole patches'), (dict(with_cls_token=False), 'needs with_cls_token'),
+    (dict(out_type='raw'), 'out_type must be one of cls_token, avg_featmap, got raw'),
+    (dict(prompt_type='DEEP'), 'prompt_type must be one of deep, shallow, got DEEP'),
+    (dict(init_cfg={}), "knows no 'init_cfg'"),
+]
 
 
-@pytest.mark.parametrize('name', WRONG)
-def test_values_against_their_rules(name, card):
+@pytest.mark.parametrize(('fields', 'words'), WRONG, ids=[next(iter(fields)) for fields, _ in WRONG])
+def test_what_is_no_architecture(fields, words, card):
     """The error gives the rule, the value and what to do."""
-    for value in WRONG[name]:
-        with pytest.raises(ValueError, match=r'must be|needs') as caught:
-            Architecture.from_json(card['backbone'] | {name: value})
-        message = str(caught.value)
-        assert (name in message or 'whole patches' in message) and ', got ' in message
-        assert message.endswith('export the pack again') and len(message) < 400
+    with pytest.raises(ValueError, match=f'{words}.*: correct the recipe and export the pack again'):
+        Architecture.from_json(card['backbone'] | fields)
 
 
 def test_fields_that_are_missing(card):
     del card['backbone']['eps']
     with pytest.raises(ValueError, match="must have 'eps'"):
         Architecture.from_json(card['backbone'])
-
-
-@pytest.mark.parametrize('content', [
-    None, [], dict(init_cfg=dict(type='Pretrained', checkpoint='x'))], ids=repr)
-def test_what_is_no_architecture(content, card):
-    if content and isinstance(content, dict):
-        content = card['backbone'] | content
-    with pytest.raises(ValueError, match=r'a backbone (must|knows no)') as caught:
-        Architecture.from_json(content)
-    assert len(str(caught.value)) < 400
 
 
 def timm(case='mocov3_deep'):
@@ -142,7 +131,7 @@ def half():
     return {key: value.bfloat16().clamp(-4, 4).mul(64).round().div(64).float() for key, value in timm().items()}
 
 
-@pytest.mark.parametrize('form', ['fair', 'timm', 'classifier', 'bf16', 'fp64', 'safetensors fp16', 'strided'])
+@pytest.mark.parametrize('form', ['fair', 'classifier', 'bf16', 'safetensors fp16', 'strided'])
 def test_one_network_in_many_files(form, half, tmp_path):
     vit = backbone(init_cfg=None)
     missing, unexpected = vit.load_state_dict(half, strict=False)
@@ -154,18 +143,16 @@ def test_one_network_in_many_files(form, half, tmp_path):
     else:
         torch.save(dict(
             fair=lambda: dict(state_dict={f'module.base_encoder.{key}': value for key, value in half.items()}),
-            timm=lambda: dict(reversed(half.items())),
             classifier=lambda: dict(state_dict={f'backbone.{key}': value for key, value in weights.items()}
                                     | {'head.fc.weight': torch.ones(9, 64)}),
             bf16=lambda: {key: value.bfloat16() for key, value in weights.items()},
-            fp64=lambda: {key: value.double() for key, value in weights.items()},
             strided=lambda: {key: value.mT.contiguous().mT if value.ndim == 2 else value
                              for key, value in half.items()})[form](), path)
     assert of(dict(type='Pretrained', checkpoint=str(path))) == to_hex(vit.fingerprint())
 
 
 @pytest.mark.parametrize('other', [
-    dict(num_prompts=0), dict(prompt_type='shallow', concatenate=True), dict(prompt_drop_rate=0.3, drop_rate=0.1),
+    dict(num_prompts=0), dict(prompt_type='shallow', concatenate=True, drop_rate=0.1),
     dict(out_type='avg_featmap', final_norm=False, pool_prompts=False), dict(frozen=False, interpolate_mode='bilinear'),
 ], ids=str)
 def test_the_same_whatever_was_tuned_on_it(other):
@@ -185,10 +172,7 @@ def test_the_same_before_and_after_a_step_in_any_precision():
     assert to_hex(vit.fingerprint()) == mark == to_hex(vit.half().fingerprint()) == to_hex(vit.double().fingerprint())
 
 
-NAMES = sorted(key for key in timm() if not key.startswith('head'))
-
-
-@pytest.mark.parametrize('name', [*NAMES[::16], 'cls_token', 'pos_embed', 'norm.weight'])
+@pytest.mark.parametrize('name', ['cls_token', 'pos_embed', 'norm.weight', 'blocks.2.attn.qkv.weight'])
 def test_another_if_one_number_differs_in_its_last_bit(name, tmp_path):
     weights = timm()
     expected = of(written(weights, tmp_path / 'a.pth'))
@@ -197,8 +181,8 @@ def test_another_if_one_number_differs_in_its_last_bit(name, tmp_path):
     assert of(written(weights, tmp_path / 'b.pth')) != expected
 
 
-@pytest.mark.parametrize('name', ['pos_embed', 'layers.2.ffn.layers.1.bias'])
-@pytest.mark.parametrize('write', ['in place', 'load', 'replaced'])
+@pytest.mark.parametrize(('name', 'write'), [
+    ('pos_embed', 'in place'), ('layers.2.ffn.layers.1.bias', 'load'), ('pos_embed', 'replaced')])
 def test_it_is_taken_anew_after_weights_were_written(name, write):
     """It is kept between calls."""
     vit = backbone()
@@ -218,7 +202,6 @@ def test_it_is_taken_anew_after_weights_were_written(name, write):
 
 @pytest.mark.parametrize('other', [
     dict(arch=TINY | dict(num_heads=2)), dict(norm_cfg=dict(type='LN', eps=1e-5)),
-    dict(with_cls_token=False),
     dict(layer_cfgs=dict(act_cfg=dict(type='GELU', approximate='tanh'))),
     dict(layer_cfgs=[{}] * 3 + [dict(num_heads=8)]),
 ], ids=str)
@@ -243,19 +226,6 @@ def test_resized_positions_count_as_their_file_has_them(img_size):
     assert to_hex(one.fingerprint()) != to_hex(two.fingerprint())
 
 
-def test_another_processor_resizes_otherwise():
-    """Bicubic interpolation has other last bits where a processor has no wide vectors."""
-    script = ("import torch; from mmpretrain.registry import MODELS; import mmspt; from helpers import tiny_backbone\n"
-              "from mmspt.models.weights.fingerprint import to_hex\n"
-              "vit = MODELS.build(tiny_backbone(img_size=56)); vit.init_weights(); print(to_hex(vit.fingerprint()))\n")
-    found = subprocess.run(
-        [sys.executable, '-c', script], capture_output=True, text=True, check=True,
-        env=environment() | dict(PYTHONPATH=str(ROOT / 'tests'), ATEN_CPU_CAPABILITY='default')).stdout.split()[-1]
-    vit = MODELS.build(tiny_backbone(img_size=56))
-    vit.init_weights()
-    assert found == to_hex(vit.fingerprint()) == to_hex(backbone('mae_deep').fingerprint())
-
-
 def test_names_and_shapes_count():
     """Two weights that change places, or a matrix that lies the other way round."""
     one, other = backbone(init_cfg=None), backbone(init_cfg=None)
@@ -267,49 +237,22 @@ def test_names_and_shapes_count():
     assert to_hex(one.fingerprint()) != to_hex(other.fingerprint())
 
 
-def test_threads_do_not_matter(monkeypatch):
-    expected = to_hex(backbone().fingerprint())
-    monkeypatch.setattr('os.cpu_count', lambda: 3)
-    vits = [backbone() for _ in range(4)]
-    with ThreadPoolExecutor(8) as pool:
-        marks = set(pool.map(lambda i: to_hex(vits[i % 4].fingerprint()), range(32)))
-    assert marks == {expected}
-
-
 @pytest.mark.parametrize('mark', [torch.zeros(31, dtype=torch.uint8), torch.zeros(32)], ids=str)
 def test_what_is_no_fingerprint(mark):
     with pytest.raises(ValueError, match=r'must be 32 bytes, got .*: the file is damaged, use another'):
         check_fingerprint(mark)
 
 
-def test_written_as_64_digits():
-    assert to_hex(torch.arange(0, 256, 8, dtype=torch.uint8)) == ''.join(f'{i:02x}' for i in range(0, 256, 8))
-
-
-def tiny_architecture(**changes):
-    return Architecture.from_json(Architecture.from_model(backbone(initialized=False)).to_json() | changes)
+def tiny_architecture():
+    return Architecture.from_model(backbone(initialized=False))
 
 
 @pytest.mark.parametrize(('changes', 'words'), [
-    (dict(embed_dims=16384, num_layers=256, feedforward_channels=2**17), 'embed_dims 16384 instead of 64'),
-    (dict(embed_dims=2**14, num_layers=256, feedforward_channels=2**17), 'num_layers 256 instead of 4'),
-    (dict(in_channels=64), 'in_channels 64 instead of 3'),
-    (dict(patch_size=[1, 1], img_size=[4096, 4096]), 'patch_size'), (dict(img_size=[4096, 4096]), '262,144'),
-    (dict(layer_scale=True), 'gamma'),
-], ids=lambda value: '' if isinstance(value, str) else str(value)[:40])
-def test_a_backbone_of_other_sizes_is_refused_before_it_takes_memory(changes, words):
-    architecture = tiny_architecture(num_prompts=0, **changes)
-    before = resident()
-    with pytest.raises((ValueError, RuntimeError)) as caught:
-        load_backbone(architecture, golden_checkpoint('mocov3_deep'))
-    assert re.search(words, str(caught.value))
-    assert resident() - before < 64 << 20
-
-
-def resident():
-    """Peak of this process's memory, bytes."""
-    with open('/proc/self/status', encoding='utf-8') as file:
-        return int(next(line for line in file if line.startswith('VmHWM')).split()[1]) * 1024
+    (dict(num_layers=5), 'layers'), (dict(layer_scale=True), 'gamma'), (dict(patch_size=(4, 4)), 'patch_embed'),
+], ids=str)
+def test_a_backbone_of_another_architecture(changes, words):
+    with pytest.raises(ValueError, match=rf"(?s)must fit its checkpoint, but '.*' does not \(.*({words})"):
+        load_backbone(replace(tiny_architecture(), **changes), golden_checkpoint('mocov3_deep'))
 
 
 @pytest.mark.parametrize('case', ['mae_deep', 'mocov3_deep'])

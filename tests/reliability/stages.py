@@ -73,16 +73,3 @@ def take_time() -> None:
         after(*args, **kwargs)
 
     IterTimerHook.after_train_iter = slow
-
-
-def remove_nothing_unless_first() -> None:
-    """Let a process other than rank 0 fail if it removes a checkpoint."""
-    remove = os.remove
-
-    def refused(path, *args, **kwargs):
-        if str(path).endswith('.pth'):
-            raise ZeroDivisionError(f'rank {os.environ["RANK"]} removes {path}')
-        remove(path, *args, **kwargs)
-
-    if os.environ['RANK'] != '0':
-        os.remove = refused

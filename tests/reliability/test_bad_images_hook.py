@@ -52,11 +52,10 @@ def test_every_split_is_listed(tmp_path, end):
     assert [path.name for path in tmp_path.iterdir()] == ['bad_images.txt']
 
 
-@pytest.mark.parametrize(('count', 'last'), [(20, 'x_19.jpg'), (1500, '... and 1,480 more')])
-def test_the_log_names_twenty_and_the_file_all(tmp_path, end, count, last):
-    said = end(train=skipping(count))
-    assert f'could not be loaded: {count:,} (' in said and last in said.splitlines()[-1]
-    assert said.count('data/x_') == 20 and len(lines(tmp_path)) == count
+def test_the_log_names_twenty_and_the_file_all(tmp_path, end):
+    said = end(train=skipping(1500))
+    assert 'could not be loaded: 1,500 (' in said and '... and 1,480 more' in said.splitlines()[-1]
+    assert said.count('data/x_') == 20 and len(lines(tmp_path)) == 1500
 
 
 def test_a_test_keeps_what_its_training_left(tmp_path, end):

@@ -64,16 +64,6 @@ def test_nothing_to_resume_from_and_the_same_seed(job, undisturbed, tmp_path):
 
 
 @pytest.mark.slow
-def test_checkpoint_that_is_gone(halfway, job, tmp_path):
-    shutil.copytree(halfway, tmp_path / 'run')
-    for path in (tmp_path / 'run').glob('*.pth'):
-        path.unlink()
-    (tmp_path / 'run' / 'last_checkpoint').write_text('/nowhere/run/epoch_2.pth')
-    code, output = train([job.config, '--work-dir', tmp_path / 'run', '--resume'], tmp_path / 'log')
-    assert code == 1 and 'epoch_2.pth' in output.splitlines()[-1]
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize('epochs', [3, 6])
 def test_another_number_of_epochs(epochs, halfway, job, tmp_path):
     """The rate follows the new schedule from the next iteration on, and the training ends with it."""
@@ -145,19 +135,6 @@ def test_checkpoint_without_a_position(halfway, job, tmp_path):
     code, output = train([job.config, '--work-dir', tmp_path / 'run', '--resume', tmp_path / 'odd.pth'],
                          tmp_path / 'log')
     assert code == 1 and "odd.pth' has no position to resume from (epoch=None, iter=6)" in output.splitlines()[-1]
-
-
-@pytest.mark.slow
-def test_dicts_of_the_config_in_a_checkpoint(job, tmp_path):
-    """MMEngine saves the data set's metainfo as it is configured, a ConfigDict."""
-    config = tmp_path / 'named.py'
-    config.write_text(f"_base_ = {job.config!r}\n"
-                      "train_dataloader = dict(dataset=dict(metainfo=dict(names=dict(a='x'))))\n")
-    arguments = [config, '--work-dir', tmp_path / 'run', '--resume']
-    assert train(arguments, tmp_path / 'log', die_at, 'in epoch 3')[0] == -signal.SIGKILL
-    code, output = train(arguments, tmp_path / 'log')
-    assert code == 0, output
-    assert 'Resuming from' in output and (tmp_path / 'run' / 'epoch_4.pth').exists()
 
 
 def test_an_epoch_after_one_that_raised_has_all_batches():

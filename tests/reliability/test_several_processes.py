@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 
 from forked import train_ranks
 from mmspt.evaluation.scalars import read_scalars
-from stages import die_at, remove_nothing_unless_first
+from stages import die_at
 
 
 def run(world_size, job, folder, name):
@@ -45,11 +45,3 @@ def test_rank_that_fails_ends_all(job, tmp_path):
     assert codes == [1, 1]
     assert outputs[1].strip().splitlines()[-1] == 'ZeroDivisionError: an error in the middle of a training'
     assert "prompt initialization failed on another process: {'rank 1': 'ZeroDivisionError" in outputs[0]
-
-
-@pytest.mark.slow
-def test_one_process_removes_files(job, tmp_path):
-    codes, outputs = train_ranks(2, [job.config, '--work-dir', tmp_path / 'run'], tmp_path / 'log',
-                                 remove_nothing_unless_first)
-    assert codes == [0, 0], outputs
-    assert [path.name for path in sorted((tmp_path / 'run').glob('epoch_*.pth'))] == ['epoch_4.pth']

@@ -56,18 +56,6 @@ def test_export_of_a_work_dir(run):
     assert str(run) not in card['recipe'] and str(run.parent) not in card['recipe']
 
 
-def test_a_checkpoint_without_the_gates_of_its_config(runs, tmp_path):
-    """Of a training with shallow prompts; the config beside it was changed since."""
-    folder = Path(shutil.copytree(runs.shallow, tmp_path / 'run'))
-    config = next(folder.glob('*.py'))
-    text = config.read_text()
-    assert "type='mmspt.PromptedViT'" in text
-    config.write_text(text.replace("type='mmspt.PromptedViT'",
-                                   "type='mmspt.PromptedViT', prompts=dict(type='mmspt.GatedPrompts')"))
-    said = ' '.join(tool('pack.py', 'export', folder, fails=True).split())
-    assert "must hold the model's prompts" in said and 'has no prompts.gate_logits, prompts.temperatures:' in said
-
-
 def test_export_of_an_earlier_checkpoint(run):
     """From within the folder; the run's result is not that of this checkpoint."""
     tool('pack.py', 'export', 'epoch_1.pth', '--task', '../my task', cwd=run)
@@ -77,14 +65,6 @@ def test_export_of_an_earlier_checkpoint(run):
     assert card['metrics'] == {} and card['task'] == '../my task'
 
 
-def test_results_of_other_checkpoints_are_not_its_own(run, tmp_path):
-    """tools/test.py writes the path that it was given."""
-    result = json.loads((run / 'result.json').read_text())
-    (run / 'result.json').write_text(json.dumps(result | dict(checkpoint='/elsewhere/epoch_2.pth')))
-    tool('pack.py', 'export', run, '--out', tmp_path / 'a.safetensors')
-    assert read(tmp_path / 'a.safetensors')[0]['metrics'] == {}
-
-
 def test_metrics_that_are_no_numbers_are_left_out(run, tmp_path):
     """MMPretrain's metrics may be given class by class."""
     result = json.loads((run / 'result.json').read_text())
@@ -92,19 +72,6 @@ def test_metrics_that_are_no_numbers_are_left_out(run, tmp_path):
     (run / 'result.json').write_text(json.dumps(result))
     tool('pack.py', 'export', run, '--out', tmp_path / 'a.safetensors')
     assert set(read(tmp_path / 'a.safetensors')[0]['metrics']) == {ACCURACY}
-
-
-def test_a_run_with_save_frozen(runs, tmp_path):
-    tool('train.py', runs.job.config, '--work-dir', tmp_path / 'run', '--cfg-options', 'train_cfg.max_epochs=2',
-         'param_scheduler.end=2', 'default_hooks.nmi.interval=3', 'default_hooks.checkpoint.save_frozen=True')
-    assert 'backbone.cls_token' in torch.load(tmp_path / 'run/epoch_2.pth', weights_only=False)['state_dict']
-    packs = []
-    for folder in (tmp_path / 'run', runs.spt):
-        tool('pack.py', 'export', folder, '--out', tmp_path / 'a.safetensors')
-        packs.append(read(tmp_path / 'a.safetensors'))
-    (one, tensors), (other, others) = packs
-    del one['recipe'], other['recipe']
-    assert one == other and all(torch.equal(tensors[name], others[name]) for name in others)
 
 
 def test_names_of_classes_and_precision(runs, tmp_path):
@@ -118,22 +85,18 @@ def test_names_of_classes_and_precision(runs, tmp_path):
     assert all(torch.equal(value, state[NAMES.get(name, name)].half()) for name, value in tensors.items())
 
 
-@pytest.mark.parametrize(('content', 'words'), [
-    (b'wren\ncrow\n', ['3', 'got 2', '--classes']), (b'\xff\xfe\n\n\n', ['names.txt', 'UTF-8'])], ids=repr)
-def test_files_of_names_that_do_not_fit(content, words, runs, tmp_path):
-    (tmp_path / 'names.txt').write_bytes(content)
+def test_another_number_of_names(runs, tmp_path):
+    (tmp_path / 'names.txt').write_text('wren\ncrow\n')
     said = tool('pack.py', 'export', runs.spt, '--classes', tmp_path / 'names.txt', '--out',
                 tmp_path / 'a.safetensors', fails=True)
-    assert all(word in said for word in words) and 'Traceback' not in said
+    assert 'outputs, 3, got 2' in said and 'Traceback' not in said
     assert not (tmp_path / 'a.safetensors').exists()
 
 
 @pytest.mark.parametrize(('arguments', 'words'), [
     (['export', '{run}', '--out', '{out}/a.pth'], ['.safetensors', 'a.pth']),
-    (['export', '{out}'], ['work directory', '{out}']), (['export', '{out}/none.pth'], ['{out}']),
-    (['export', '{run}/initial_prompts.safetensors'], ['initial_p']),
-    (['merge', '{pack}', '{out}/m.pth'], ['--back']),
-    (['inspect', '{run}/epoch_2.pth'], ['epoch_2.pth', 'refused']), (['inspect', '{run}'], ['is none']),
+    (['export', '{out}'], ['work directory', '{out}']),
+    (['inspect', '{run}/epoch_2.pth'], ['epoch_2.pth', 'refused']),
     (['inspect', '{run}/initial_prompts.safetensors'], ['mmspt_pack']),
     (['verify', '{pack}', '--backbone', '{out}/vit.pth'], ['vit.pth', 'can not be found']),
     (['merge', '{pack}', '{out}/m.pth', '--backbone', '{pack}'], ['spt.safetensors', 'must hold a ViT']),
@@ -169,21 +132,9 @@ def test_verify(pack, runs, tmp_path):
     assert 'c.safetensors' in tool('pack.py', 'verify', pack, damaged, fails=True)
 
 
-def test_the_wrong_backbone(pack, tmp_path):
-    content = torch.load(golden_checkpoint('mae_deep'), weights_only=True)
-    content['model']['norm.weight'][0] += 1e-3
-    torch.save(content, tmp_path / 'other.pth')
-    said = tool('pack.py', 'merge', pack, tmp_path / 'merged.pth', '--backbone', tmp_path / 'other.pth', fails=True)
-    fingerprints = {word.strip('.,;)') for word in said.split() if len(word.strip('.,;)')) == 64}
-    assert len(fingerprints) == 2 and read(pack)[0]['fingerprint'] in fingerprints
-    assert 'mae_deep_pretrain.pth' in said and 'Traceback' not in said and not (tmp_path / 'merged.pth').exists()
-
-
-@pytest.mark.parametrize('name', ['spt', 'linear'])
-def test_the_tools_take_a_pack_and_what_was_merged(name, runs, tmp_path):
+def test_the_tools_take_a_pack_and_what_was_merged(pack, runs, tmp_path):
     """tools/test.py gives the result of the run's own checkpoint with both."""
-    run, pack, merged = Path(getattr(runs, name)), tmp_path / 'a.safetensors', tmp_path / 'folder/merged.pth'
-    tool('pack.py', 'export', run, '--out', pack)
+    run, merged = Path(runs.spt), tmp_path / 'folder/merged.pth'
     said = tool('pack.py', 'merge', pack, merged, '--backbone', golden_checkpoint('mae_deep'))
     assert f'{merged}: {merged.stat().st_size:,} bytes' in said
     expected = json.loads((run / 'result.json').read_text())['metrics']

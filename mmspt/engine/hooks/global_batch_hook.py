@@ -30,19 +30,18 @@ class GlobalBatchHook(Hook):
         whole = processes * batch * accumulated
         groups = runner.optim_wrapper.param_groups
         rate = max(group.get('initial_lr', group['lr']) for group in groups)
-        times = f' x {accumulated} accumulated' if accumulated > 1 else ''
         by_iter = isinstance(runner.train_loop, IterBasedTrainLoop)
-        iterations = _counted(runner.max_iters if by_iter else len(runner.train_dataloader), 'iteration')
-        runner.logger.info(
-            f'Global batch: {_counted(processes, "process", "es")} x {_counted(batch, "image")}{times} = {whole}; '
-            f'{iterations} {"in all" if by_iter else "an epoch"}; rate at its peak: {rate:.3g}')
+        iterations = f'in all: {runner.max_iters}' if by_iter else f'an epoch: {len(runner.train_dataloader)}'
+        runner.logger.info(f'Global batch: {whole} (processes: {processes}, batch size: {batch}, accumulated: '
+                           f'{accumulated}); iterations {iterations}; rate at its peak: {rate:.3g}')
         scale = runner.auto_scale_lr or {}
         base = scale.get('base_batch_size')
         if base and base != whole and not scale.get('enable'):
             runner.logger.warning(
                 f'The global batch is {whole}, {whole / base:.3g} times the {base} that the rate and the number of '
-                f'epochs were chosen for. {_remedy(base, processes * accumulated)}. If they were chosen for {whole}, '
-                f'set auto_scale_lr.base_batch_size={whole}')
+                f'epochs were chosen for. To train as the recipe says, set train_dataloader.batch_size='
+                f'{base / processes / accumulated:g}, or scale the rate (--auto-scale-lr). If they were chosen for '
+                f'{whole}, set auto_scale_lr.base_batch_size={whole}')
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
                          outputs: dict | None = None) -> None:
@@ -52,14 +51,3 @@ class GlobalBatchHook(Hook):
         losses = {name: value.detach() for name, value in outputs.items() if isinstance(value, torch.Tensor)}
         dist.all_reduce_dict(losses, op='mean')
         outputs.update(losses)
-
-
-def _counted(number: int, noun: str, plural: str = 's') -> str:
-    return f'{number} {noun}{"" if number == 1 else plural}'
-
-
-def _remedy(base: int, parts: int) -> str:
-    scale = 'scale the rate (--auto-scale-lr)'
-    if base % parts:
-        return f'To train as the recipe says, {scale}, or start a number of processes that divides {base}'
-    return f'To train as the recipe says, set train_dataloader.batch_size={base // parts}, or {scale}'

@@ -1,7 +1,5 @@
 """Fill the prompts before the first training step."""
 import os.path as osp
-import resource
-import sys
 import time
 from typing import Any, cast
 
@@ -24,9 +22,9 @@ from mmspt.registry import HOOKS, TASK_UTILS
 from ..autocast import autocast_as_trained
 from ..checks import check_labels
 from ..global_batch import batch_of
-from ..processes import raise_in_all_processes
-from ..token_loader import TrainingImages
-from ..unwrap import find_prompted_vit, unwrap
+from ..processes import fail_together
+from ..training_images import TrainingImages
+from ..unwrap import eval_mode, find_prompted_vit, unwrap
 
 FILE_NAME = 'initial_prompts.safetensors'
 
@@ -35,11 +33,11 @@ FILE_NAME = 'initial_prompts.safetensors'
 class PromptInitHook(Hook):
     """Start the prompts as prototypes of the training images' patch tokens (SPT, https://arxiv.org/abs/2402.02382).
 
-    Before the first step it gives the frozen backbone, in eval mode, and a stream of training images to the
-    initializer, and lets the prompt method start from the result, in place and the same on every process; it also
-    writes it to ``initial_prompts.safetensors`` in the work directory. A resumed run is left alone. The generators of
-    Python, NumPy and torch are left as they were, so that runs with another initializer see the same batches. It also
-    checks that the frozen weights are filled and that the labels fit the head.
+    Before the first step the initializer is given the frozen backbone, in eval mode, and a stream of training images;
+    the prompt method starts from the result, in place and the same on every process. It is also written to
+    ``initial_prompts.safetensors`` in the work directory. A resumed run is left alone. The generators of Python, NumPy
+    and torch stay as they were: runs with another initializer see the same batches. The hook also checks that the
+    frozen weights are filled and that the labels fit the head.
 
     Args:
         initializer (dict): Config of a :class:`mmspt.prompts.PromptInitializer`.
@@ -71,17 +69,12 @@ class PromptInitHook(Hook):
                  seed: int | None = None,
                  max_memory: float | None = 0.75,
                  amp: bool | None = None) -> None:
-        if num_images not in (None, 'batch', 'all') and not _is_count(num_images):
-            raise ValueError("num_images must be a whole number of at least 1, 'batch', 'all' or None, got "
-                             f'{num_images!r}')
-        if batch_size is not None and not _is_count(batch_size):
-            raise ValueError(f'batch_size must be a whole number of at least 1 or None, got {batch_size!r}')
-        if seed is not None and not _is_count(seed, least=0):
-            raise ValueError(f'seed must be a whole number of at least 0 or None, got {seed!r}')
+        for option, value, least in (('num_images', num_images, 1), ('batch_size', batch_size, 1), ('seed', seed, 0)):
+            named = value is None or (option == 'num_images' and value in ('batch', 'all'))
+            if not named and (type(value) is not int or value < least):
+                raise ValueError(f'{option} must be a whole number of at least {least}, got {value!r}')
         if max_memory is not None and not 0 < max_memory < float('inf'):
             raise ValueError(f'max_memory must be positive and finite (GiB), or None for no bound, got {max_memory!r}')
-        if amp is not None and not isinstance(amp, bool):
-            raise ValueError(f'amp must be True, False or None, got {amp!r}: the dtype is that of optim_wrapper')
         self.initializer: PromptInitializer = TASK_UTILS.build(initializer or dict(type='mmspt.RandomSampleInit'))
         self.num_images = num_images
         self.pipeline = pipeline
@@ -155,15 +148,9 @@ class PromptInitHook(Hook):
         start, device, name = time.time(), next(method.parameters()).device, type(self.initializer).__name__
         seed = torch.tensor(runner.seed if self.seed is None else self.seed, dtype=torch.int64)
         dist.broadcast(seed)  # with diff_rank_seed each rank has its own
-        if device.type == 'cuda':
-            torch.cuda.reset_peak_memory_stats(device)
-
-        error, prompts, num_images = None, torch.zeros(method.shape, device=device), 0
-        path, training = osp.join(runner.work_dir, FILE_NAME), backbone.training
-        backbone.eval()
-        try:
+        prompts, path = torch.zeros(method.shape, device=device), osp.join(runner.work_dir, FILE_NAME)
+        with fail_together('prompt initialization'), eval_mode(backbone):
             images = self._images(runner, model, int(seed), device)
-            num_images = images.wanted
             generator = torch.Generator().manual_seed(derive_seed(int(seed), 'initializer'))
             computed = self.initializer.start(backbone, images, generator)
             if dist.is_main_process():
@@ -171,16 +158,11 @@ class PromptInitHook(Hook):
                 method.start_from(prompts)
                 with torch.no_grad():
                     folded = method().tokens
-                save_prompts(prompts, folded, path, initializer=name, seed=int(seed), images=num_images)
-        except Exception as e:  # told to the other processes, which would wait for ever, and raised on this one
-            error = e
-        finally:
-            backbone.train(training)
-        raise_in_all_processes(error, 'prompt initialization')
+                save_prompts(prompts, folded, path, initializer=name, seed=int(seed), images=images.wanted)
         dist.broadcast(prompts)
         method.start_from(prompts)
-        runner.logger.info(f'Prompts from {name}: {num_images:,} images, {time.time() - start:.1f} s, peak memory '
-                           f'{_peak_memory(device):.2f} GiB, written to {path}')
+        runner.logger.info(f'Prompts from {name}: {images.wanted:,} images, {time.time() - start:.1f} s, written to '
+                           f'{path}')
 
     def _images(self, runner: Runner, model: nn.Module, seed: int, device: torch.device) -> TrainingImages:
         """The images that the initializer wants; none are read if it wants none."""
@@ -197,20 +179,8 @@ class PromptInitHook(Hook):
             lambda: autocast_as_trained(runner, self.amp), type(self.initializer).__name__)
 
 
-def _is_count(value: Any, least: int = 1) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
 def save_prompts(prompts: Tensor, folded: Tensor, path: str, **metadata: Any) -> None:
     """Write prompts (L, N_p, D) as safetensors, atomically, and what the method folds them to if that is another."""
     tensors = dict(prompts=prompts) if torch.equal(folded, prompts) else dict(prompts=prompts, folded=folded)
     write_bytes(path, save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
                            {key: str(value) for key, value in metadata.items()}))
-
-
-def _peak_memory(device: torch.device) -> float:
-    """GiB: of the GPU while the prompts were made; on the CPU, of the process since its start."""
-    if device.type == 'cuda':
-        return torch.cuda.max_memory_allocated(device) / 2**30
-    unit = 1 if sys.platform == 'darwin' else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30

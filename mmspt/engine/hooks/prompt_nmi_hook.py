@@ -1,5 +1,4 @@
 """Measure, while a model trains, how much its prompts and the patches know of each other."""
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -16,9 +15,9 @@ from mmspt.registry import HOOKS
 
 from ..autocast import autocast_as_trained
 from ..global_batch import batch_of
-from ..processes import raise_in_all_processes
-from ..token_loader import SeededImages, choose_images, iterate_images, share
-from ..unwrap import find_prompted_vit, unwrap
+from ..processes import fail_together
+from ..training_images import SeededImages, choose_images, iterate_images, share
+from ..unwrap import eval_mode, find_prompted_vit, unwrap
 
 PREFIX = 'nmi/'
 IMAGES = 16
@@ -68,12 +67,8 @@ class PromptNMIHook(Hook):
         if self._backbone is None or self._backbone.prompts is None or not self.interval:
             self._backbone = None
             return
-        error = None
-        try:
+        with fail_together('loading the images of PromptNMIHook'):
             self._images = self._load(runner, model.data_preprocessor)
-        except Exception as e:
-            error = e
-        raise_in_all_processes(error, 'loading the images of PromptNMIHook')
         self._measured = runner.iter
         if runner.iter == 0:
             self._log(runner)
@@ -118,24 +113,14 @@ class PromptNMIHook(Hook):
     def measure(self, runner: Runner, backbone: PromptedViT) -> Tensor:
         """Compute the mean over the images of all processes, for each block: (L,)."""
         sums = torch.zeros(backbone.num_layers + 1, device=backbone.patch_embed.projection.weight.device)
-        error, training = None, backbone.training
-        backbone.eval()
-        try:
-            with torch.no_grad(), autocast_as_trained(runner):
-                if len(self._images):
-                    sums[:-1] = torch.stack(list(self._of_blocks(backbone)))
-                    sums[-1] = len(self._images)
-        except Exception as e:  # the others would wait for this rank's numbers
-            error = e
-        finally:
-            backbone.train(training)
-        raise_in_all_processes(error, 'measuring NMI')
+        with fail_together('measuring NMI'), eval_mode(backbone), torch.no_grad(), autocast_as_trained(runner):
+            if len(self._images):
+                values = [normalized_mutual_information(block.prompts, block.patches, self.normalizer).sum()
+                          for block in backbone.block_inputs(self._images)]
+                sums[:-1] = torch.stack(values)
+                sums[-1] = len(self._images)
         dist.all_reduce(sums)
         return (sums[:-1] / sums[-1]).cpu()
-
-    def _of_blocks(self, backbone: PromptedViT) -> Iterator[Tensor]:
-        for block in backbone.block_inputs(self._images):
-            yield normalized_mutual_information(block.prompts, block.patches, self.normalizer).sum()
 
 
 def _iterations_per_epoch(runner: Runner) -> float:

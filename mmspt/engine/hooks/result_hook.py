@@ -15,7 +15,7 @@ from mmspt.evaluation import RESULT_FILE, Result, describe_run, plain_metrics, r
 from mmspt.registry import HOOKS
 
 from ..checks import check_data_folder, check_labels
-from ..token_loader import seeded
+from ..training_images import seeded
 from ..unwrap import unwrap
 
 

@@ -49,8 +49,6 @@ class AmpOptimWrapper(MMEngineAmpOptimWrapper):
             raise ValueError(f'bfloat16 needs a GPU that computes it, {torch.cuda.get_device_name()} does not: set '
                              "optim_wrapper.dtype='float16' (--amp float16)")
         if device == 'cpu':
-            if loss_scale != 'dynamic' and not isinstance(loss_scale, (float, dict)):
-                raise TypeError(f"loss_scale must be a float, a dict or 'dynamic', got {loss_scale!r}")
             OptimWrapper.__init__(self, **kwargs)  # MMEngine's own demands an accelerator
             self._scale_update_param = None
             self.loss_scaler = torch.amp.GradScaler(enabled=False)
@@ -65,9 +63,6 @@ class AmpOptimWrapper(MMEngineAmpOptimWrapper):
         """Autocast, and no synchronization of gradients where they accumulate.
 
         torch.compile cannot trace MMEngine's own context, which wraps autocast in a generator.
-
-        Args:
-            model (nn.Module): The model that trains.
         """
         device = get_device()
         dtype = self.cast_dtype or (torch.bfloat16 if device == 'cpu' else torch.float16)
@@ -76,8 +71,5 @@ class AmpOptimWrapper(MMEngineAmpOptimWrapper):
 
     def load_state_dict(self, state_dict: dict) -> None:
         """Load the optimizer's state, and the scaler's if the saved run scaled its loss; else the scaler starts anew.
-
-        Args:
-            state_dict (dict): Of this class, or of :class:`mmengine.optim.OptimWrapper`.
         """
         super().load_state_dict({key: value for key, value in state_dict.items() if key != 'loss_scaler' or value})

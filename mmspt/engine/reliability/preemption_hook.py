@@ -3,7 +3,6 @@ import os
 import os.path as osp
 import signal
 import threading
-import time
 import weakref
 from collections.abc import Sequence
 from types import FrameType
@@ -25,8 +24,6 @@ from .worker_signals import IgnoreJobSignals
 EXIT_CODE = 75
 """EX_TEMPFAIL of sysexits.h: not finished, try again."""
 INTERRUPTED = 'interrupted.pth'
-PATIENCE = 25.
-"""Seconds after a signal in which the same signal changes nothing; torchrun kills after 30."""
 
 
 @HOOKS.register_module()
@@ -35,11 +32,10 @@ class PreemptionHook(Hook):
 
     The hook finishes the current iteration, with its accumulated gradients, saves ``interrupted.pth`` and names it in
     ``last_checkpoint``, so the same command with ``--resume`` goes on with the next batch (:class:`ResumeHook`). A
-    validation or test stops after the current batch and is done again; with MMEngine's EMAHook, which swaps weights
-    meanwhile, after the last batch. Before the first iteration, and right after a checkpoint, there is nothing to save.
-    Several processes exchange one number every ``agree_every`` iterations, so a signal to one process is enough. A
-    process that does not end within ``PATIENCE`` seconds is ended by the next signal. After the run, also one that
-    raised, a signal goes to the handler that was installed before.
+    validation or test stops after the current batch and is done again; with several processes, or with MMEngine's
+    EMAHook, which swaps weights meanwhile, after the last batch. Before the first iteration, and right after a
+    checkpoint, there is nothing to save. Several processes exchange one number every ``agree_every`` iterations, so a
+    signal to one process is enough. After the run, also one that raised, a signal goes to the earlier handler.
 
     Args:
         signals (Sequence[str]): Names of the signals; ``('SIGTERM', 'SIGUSR1')`` goes with
@@ -63,15 +59,14 @@ class PreemptionHook(Hook):
         self.agree_every = agree_every
         self._earlier: dict[int, Any] = {}  # the handlers that ours replace
         self._run: Any = None  # weak reference to the runner whose train, val or test installed our handlers
-        self._asked = 0.  # time of the first signal
+        self._asked = False
         self._training = False
-        self._swaps = False
-        self._common = 0  # batches that every process has
+        self._whole_validations = False
         self._saved = -1  # iterations done when the last checkpoint to resume from was saved
 
     def before_run(self, runner: Runner) -> None:
         """Install the handlers if this is the main thread; Python allows it in no other."""
-        self._asked, self._training = 0., False
+        self._asked = self._training = False
         if threading.current_thread() is threading.main_thread():
             self._restore_handlers()  # of an earlier run that raised
             self._run = weakref.ref(runner)
@@ -91,11 +86,8 @@ class PreemptionHook(Hook):
             os.kill(os.getpid(), number)
         elif not self._training:
             raise SystemExit(EXIT_CODE)
-        elif not self._asked:
-            self._asked = time.monotonic()
-        elif time.monotonic() - self._asked > PATIENCE:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
+        else:
+            self._asked = True
 
     def _is_running(self, frame: FrameType | None) -> bool:
         """Whether the run's train, val or test is among the calls that the signal interrupted."""
@@ -108,7 +100,7 @@ class PreemptionHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """From now on there is something to save; the loaders' workers, which get the signal too, must not die."""
         self._training = True
-        self._swaps = any(isinstance(hook, EMAHook) for hook in runner.hooks)
+        self._whole_validations = dist.get_world_size() > 1 or any(isinstance(hook, EMAHook) for hook in runner.hooks)
         for loop in (runner.train_loop, runner.val_loop, runner._test_loop):
             if isinstance(loop, BaseLoop):
                 loop.dataloader.worker_init_fn = IgnoreJobSignals(self.signals, loop.dataloader.worker_init_fn)
@@ -133,23 +125,15 @@ class PreemptionHook(Hook):
         if not waiting and self._agreed(runner.iter + 1):
             self._save_and_exit(runner, runner.iter + 1)
 
-    def before_val_epoch(self, runner: Runner) -> None:
-        """Find how many batches all processes have; they can agree after each of these."""
-        self._common = self._fewest(runner.val_loop.dataloader)
-
     def after_val_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Save what was trained and exit, if asked."""
-        if self._training and not self._swaps and batch_idx < self._common and self._agreed(batch_idx + 1):
+        if self._training and not self._whole_validations and self._asked:
             self._save_and_exit(runner, runner.iter)
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Save and exit, if asked: all processes are together again."""
         if self._training and self._agreed():
             self._save_and_exit(runner, runner.iter)
-
-    def before_test_epoch(self, runner: Runner) -> None:
-        """As before a validation."""
-        self._common = self._fewest(runner.test_loop.dataloader)
 
     def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """As in a validation."""
@@ -159,18 +143,13 @@ class PreemptionHook(Hook):
         """Remove ``interrupted.pth`` once a later checkpoint has replaced it."""
         self._remove_replaced(runner)
 
-    def _fewest(self, loader: Any) -> int:
-        count = torch.tensor(len(loader))
-        dist.all_reduce(count, 'min')
-        return int(count)
-
     def _agreed(self, count: int = 0) -> bool:
         """Whether to exit; several processes decide together, where ``count`` is a multiple of ``agree_every``."""
         if dist.get_world_size() == 1:
-            return self._asked > 0
+            return self._asked
         if count % self.agree_every:
             return False
-        asked = torch.tensor(int(self._asked > 0))
+        asked = torch.tensor(int(self._asked))
         dist.all_reduce(asked, 'max')
         return bool(asked)
 

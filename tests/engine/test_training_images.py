@@ -9,7 +9,7 @@ from mmpretrain.models import ClsDataPreprocessor
 
 from helpers import rng_states
 from mmspt.datasets import Digits
-from mmspt.engine.token_loader import SeededImages, choose_images, iterate_images, seeded, share
+from mmspt.engine.training_images import SeededImages, choose_images, iterate_images, seeded, share
 
 AUGMENTED = [
     dict(type='RandomResizedCrop', scale=16, crop_ratio_range=(0.3, 1.0)),

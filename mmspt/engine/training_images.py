@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mmspt.prompts.tokens import derive_seed
 
-from .processes import raise_in_all_processes
+from .processes import fail_together
 from .reliability.worker_signals import IgnoreJobSignals
 
 T = TypeVar('T')
@@ -122,17 +122,14 @@ class TrainingImages:
 
     def read(self, consume: Callable[[Iterable[tuple[list[int], torch.Tensor]], int], T],
              count: int | None = None) -> T:
-        """Pass this process's batches, and the number of images in them, to a function; return its result.
+        """Pass this process's batches of (indices, images (B, 3, H, W)), and their number, to a function.
 
         Args:
-            consume (Callable): Takes batches of (indices, images (B, 3, H, W) on the model's device), and their number.
+            consume (Callable): Takes the batches, on the model's device, and the number of images; its result is
+                returned. If it fails on one process, all raise.
             count (int | None): Images of all processes; None is ``wanted``.
-
-        Raises:
-            Exception: Whatever the function raises, and RuntimeError on the other processes.
         """
-        error, result = None, None
-        try:
+        with fail_together('prompt initialization'):
             chosen = choose_images(self.wanted if count is None else count, len(self.dataset), self.seed)
             mine = share(chosen)
             self.own = len(mine)
@@ -143,7 +140,4 @@ class TrainingImages:
             bar = track(batches, f'{self.name}: images', steps, transient=True, disable=not dist.is_main_process())
             with self.autocast(), closing(cast(Generator, bar)) as progress:  # the bar ends even if not all are taken
                 result = consume(progress, len(indices))
-        except Exception as e:  # the other processes would wait for ever
-            error = e
-        raise_in_all_processes(error, 'prompt initialization')
-        return cast(T, result)
+        return result

@@ -106,9 +106,10 @@ def log(caplog, monkeypatch, processes, batch, base, accumulated=1, enable=False
 
 
 @pytest.mark.parametrize(('processes', 'batch', 'options', 'text', 'warning'), [
-    (1, 32, {}, '32 (processes: 1, batch size: 32, accumulated: 1); iterations an epoch: 187; rate at its peak: 0.05', ''),
+    (1, 32, {}, 'batch: 32 (processes: 1, batch size: 32, accumulated: 1); iterations an epoch: 187; rate at its peak: '
+                '0.05', ''),
     (8, 1, dict(accumulated=4), '32 (processes: 8, batch size: 1, accumulated: 4);', ''),
-    (2, 16, dict(loop=IterBasedTrainLoop), 'batch: 32 (processes: 2, batch size: 16, accumulated: 1); iterations in all: 900; rate', ''),
+    (2, 16, dict(loop=IterBasedTrainLoop), 'iterations in all: 900; rate', ''),
     (8, 32, {}, 'batch: 256 (', 'is 256, 8 times the 32 that .* set train_dataloader.batch_size=4, or'),
 ])
 def test_the_log_states_the_batch_once(processes, batch, options, text, warning, caplog, monkeypatch):
@@ -140,7 +141,7 @@ def test_same_rates_and_losses_on_any_number_of_processes(world_size, alone, tmp
     assert len(found) == len(alone) == 20
     for one, several in zip(alone, found, strict=True):
         assert several['lr'] == one['lr'] and several['loss'] == pytest.approx(one['loss'], abs=1e-4)
-    assert f'32 (processes: {world_size}, batch size: {32 // world_size}, accumulated: 1); iterations an epoch: 5' in output
+    assert f'processes: {world_size}, batch size: {32 // world_size}, accumulated: 1); iterations an epoch: 5' in output
     assert output.count('Global batch:') == 1 and 'The global batch is' not in output
 
 

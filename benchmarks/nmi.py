@@ -22,7 +22,7 @@ from rich.console import Console
 
 from measure import ROOT, alternate, arguments, ratio, record, show_table
 from mmspt.engine.hooks.prompt_nmi_hook import IMAGES, PromptNMIHook
-from mmspt.engine.unwrap import find_prompted_vit
+from mmspt.engine.model import find_prompted_vit
 from networks import build_runner, classifier_config, random_images, step
 
 

@@ -8,7 +8,7 @@ from mmengine.registry import DATASETS, MODELS, DefaultScope, Registry
 from mmengine.runner import load_checkpoint
 from torch import nn
 
-from .unwrap import find_prompted_vit
+from .model import find_prompted_vit
 
 
 def build_model(cfg: Config) -> Any:

@@ -2,17 +2,17 @@
 import os.path as osp
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import mmengine
 import mmpretrain
 import torch
 from mmengine.config import Config
-from mmpretrain.models import LinearClsHead
 from torch import Tensor, nn
 
 from mmspt.datasets.wrappers import leaves
+from mmspt.engine.model import check_linear_classifier
 from mmspt.models import PromptedViT
 from mmspt.version import __version__
 
@@ -30,8 +30,7 @@ def make_pack(model: nn.Module, config: Config, task: str, classes: Sequence[str
     """Make a pack of a tuned classifier.
 
     Args:
-        model (nn.Module): An ``ImageClassifier`` of MMPretrain with a frozen :class:`mmspt.models.PromptedViT`, no neck
-            and a ``LinearClsHead``, all weights loaded.
+        model (nn.Module): See :func:`.check_linear_classifier`; frozen, all weights loaded.
         config (Config): The config that it was tuned with.
         task (str): Name of the task.
         classes (Sequence[str]): Name of each class.
@@ -42,14 +41,11 @@ def make_pack(model: nn.Module, config: Config, task: str, classes: Sequence[str
     Raises:
         ValueError: The model, or its preprocessing, is of a kind that a pack cannot hold.
     """
-    vit, head, neck = (getattr(model, part, None) for part in ('backbone', 'head', 'neck'))
-    if not isinstance(vit, PromptedViT) or not vit.frozen:
-        raise ValueError('a pack holds what was tuned on a frozen mmspt.PromptedViT, but this model has '
-                         f'{f"frozen={vit.frozen}" if isinstance(vit, PromptedViT) else type(vit).__name__}: share its '
+    check_linear_classifier(model)
+    vit = cast(PromptedViT, model.backbone)
+    if not vit.frozen:
+        raise ValueError('a pack holds what was tuned on a frozen backbone, but this one has frozen=False: share its '
                          'whole checkpoint instead')
-    if type(head) is not LinearClsHead or neck is not None:
-        raise ValueError(f'a pack holds a LinearClsHead without neck, but this model has {type(head).__name__} and '
-                         f'{"no neck" if neck is None else type(neck).__name__}: share its whole checkpoint instead')
     backbone = Architecture.from_model(vit)
 
     def kept(weight: Tensor) -> Tensor:

@@ -3,10 +3,10 @@ import copy
 from typing import TypeVar
 
 import torch
-from mmpretrain.models import ImageClassifier, LinearClsHead
+from mmpretrain.models import ImageClassifier
 from torch import Tensor, nn
 
-from mmspt.models import PromptedViT
+from mmspt.engine.model import check_linear_classifier
 from mmspt.models.backbones.prompted_vit import BlockPrompts
 
 Module = TypeVar('Module', bound=nn.Module)
@@ -23,21 +23,10 @@ def share(module: Module) -> Module:
 
 def check_foldable(model: ImageClassifier) -> None:
     """Raise ValueError if a model has a part that :class:`FoldedModel` cannot fold."""
-    if not isinstance(model, ImageClassifier):
-        raise ValueError(f"a model to fold must be MMPretrain's ImageClassifier, got {type(model).__name__}: take it "
-                         'out of what wraps it, or build it from the config')
-    backbone, head = model.backbone, model.head
-    if not isinstance(backbone, PromptedViT):
-        raise ValueError(f'the backbone must be a PromptedViT, got {type(backbone).__name__}: name mmspt.PromptedViT, '
-                         'with num_prompts=0 if there are no prompts')
-    if backbone.out_type not in OUT_TYPES:
-        raise ValueError(f'out_type must be one of {OUT_TYPES}, which a linear head reads, got {backbone.out_type!r}: '
-                         'set model.backbone.out_type')
-    if model.neck is not None:
-        raise ValueError(f'the head must read the backbone itself, got the neck {type(model.neck).__name__} between '
-                         'them: set model.neck=None')
-    if type(head) is not LinearClsHead:  # a subclass may do anything
-        raise ValueError(f'the head must be a LinearClsHead, got {type(head).__name__}: set model.head.type')
+    check_linear_classifier(model)
+    if model.backbone.out_type not in OUT_TYPES:
+        raise ValueError(f'out_type must be one of {OUT_TYPES}, which a linear head reads, got '
+                         f'{model.backbone.out_type!r}: set model.backbone.out_type')
     if model.data_preprocessor.pad_size_divisor != 1:
         raise ValueError('images must go in as they are, got pad_size_divisor='
                          f'{model.data_preprocessor.pad_size_divisor}: set data_preprocessor.pad_size_divisor=1')

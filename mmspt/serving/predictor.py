@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mmspt.engine.device import check_device
-from mmspt.engine.unwrap import find_prompted_vit, unwrap
+from mmspt.engine.model import check_device, find_prompted_vit, unwrap
 from mmspt.models import PromptedViT
 from mmspt.models.backbones.reading import Reading
 from mmspt.packs.backbone import check_backbone, load_backbone
@@ -149,10 +148,6 @@ class MultiTaskPredictor:
         Raises:
             ValueError: An unknown task, no image, or other shapes.
         """
-        if not isinstance(inputs, Tensor) or inputs.ndim != 4:
-            raise ValueError('inputs must be a tensor (B, channels, height, width), got '
-                             f'{tuple(inputs.shape) if isinstance(inputs, Tensor) else type(inputs).__name__}: stack '
-                             "what the tasks' preprocessing gives")
         found = _find(self._tasks, _names(tasks, len(inputs)))
         vit = found[0].reader
         size = (len(inputs), vit.patch_embed.projection.in_channels, *vit.img_size)

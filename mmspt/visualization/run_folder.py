@@ -15,9 +15,8 @@ from torch import Tensor, nn
 from mmspt.config import find_hook
 from mmspt.engine.build import build_dataset, load_model
 from mmspt.engine.checks import check_data_folder
-from mmspt.engine.device import check_device
+from mmspt.engine.model import check_device, find_prompted_vit
 from mmspt.engine.training_images import SeededImages, choose_images
-from mmspt.engine.unwrap import find_prompted_vit
 from mmspt.evaluation import RESULT_FILE, describe_run, read_result, unusual
 from mmspt.evaluation.environment import read_environment
 from mmspt.evaluation.work_dirs import LOGS, find_config, is_run

@@ -159,11 +159,13 @@ def test_number_of_images(tmp_path, num_images, count):
 def test_mixed_precision_is_near(tmp_path):
     """The mean of all patches: a choice of them, or a pull-back through small values, would differ more."""
     initializer = vipamin(k=PATCHES, lam=0)
-    plain, mixed = (train(tmp_path / str(amp), dict(initializer=initializer, num_images=6, amp=amp))[2].prompts
-                    for amp in (False, True))
+    adamw = dict(type='AdamW', lr=1e-3)
+    plain, mixed = (train(tmp_path / kind, dict(initializer=initializer, num_images=6),
+                          optim_wrapper=dict(type=kind, optimizer=adamw))[2].prompts
+                    for kind in ('OptimWrapper', 'mmspt.AmpOptimWrapper'))
     difference = float((plain - mixed).norm() / plain.norm())
     assert 1e-5 < difference < 0.02, difference
-    assert written(tmp_path / 'True').dtype == torch.float32
+    assert written(tmp_path / 'mmspt.AmpOptimWrapper').dtype == torch.float32
 
 
 @pytest.mark.parametrize(('initializer', 'backbone', 'message'), [

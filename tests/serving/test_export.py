@@ -188,11 +188,11 @@ def test_the_graph_of_an_onnx_file(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(('change', 'message'), [
-    (lambda model: model.backbone, 'ImageClassifier, got PromptedViT'),
+    (lambda model: model.backbone, 'got PromptedViT of NoneType'),
     (lambda model: model.half(), 'must be float32, got torch.float16'),
-    (lambda model: setattr(model, 'head', torch.nn.Identity()), 'must be a LinearClsHead, got Identity'),
-    (lambda model: setattr(model, 'neck', torch.nn.Identity()), 'got the neck Identity'),
-    (lambda model: setattr(model, 'backbone', torch.nn.Identity()), 'must be a PromptedViT, got Identity'),
+    (lambda model: setattr(model, 'head', torch.nn.Identity()), 'NoneType, Identity: share'),
+    (lambda model: setattr(model, 'neck', torch.nn.Identity()), 'got ImageClassifier of PromptedViT, Identity, LinearClsHead'),
+    (lambda model: setattr(model, 'backbone', torch.nn.Identity()), 'ImageClassifier of Identity, NoneType'),
     (lambda model: setattr(model.backbone, 'out_type', 'raw'), "got 'raw'"),
     (lambda model: setattr(model.data_preprocessor, 'pad_size_divisor', 32), 'pad_size_divisor=32'),
 ])

@@ -19,12 +19,11 @@ from mmspt.prompts.initializers import check_prompts
 from mmspt.prompts.tokens import derive_seed
 from mmspt.registry import HOOKS, TASK_UTILS
 
-from ..autocast import autocast_as_trained
 from ..checks import check_labels
 from ..global_batch import batch_of
+from ..model import autocast_as_trained, eval_mode, find_prompted_vit, unwrap
 from ..processes import fail_together
 from ..training_images import TrainingImages
-from ..unwrap import eval_mode, find_prompted_vit, unwrap
 
 FILE_NAME = 'initial_prompts.safetensors'
 
@@ -52,9 +51,6 @@ class PromptInitHook(Hook):
             beyond it, a seeded sample of positions from every image, and where that is less than one position each, of
             images (with a warning). None keeps all tokens, if the memory at hand holds them. VIPAMIN keeps none.
             Defaults to 0.75.
-        amp (bool | None): Whether the tokens are computed under autocast, with the dtype of the run's AmpOptimWrapper,
-            or torch's own (float16 on a GPU, bfloat16 on a CPU) if it has none; None is as the run trains. Tokens and
-            prompts are fp32 either way. Defaults to None.
 
     Raises:
         ValueError: An option out of its range, tokens that cannot make the prompts, or that do not fit into memory.
@@ -67,8 +63,7 @@ class PromptInitHook(Hook):
                  pipeline: list[dict] | None = None,
                  batch_size: int | None = None,
                  seed: int | None = None,
-                 max_memory: float | None = 0.75,
-                 amp: bool | None = None) -> None:
+                 max_memory: float | None = 0.75) -> None:
         for option, value, least in (('num_images', num_images, 1), ('batch_size', batch_size, 1), ('seed', seed, 0)):
             named = value is None or (option == 'num_images' and value in ('batch', 'all'))
             if not named and (type(value) is not int or value < least):
@@ -81,7 +76,6 @@ class PromptInitHook(Hook):
         self.batch_size = batch_size
         self.seed = seed
         self.max_bytes = None if max_memory is None else max_memory * 2**30
-        self.amp = amp
         self._reached = True
         self._watches: list[Any] = []
 
@@ -176,7 +170,7 @@ class PromptInitHook(Hook):
         return TrainingImages(
             loader.dataset, model.data_preprocessor, named[wanted] if isinstance(wanted, str) else wanted,
             batch_size or 1, loader.num_workers, seed, self.pipeline, self.max_bytes, device,
-            lambda: autocast_as_trained(runner, self.amp), type(self.initializer).__name__)
+            lambda: autocast_as_trained(runner), type(self.initializer).__name__)
 
 
 def save_prompts(prompts: Tensor, folded: Tensor, path: str, **metadata: Any) -> None:

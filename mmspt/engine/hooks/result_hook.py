@@ -15,8 +15,8 @@ from mmspt.evaluation import RESULT_FILE, Result, describe_run, plain_metrics, r
 from mmspt.registry import HOOKS
 
 from ..checks import check_data_folder, check_labels
+from ..model import unwrap
 from ..training_images import seeded
-from ..unwrap import unwrap
 
 
 @HOOKS.register_module()

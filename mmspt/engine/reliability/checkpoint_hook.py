@@ -130,15 +130,9 @@ class _RemoveLater:
     def remove(self, path: str) -> None:
         self._outdated.append(path)
 
-    rmtree = remove  # checkpoints of DeepSpeed are folders
-
     def remove_outdated(self, current: set[str]) -> None:
         """Remove them, except paths that were written anew."""
         while self._outdated:
             path = self._outdated.pop()
-            if path in current:
-                continue
-            if self._backend.isdir(path):
-                self._backend.rmtree(path)
-            elif self._backend.isfile(path):
+            if path not in current and self._backend.isfile(path):
                 self._backend.remove(path)

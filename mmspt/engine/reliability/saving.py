@@ -6,7 +6,7 @@ from mmengine.runner import Runner
 
 from mmspt.models.backbones.frozen_vit import FrozenViT
 
-from ..unwrap import unwrap
+from ..model import unwrap
 from .last_checkpoint import resume_hint
 
 

@@ -30,8 +30,6 @@ def checkpoint(**parts):
 FORMS = {
     'zip': lambda planted: saved(checkpoint(extra=plant(planted))),
     'legacy': lambda planted: saved(checkpoint(extra=plant(planted)), _use_new_zipfile_serialization=False),
-    'protocol 4': lambda planted: saved(checkpoint(extra=plant(planted)), pickle_protocol=4),
-    'whole': lambda planted: saved(plant(planted)),
     'meta': lambda planted: saved(checkpoint(meta=dict(epoch=plant(planted), iter=1))),
     'eval': lambda planted: saved(checkpoint(extra=Call(eval, f'__import__("os").mkdir({str(planted)!r})'))),
     'plain pickle': lambda planted: pickle.dumps(checkpoint(state_dict={}, extra=plant(planted))),

@@ -1,10 +1,8 @@
 """Mistakes that are found before the first step."""
-import json
 from types import SimpleNamespace
 
 import pytest
 from mmengine.config import Config
-from mmpretrain.datasets import MultiLabelDataset
 
 from mmspt.engine.checks import check_config, check_data_folder, check_labels, check_work_dir
 
@@ -91,17 +89,6 @@ def test_labels_outside_the_head(labels, num_classes, lowest, highest):
     with pytest.raises(ValueError, match=rf'lie in \[0, {num_classes}\).*from {lowest} to {highest}: '
                        rf'set model\.head\.num_classes={highest + 1}, or start the labels at 0'):
         check_labels(labelled(labels), model(num_classes))
-
-
-def test_several_labels_an_image(tmp_path):
-    """MMPretrain's MultiLabelLinearClsHead has num_classes as well."""
-    (tmp_path / 'train.json').write_text(json.dumps(dict(
-        metainfo=dict(classes=list('abcde')),
-        data_list=[dict(img_path=f'{i}.png', gt_label=label) for i, label in enumerate(([], [0, 1], [4]))])))
-    dataset = MultiLabelDataset(data_root=str(tmp_path), ann_file='train.json', pipeline=[], serialize_data=False)
-    check_labels(dataset, model(5))
-    with pytest.raises(ValueError, match=r'lie in \[0, 4\).*from 0 to 4: set model\.head\.num_classes=5,'):
-        check_labels(dataset, model(4))
 
 
 def config(tmp_path, **changes):

@@ -110,12 +110,6 @@ def test_weights_that_init_cfg_would_not_restore_are_saved(options, why, job, tm
     assert MARK not in state and 'backbone.layers.3.attn.qkv.weight' in state
 
 
-def test_load_from_the_same_backbone_changes_nothing(job, tmp_path):
-    tool('train.py', job.config, '--work-dir', tmp_path, '--cfg-options', 'train_cfg.max_epochs=1',
-         f'load_from={golden_checkpoint("mae_deep")}')
-    assert set(load(tmp_path / 'epoch_1.pth')['state_dict']) == TUNED | {MARK}
-
-
 @pytest.fixture(scope='module')
 def trained(job, tmp_path_factory):
     folder = tmp_path_factory.mktemp('trained')

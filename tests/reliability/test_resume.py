@@ -112,22 +112,6 @@ def test_another_global_batch(job, tmp_path):
 
 
 @pytest.mark.slow
-def test_checkpoints_elsewhere(job, undisturbed, tmp_path):
-    """With `out_dir` and a name of one's own, killed while `last_checkpoint` is written."""
-    arguments = [job.config, '--work-dir', tmp_path / 'run', '--resume', '--cfg-options',
-                 f'default_hooks.checkpoint.out_dir={tmp_path / "elsewhere"}',
-                 'default_hooks.checkpoint.filename_tmpl=after_{}.pth']
-    for stage in ('file 8 not renamed', 'next epoch'):
-        code, output = train(arguments, tmp_path / 'log', die_at, stage)
-        assert code == -signal.SIGKILL, output
-    assert f"Resuming from {tmp_path / 'elsewhere' / 'run' / 'after_1.pth'}" in output
-    code, output = train(arguments, tmp_path / 'log')
-    assert code == 0, output
-    weights = CheckpointLoader.load_checkpoint(str(tmp_path / 'elsewhere' / 'run' / 'after_4.pth'))['state_dict']
-    assert all(weight.equal(weights[name]) for name, weight in undisturbed.weights.items())
-
-
-@pytest.mark.slow
 def test_checkpoint_without_a_position(halfway, job, tmp_path):
     checkpoint = CheckpointLoader.load_checkpoint(str(halfway / 'epoch_2.pth'))
     del checkpoint['meta']['epoch']

@@ -134,14 +134,6 @@ def test_bad_input_is_one_clear_line(made, tmp_path, args, message):
     assert 'Traceback' not in output and '\x1b' not in output and '"score"' not in output
 
 
-def test_a_file_that_is_there_stays_after_an_error(made, tmp_path):
-    out = tmp_path / 'out.jsonl'
-    out.write_text('of yesterday')
-    tool('predict.py', made.images[0], '--packs', made.packs['birds'], '--backbone', golden_checkpoint('mocov3_deep'),
-         '--out', out, fails=True)
-    assert out.read_text() == 'of yesterday' and os.listdir(tmp_path) == ['out.jsonl']
-
-
 def many(made, tmp_path, *args):
     """Arguments for so many requests that the tool does not end soon."""
     requests = tmp_path / 'many.jsonl'

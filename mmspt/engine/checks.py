@@ -28,19 +28,14 @@ def check_config(cfg: Config, phase: str = 'train') -> None:
         dataset = (cfg.get(field) or {}).get('dataset')
         if isinstance(dataset, dict):
             check_data_folder(dataset, field)
-    init_cfg = cfg.model.get('backbone', {}).get('init_cfg')
-    if phase == 'train' and isinstance(init_cfg, dict) and init_cfg.get('checkpoint') == '':
-        raise ValueError("model.backbone.init_cfg.checkpoint must name the pre-trained weights, got '': give "
-                         '--cfg-options model.backbone.init_cfg.checkpoint=PATH')
-    if phase == 'train':
-        for part in init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg]:
-            _check_public_checkpoint((part or {}).get('checkpoint'))
-    _check_public_checkpoint(cfg.get('load_from'))
-
-
-def _check_public_checkpoint(path: str | None) -> None:
-    if path and osp.basename(path) in PUBLIC_CHECKPOINTS and '://' not in path:
-        find_checkpoint(path)  # fetches it, or raises FileNotFoundError
+    init_cfg = cfg.model.get('backbone', {}).get('init_cfg') if phase == 'train' else None
+    parts = init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg or {}]
+    for path in (*(part.get('checkpoint') for part in parts), cfg.get('load_from')):
+        if path == '':
+            raise ValueError("model.backbone.init_cfg.checkpoint must name the pre-trained weights, got '': give "
+                             '--cfg-options model.backbone.init_cfg.checkpoint=PATH')
+        if path and osp.basename(path) in PUBLIC_CHECKPOINTS and '://' not in path:
+            find_checkpoint(path)  # fetches it, or raises FileNotFoundError
 
 
 def check_work_dir(work_dir: str) -> None:

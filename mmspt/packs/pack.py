@@ -107,8 +107,10 @@ class Pack:
         """The prompts as blocks read them, in the dtype and on the device of a tensor if one is given."""
         if self.prompts is None:
             return None
-        parts = self.prompts, self.logit_scale, self.gate
-        return FoldedPrompts(*(part if part is None or like is None else part.to(like) for part in parts))
+        folded = FoldedPrompts(self.prompts, self.logit_scale, self.gate)
+        if like is None:
+            return folded
+        return FoldedPrompts(*(None if part is None else part.to(like) for part in folded))  # type: ignore[arg-type]
 
     @property
     def nbytes(self) -> int:

@@ -145,15 +145,6 @@ def test_same_rates_and_losses_on_any_number_of_processes(world_size, alone, tmp
     assert output.count('Global batch:') == 1 and 'The global batch is' not in output
 
 
-@pytest.mark.slow
-def test_resumed_on_another_number_of_processes(alone, tmp_path):
-    """Two processes train two of the four epochs, and one process the others."""
-    run(2, tmp_path, '--cfg-options', 'train_cfg.max_epochs=2')
-    output, found = run(1, tmp_path, '--resume')
-    assert '32 (processes: 1, batch size: 32, accumulated: 1); iterations an epoch: 5' in output
-    assert [record['loss'] for record in found] == pytest.approx([record['loss'] for record in alone[10:]], abs=1e-4)
-
-
 def test_the_hook_is_there_without_our_default_runtime(tmp_path):
     (tmp_path / 'mine.py').write_text("_base_ = 'mmpretrain::_base_/default_runtime.py'\n")
     arguments = SimpleNamespace(

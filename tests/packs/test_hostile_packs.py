@@ -75,13 +75,6 @@ def test_fields_of_another_type(name, card, tensors, write):
     refused(write(card, tensors), f"must have '{name}'")
 
 
-def test_fields_that_are_unknown(card, tensors, write):
-    for part in (card, card['backbone'], card['preprocessing']):
-        part['init_cfg'] = dict(type='os.system', command='x')
-        refused(write(card, tensors), "knows no 'init_cfg'")
-        del part['init_cfg']
-
-
 @pytest.mark.parametrize('text', ['', 'null', '{', '[' * 100_000], ids=lambda text: text[:12])
 def test_what_is_no_card(text, tensors, write):
     assert 'export it anew' in refused(write(text, tensors), 'cannot be read')

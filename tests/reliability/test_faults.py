@@ -1,4 +1,4 @@
-"""A full disk, a missing right, a diverged loss: the error says so, and the last good checkpoint stays."""
+"""A full disk, a diverged loss: the error says so, and the last good checkpoint stays."""
 import errno
 import os
 import resource
@@ -15,20 +15,20 @@ def no_room_for(size: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
-def refuse(attribute: str, ending: str, number: int, first: int) -> None:
-    """Let ``os.fsync`` or ``os.replace`` of files with this ending fail from the ``first`` call on."""
-    function, calls = getattr(os, attribute), 0
+def refuse(ending: str, number: int, first: int) -> None:
+    """Let ``os.fsync`` of files with this ending fail from the ``first`` call on."""
+    function, calls = os.fsync, 0
 
-    def failing(argument, *others):
+    def failing(descriptor):
         nonlocal calls
-        path = str(others[0]) if others else os.readlink(f'/proc/self/fd/{argument}')
+        path = os.readlink(f'/proc/self/fd/{descriptor}')
         if ending in path:
             calls += 1
             if calls >= first:
                 raise OSError(number, os.strerror(number), path)
-        return function(argument, *others)
+        function(descriptor)
 
-    setattr(os, attribute, failing)
+    os.fsync = failing
 
 
 def refuse_logs(first: int) -> None:
@@ -48,12 +48,11 @@ def refuse_logs(first: int) -> None:
 
 
 FAULTS = {  # name: (the fault, the error's text, the checkpoint that stays)
-    'disk full': ((refuse, 'fsync', '.pth', errno.ENOSPC, 5), 'No space left on device', 'epoch_2.pth'),
-    'disk full at the best': ((refuse, 'fsync', 'best', errno.ENOSPC, 1), 'No space left on device', 'epoch_1.pth'),
-    'no permission': ((refuse, 'replace', '.pth', errno.EACCES, 5), 'Permission denied', 'epoch_2.pth'),
+    'disk full': ((refuse, '.pth', errno.ENOSPC, 5), 'No space left on device', 'epoch_2.pth'),
+    'disk full at the best': ((refuse, 'best', errno.ENOSPC, 1), 'No space left on device', 'epoch_1.pth'),
     'file too large': ((no_room_for, 30_000), 'File too large', ''),
     'log': ((refuse_logs, 18), 'No space left on device', 'epoch_2.pth'),
-    'result': ((refuse, 'fsync', 'result.json', errno.ENOSPC, 1), 'No space left on device', 'epoch_4.pth'),
+    'result': ((refuse, 'result.json', errno.ENOSPC, 1), 'No space left on device', 'epoch_4.pth'),
 }
 FAST = ('disk full', 'log')
 

@@ -31,7 +31,7 @@ class TrainableOnlyOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     def _validate_cfg(self) -> None:
         super()._validate_cfg()
         decay = self.paramwise_cfg.get('head_decay')
-        if decay is not None and not (isinstance(decay, Real) and 0 <= decay < math.inf):
+        if decay is not None and not (isinstance(decay, Real) and 0 <= float(decay) < math.inf):
             raise ValueError("paramwise_cfg.head_decay must be a finite number of at least 0 (the weight decay of the "
                              f"head's weights) or None, got {decay!r}: set 0.5 as for MAE on CUB, or None for "
                              'optimizer.weight_decay')

@@ -3,19 +3,17 @@ import errno
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from .last_checkpoint import resume_hint
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
-NO_RIGHT = (errno.EACCES, errno.EPERM)
 
 
 @contextmanager
 def explain_disk_errors(work_dir: str, folder: str | None = None, what: str = 'logs and results') -> Iterator[None]:
-    """Add the free space and the last good checkpoint to errors of a full disk or a missing right.
+    """Add the free space and the last good checkpoint to errors of a full or read-only disk.
 
-    Errors about files outside ``folder``, and errors that were explained before, pass unchanged.
+    Other errors, and errors that were explained before, pass unchanged.
 
     Args:
         work_dir (str): The run's work directory, with ``last_checkpoint``.
@@ -29,17 +27,11 @@ def explain_disk_errors(work_dir: str, folder: str | None = None, what: str = 'l
     try:
         yield
     except OSError as error:
-        if error.filename is None:
-            refused = error.errno in NO_ROOM
-        else:
-            inside = Path(folder).resolve() in Path(str(error.filename)).resolve().parents
-            refused = inside and error.errno in NO_ROOM + NO_RIGHT
-        if not refused or isinstance(error.__cause__, OSError):
+        if error.errno not in NO_ROOM or isinstance(error.__cause__, OSError):
             raise
         try:
             free = f'{shutil.disk_usage(folder).free / 2**30:.2f} GiB are free there'
         except OSError:
             free = 'the free space there is unknown'
-        raise OSError(
-            error.errno, f"{what} must be written, but {error}; {free}; {resume_hint(work_dir)}. Make room, or give "
-                         f"yourself the right to write to '{folder}'") from error
+        raise OSError(error.errno, f"{what} must be written to '{folder}', but {error}; {free}; "
+                                   f'{resume_hint(work_dir)}. Make room') from error

@@ -67,6 +67,9 @@ class MultiTaskPredictor:
         packs: Packs or their paths, under the names of their tasks; or a mapping from names of your own.
         device: Where it computes. None: where a built network is; for a path the GPU, if there is one.
 
+    Attributes:
+        device (torch.device): Where it computes.
+
     Raises:
         OSError, RuntimeError: A file cannot be read.
         ValueError: A pack of another backbone, two of one name, or a damaged one.
@@ -80,10 +83,10 @@ class MultiTaskPredictor:
         self._readers: dict[Reading, PromptedViT] = {}
         self._vit: PromptedViT | None = None
         if isinstance(backbone, (str, os.PathLike)):
-            self._path, self._device = os.fspath(backbone), check_device(device)
+            self._path, self.device = os.fspath(backbone), check_device(device)
         else:
             self._vit = _take_backbone(backbone, device)
-            self._device = self._vit.pos_embed.device
+            self.device = self._vit.pos_embed.device
         if isinstance(packs, (str, os.PathLike, Pack)):
             raise ValueError(f'packs must be a list or a mapping, got {type(packs).__name__}: put it into a list')
         for name, pack in packs.items() if isinstance(packs, Mapping) else ((None, pack) for pack in packs):
@@ -93,11 +96,6 @@ class MultiTaskPredictor:
     def tasks(self) -> dict[str, ServedTask]:
         """Name -> task, in the order in which tasks were added."""
         return dict(self._tasks)
-
-    @property
-    def device(self) -> torch.device:
-        """The device that computes."""
-        return self._device
 
     def add(self, pack: Pack | str | os.PathLike, name: str | None = None, replace: bool = False) -> None:
         """Serve a task. Weights in half precision become fp32 in memory.
@@ -117,13 +115,13 @@ class MultiTaskPredictor:
             if name in self._tasks and not replace:
                 raise ValueError(f'a task must have a name of its own, but {name!r} is served already: give another '
                                  'name (add(pack, name), or packs as a dict of names), or say replace=True')
-            vit = self._vit or load_backbone(pack.backbone, self._path).to(self._device)
+            vit = self._vit or load_backbone(pack.backbone, self._path).to(self.device)
             check_backbone(pack, vit, f'pack {name!r}')
-            for field in ('img_size', 'interpolate_mode'):  # the others are part of the fingerprint
-                value, own = getattr(pack.backbone, field), getattr(vit, field)
-                if value != own:
-                    raise ValueError(f'a pack must read images as the backbone does, but pack {name!r} has '
-                                     f'{field}={value} (here {own}): serve it by a predictor of its own')
+            own = dict(img_size=tuple(vit.img_size), interpolate_mode=vit.interpolate_mode)
+            found = {field: getattr(pack.backbone, field) for field in own}
+            if found != own:  # all else is part of the fingerprint
+                raise ValueError(f'a pack must read images as the backbone does, but pack {name!r} has {found}, and '
+                                 f'the backbone {own}: serve it by a predictor of its own')
             reading = Reading.of(pack.backbone)
             reader = self._readers.get(reading) or vit.read_as(*reading)
             self._tasks = self._tasks | {name: ServedTask.prepare(pack, reader)}

@@ -17,10 +17,9 @@ from mmspt.files import write_bytes
 from mmspt.models import PromptedViT
 from mmspt.models.weights.fingerprint import to_hex
 from mmspt.packs.architecture import Architecture
-from mmspt.packs.backbone import check_backbone, load_backbone
+from mmspt.packs.backbone import check_backbone, load_backbone, merge
 from mmspt.packs.fields import is_number, plain
 from mmspt.packs.make import make_pack
-from mmspt.packs.merge import merge
 from mmspt.packs.pack import DTYPES, Pack
 from mmspt.visualization.run_folder import RunFolder
 

@@ -90,8 +90,6 @@ def check_labels(dataset: Any, model: Any) -> None:
     except KeyError:  # images without labels
         return
     labels = np.concatenate([np.asarray(dataset.get_cat_ids(i), dtype=np.int64) for i in range(len(dataset))])
-    if not labels.size:
-        return
     if labels.min() < 0 or labels.max() >= num_classes:
         raise ValueError(
             f'class indices must lie in [0, {num_classes}), the size of the head, but {type(dataset).__name__} has '

@@ -1,11 +1,13 @@
-"""The frozen backbone that packs share: load it from its checkpoint, and check it."""
+"""The frozen backbone that packs share: load it, check it, merge it with a pack."""
 from dataclasses import replace
+from typing import Any
 
 import torch
 
 from mmspt.checkpoint_schemes import load_file
 from mmspt.models import PromptedViT
-from mmspt.models.backbones.prompted_vit import OLD_NAMES
+from mmspt.models.backbones.prompted_vit import FOLDED, OLD_NAMES
+from mmspt.models.backbones.reading import KEY as READING
 from mmspt.models.weights.fingerprint import to_hex
 from mmspt.models.weights.layouts import find_encoder
 
@@ -46,3 +48,21 @@ def check_backbone(pack: Pack, vit: PromptedViT, name: str = 'the pack') -> None
         hint = f' (it names {pack.checkpoint!r})' if pack.checkpoint else ''
         raise ValueError(f'{name} was tuned on the frozen backbone of fingerprint {to_hex(pack.fingerprint)}, and fits '
                          f'no other; this one has {to_hex(own)}. Give the checkpoint that it was tuned on{hint}')
+
+
+def merge(pack: Pack, checkpoint: str) -> dict[str, Any]:
+    """Merge a pack and its backbone's checkpoint, see :func:`load_backbone` and :func:`check_backbone`.
+
+    Returns:
+        dict: An MMPretrain checkpoint of an ``ImageClassifier``: ``state_dict`` with every weight in fp32, and ``meta``
+        with the class names.
+    """
+    vit = load_backbone(pack.backbone, checkpoint)
+    check_backbone(pack, vit)
+    weights = {f'backbone.{name}': value for name, value in vit.state_dict().items()}
+    tuned = pack.tuned_weights()
+    if pack.logit_scale is None and pack.gate is None:  # prompt tokens alone, under the name that they are tuned by
+        tuned = {'backbone.prompts.tokens' if name == f'backbone.{FOLDED}tokens' else name: value
+                 for name, value in tuned.items() if name != f'backbone.{READING}'}
+    tuned = {name: value.float() if value.is_floating_point() else value for name, value in tuned.items()}
+    return dict(state_dict=weights | tuned, meta=dict(dataset_meta=dict(classes=pack.classes)))

@@ -14,8 +14,8 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from mmpretrain import get_model
 
 from helpers import ROOT, golden_checkpoint
+from mmspt.packs.backbone import merge
 from mmspt.packs.make import make_pack
-from mmspt.packs.merge import merge
 from mmspt.packs.pack import Pack
 
 

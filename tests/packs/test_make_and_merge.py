@@ -10,8 +10,8 @@ from mmpretrain.registry import MODELS
 
 import mmspt
 from helpers import golden_checkpoint, tiny_backbone
+from mmspt.packs.backbone import merge
 from mmspt.packs.make import make_pack
-from mmspt.packs.merge import merge
 from mmspt.packs.pack import Pack
 
 CLASSES = ('wren', 'crow', 'owl')

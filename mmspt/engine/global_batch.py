@@ -21,14 +21,11 @@ def batch_of(loader: Any) -> int | None:
 def keep_global_batch(cfg: Config, batch_given: bool = False) -> None:
     """Divide a recipe's batch among the processes, in place.
 
-    ``auto_scale_lr.base_batch_size`` is the global batch: images an iteration, of all processes. A config whose
-    ``train_dataloader.batch_size`` is the same number was written for one process, so each of W processes gets the W-th
-    part. Any other batch size is the user's own, counts per process as in MMPretrain, and stays, as it does with
-    ``auto_scale_lr.enable=True``, where MMEngine scales the rate instead. :class:`mmspt.engine.hooks.GlobalBatchHook`
-    logs the result.
-
-    The config in the work directory has the part and ``auto_scale_lr.divided_among=W``, so training it again, on any
-    number of processes, has the recipe's batch again.
+    ``auto_scale_lr.base_batch_size`` is the global batch: images an iteration, of all processes. If
+    ``train_dataloader.batch_size`` is the same number, each of W processes gets the W-th part. Any other batch size is
+    the user's own, counts per process as in MMPretrain, and stays, as it does with ``auto_scale_lr.enable=True``, where
+    MMEngine scales the rate instead. The config in the work directory also has ``auto_scale_lr.divided_among=W``, so
+    training it again, on any number of processes, has the recipe's batch again.
 
     Args:
         cfg (Config): The run's config, ``launcher`` set.

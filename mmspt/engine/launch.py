@@ -124,8 +124,6 @@ def use_amp(cfg: Config, dtype: str) -> None:
                          'leave --amp out')
     cfg.optim_wrapper.type = 'mmspt.AmpOptimWrapper'
     cfg.optim_wrapper.dtype = dtype
-    if dtype == 'float16':
-        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
 
 
 def set_loader_defaults(cfg: Config, pin_memory: bool, persistent_workers: bool) -> None:

@@ -21,20 +21,6 @@ def share(module: Module) -> Module:
     return copy.deepcopy(module, memo)
 
 
-def check_foldable(model: ImageClassifier) -> None:
-    """Raise ValueError if a model has a part that :class:`FoldedModel` cannot fold."""
-    check_linear_classifier(model)
-    if model.backbone.out_type not in OUT_TYPES:
-        raise ValueError(f'out_type must be one of {OUT_TYPES}, which a linear head reads, got '
-                         f'{model.backbone.out_type!r}: set model.backbone.out_type')
-    if model.data_preprocessor.pad_size_divisor != 1:
-        raise ValueError('images must go in as they are, got pad_size_divisor='
-                         f'{model.data_preprocessor.pad_size_divisor}: set data_preprocessor.pad_size_divisor=1')
-    others = sorted({str(p.dtype) for p in model.parameters()} - {'torch.float32'})
-    if others:
-        raise ValueError(f'weights must be float32, got {", ".join(others)} among them: call model.float()')
-
-
 class FoldedModel(nn.Module):
     r"""A tuned classifier without prompts: constant keys and values, or constant tokens, stand in their place.
 
@@ -53,13 +39,22 @@ class FoldedModel(nn.Module):
         num_classes (int): C.
 
     Raises:
-        ValueError: See :func:`check_foldable`.
+        ValueError: It has a part that cannot be folded.
     """
     pixel_mean: Tensor
     pixel_std: Tensor
 
     def __init__(self, model: ImageClassifier) -> None:
-        check_foldable(model)
+        check_linear_classifier(model)
+        if model.backbone.out_type not in OUT_TYPES:
+            raise ValueError(f'out_type must be one of {OUT_TYPES}, which a linear head reads, got '
+                             f'{model.backbone.out_type!r}: set model.backbone.out_type')
+        if model.data_preprocessor.pad_size_divisor != 1:
+            raise ValueError('images must go in as they are, got pad_size_divisor='
+                             f'{model.data_preprocessor.pad_size_divisor}: set data_preprocessor.pad_size_divisor=1')
+        others = sorted({str(p.dtype) for p in model.parameters()} - {'torch.float32'})
+        if others:
+            raise ValueError(f'weights must be float32, got {", ".join(others)} among them: call model.float()')
         super().__init__()
         backbone = share(model.backbone).eval()
         backbone.concatenate, backbone.shortened = False, backbone.num_prompts > 0  # the same numbers, sooner

@@ -26,7 +26,6 @@ class AmpOptimWrapper(MMEngineAmpOptimWrapper):
     Args:
         loss_scale (float | str | dict): As in MMEngine; read for float16 alone. Defaults to 'dynamic'.
         dtype (str | torch.dtype | None): Of autocast; None is float16 on a GPU, bfloat16 on a CPU. Defaults to None.
-        use_fsdp (bool): As in MMEngine. Defaults to False.
         **kwargs: Those of :class:`mmengine.optim.OptimWrapper`.
 
     Attributes:
@@ -39,7 +38,6 @@ class AmpOptimWrapper(MMEngineAmpOptimWrapper):
     def __init__(self,
                  loss_scale: float | str | dict = 'dynamic',
                  dtype: str | torch.dtype | None = None,
-                 use_fsdp: bool = False,
                  **kwargs: Any) -> None:
         device = get_device()
         if device == 'cpu' and dtype not in (None, *BFLOAT16):
@@ -56,7 +54,7 @@ class AmpOptimWrapper(MMEngineAmpOptimWrapper):
             return
         with warnings.catch_warnings():
             warnings.filterwarnings('ignore', '.*GradScaler', FutureWarning)  # MMEngine uses the scaler's old name
-            super().__init__(loss_scale if dtype in FLOAT16 else dict(enabled=False), dtype, use_fsdp, **kwargs)
+            super().__init__(loss_scale if dtype in FLOAT16 else dict(enabled=False), dtype, **kwargs)
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:

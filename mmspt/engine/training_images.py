@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from mmspt.prompts.tokens import derive_seed
 
 from .processes import fail_together
-from .reliability.worker_signals import IgnoreJobSignals
+from .reliability.worker_signals import ignore_job_signals
 
 T = TypeVar('T')
 
@@ -86,7 +86,7 @@ def iterate_images(images: SeededImages, data_preprocessor: Any, batch_size: int
     """Yield (indices, normalized images (B, 3, H, W) on the model's device), batch by batch."""
     with seeded():  # the loader draws a base seed for its workers
         loader = iter(DataLoader(images, batch_size, num_workers=num_workers, collate_fn=pseudo_collate,
-                                 worker_init_fn=IgnoreJobSignals()))
+                                 worker_init_fn=ignore_job_signals))
     for batch in loader:
         indices = [int(i) for i in batch.pop('prompt_index')]
         yield indices, data_preprocessor(batch, training=False)['inputs']

@@ -94,13 +94,7 @@ class ResultHook(Hook):
 
 
 def make_result(runner: Runner, metrics: dict[str, Any], loaded: dict[str, Any] | None) -> Result:
-    """Build the record.
-
-    Args:
-        runner (Runner): Has just tested; its training loop is left alone if it was not built.
-        metrics (dict[str, Any]): Of the test.
-        loaded (dict[str, Any] | None): ``meta`` of the checkpoint that was tested; None after training.
-    """
+    """Build the record of a test; ``loaded`` is the ``meta`` of the checkpoint that was tested, None after training."""
     trained = loaded is None and isinstance(runner._train_loop, BaseLoop)
     at = dict(epoch=runner.epoch, iter=runner.iter, seed=runner.seed) if trained else loaded or {}
     plan = runner.cfg.get('train_cfg') or {}

@@ -5,6 +5,7 @@ import signal
 import threading
 import weakref
 from collections.abc import Sequence
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -19,7 +20,7 @@ from mmspt.registry import HOOKS
 
 from .last_checkpoint import named_checkpoint
 from .saving import check_finite_weights, without_frozen_weights
-from .worker_signals import IgnoreJobSignals
+from .worker_signals import ignore_job_signals
 
 EXIT_CODE = 75
 """EX_TEMPFAIL of sysexits.h: not finished, try again."""
@@ -103,7 +104,8 @@ class PreemptionHook(Hook):
         self._whole_validations = dist.get_world_size() > 1 or any(isinstance(hook, EMAHook) for hook in runner.hooks)
         for loop in (runner.train_loop, runner.val_loop, runner._test_loop):
             if isinstance(loop, BaseLoop):
-                loop.dataloader.worker_init_fn = IgnoreJobSignals(self.signals, loop.dataloader.worker_init_fn)
+                loop.dataloader.worker_init_fn = partial(ignore_job_signals, signals=self.signals,
+                                                         init=loop.dataloader.worker_init_fn)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Record the iteration of a checkpoint that can be resumed from."""

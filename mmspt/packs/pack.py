@@ -118,13 +118,14 @@ class Pack:
         return sum(tensor.nbytes for tensor in self.tensors().values())
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the pack atomically; OSError if that fails."""
+        """Write the pack atomically; OSError if that fails, ValueError if a metric is not finite."""
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors().items()}
         card = dict(
             version=VERSION, task=self.task, classes=self.classes, fingerprint=to_hex(self.fingerprint),
             checkpoint=self.checkpoint, backbone=asdict(self.backbone), preprocessing=asdict(self.preprocessing),
             recipe=self.recipe, metrics=dict(self.metrics), versions=dict(self.versions))
-        write_bytes(os.fspath(path), safetensors.torch.save(tensors, {CARD: json.dumps(card, ensure_ascii=False)}))
+        text = json.dumps(card, ensure_ascii=False, allow_nan=False)
+        write_bytes(os.fspath(path), safetensors.torch.save(tensors, {CARD: text}))
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> 'Pack':

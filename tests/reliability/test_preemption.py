@@ -161,12 +161,3 @@ def test_two_processes_stop_after_the_same_iteration(job, tmp_path):
     assert codes == [0, 0], outputs
     assert 'Resuming from' in outputs[0]
     assert (folder / 'result.json').exists() and not (folder / 'interrupted.pth').exists()
-
-
-@pytest.mark.parametrize(('options', 'message'), [
-    (dict(signals=['TERM']), r"signals must be .* got \['TERM'\]"),
-    (dict(agree_every=0), 'agree_every must be a whole number of at least 1, got 0'),
-])
-def test_refusals(options, message):
-    with pytest.raises(ValueError, match=message):
-        PreemptionHook(**options)

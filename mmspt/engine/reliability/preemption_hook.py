@@ -45,17 +45,12 @@ class PreemptionHook(Hook):
             iteration. Defaults to 10.
 
     Raises:
-        ValueError: An unknown signal, or ``agree_every`` is no positive whole number.
+        KeyError: An unknown signal.
         SystemExit: With code 75, after a signal.
     """
     priority = 'LOWEST'  # after the checkpoint that is due in the same iteration
 
     def __init__(self, signals: Sequence[str] = ('SIGTERM', ), agree_every: int = 10) -> None:
-        unknown = [name for name in signals if name not in signal.Signals.__members__]
-        if isinstance(signals, str) or unknown:
-            raise ValueError(f"signals must be a list of names like 'SIGTERM', got {signals!r}")
-        if type(agree_every) is not int or agree_every < 1:
-            raise ValueError(f'agree_every must be a whole number of at least 1, got {agree_every!r}')
         self.signals = [signal.Signals[name] for name in signals]
         self.agree_every = agree_every
         self._earlier: dict[int, Any] = {}  # the handlers that ours replace

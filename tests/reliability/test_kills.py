@@ -1,16 +1,12 @@
 """kill -9 at any moment, then the same command with --resume: the result of a run that nobody killed, to the bit."""
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 import torch
 
 from forked import kill_group, start, train, train_ranks
-from helpers import ROOT, environment
 from outcomes import check_same, outcome
 from stages import die_at
 
@@ -47,22 +43,6 @@ def test_kills_at_random_moments(job, undisturbed, tmp_path):
         assert process.exitcode == 0, (runs, kills, (tmp_path / 'log').read_text()[-3000:])
         check_same(folder, undisturbed)
         runs += 1
-
-
-@pytest.mark.slow
-def test_kill_of_the_command_that_users_type(job, undisturbed, tmp_path):
-    """With a worker, after the first checkpoint."""
-    arguments = [sys.executable, ROOT / 'tools' / 'train.py', job.config, '--work-dir', tmp_path / 'run', '--resume',
-                 '--cfg-options', 'train_dataloader.num_workers=1']
-    process = subprocess.Popen([str(a) for a in arguments], env=environment(), start_new_session=True,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    end = time.monotonic() + 60
-    while time.monotonic() < end and not (tmp_path / 'run' / 'epoch_1.pth').exists():
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert train(arguments[2:], tmp_path / 'log')[0] == 0
-    check_same(tmp_path / 'run', undisturbed)
 
 
 @pytest.mark.slow

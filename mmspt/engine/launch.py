@@ -32,12 +32,6 @@ def name_amp(argv: list[str]) -> list[str]:
             for arg, after in zip(argv, following, strict=True)]
 
 
-def add_auto_scale_lr(parser: argparse.ArgumentParser) -> None:
-    """Add ``--auto-scale-lr``."""
-    parser.add_argument('--auto-scale-lr', action='store_true',
-                        help='do not divide the batch among processes, scale the rate by the global batch')
-
-
 def add_launcher(parser: argparse.ArgumentParser) -> None:
     """Add ``--cfg-options``, ``--launcher`` and ``--local-rank``."""
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='override the config: key=value ...')
@@ -49,7 +43,8 @@ def add_launcher(parser: argparse.ArgumentParser) -> None:
 def parse_training_args(parser: argparse.ArgumentParser) -> argparse.Namespace:
     """Add the flags that change a training's config, and read the command line."""
     add_amp(parser)
-    add_auto_scale_lr(parser)
+    parser.add_argument('--auto-scale-lr', action='store_true',
+                        help='do not divide the batch among processes, scale the rate by the global batch')
     add_launcher(parser)
     args = parser.parse_args(name_amp(sys.argv[1:]))
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))

@@ -15,7 +15,6 @@ from mmspt.datasets.transforms import LoadImageFromFile
 
 from .fields import check_fields, shown
 
-MAX_PIXELS = 89_478_485  # from which Pillow warns of a decompression bomb
 REMEDY = 'correct the recipe and export the pack again'
 INTERPOLATIONS = dict(cv2=cv2_interp_codes, pillow=pillow_interp_codes)
 

@@ -70,7 +70,7 @@ def test_disk(fault, survive, tmp_path):
 @pytest.mark.parametrize(('options', 'message'), [
     ([], 'the loss must be finite, but it is nan in iteration 8 of 12 (epoch 3), learning rate: base_lr 0.0'),
     pytest.param(['--cfg-options', 'default_hooks.finite_loss.type=IterTimerHook'],
-                 'weights must be finite to be saved, but backbone.prompts, head.', marks=pytest.mark.slow),
+                 'weights must be finite to be saved, but backbone.prompts.tokens, head.', marks=pytest.mark.slow),
 ], ids=['loss', 'weights'])
 def test_diverged(options, message, survive, tmp_path):
     """NaN in a batch: the error says how to fix it, and no checkpoint holds NaN."""

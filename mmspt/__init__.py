@@ -2,7 +2,7 @@
 from typing import TYPE_CHECKING, Any
 
 from . import files, zoo  # noqa: F401  (files adds the file backend 'mmspt')
-from .checkpoint_schemes import register_schemes
+from .checkpoint_loaders import register_schemes
 from .safe_globals import add_safe_globals
 from .version import __version__
 

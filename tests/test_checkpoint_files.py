@@ -12,7 +12,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from safetensors.torch import save_file
 
 from foreign import IS_FORK, Call, assert_same, mmengine_checkpoint
-from mmspt.checkpoint_schemes import load_file
+from mmspt.checkpoint_loaders import load_file
 
 stock_only = pytest.mark.skipif(IS_FORK, reason="MMEngine's fork adds NumPy's own classes and the whole getattr")
 

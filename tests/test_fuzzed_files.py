@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save
 
 from foreign import IS_FORK, Call, entries, mmengine_checkpoint, saved, zipped
-from mmspt.checkpoint_schemes import load_file
+from mmspt.checkpoint_loaders import load_file
 
 FILES = 200
 

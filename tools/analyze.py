@@ -13,7 +13,6 @@ from rich.console import Console
 from mmspt.engine.start import prepare_process
 from mmspt.evaluation.work_dirs import walk_runs
 from mmspt.files import write_text
-from mmspt.prompts.nearest import METRICS
 from mmspt.visualization import (
     Picture,
     RunFolder,
@@ -26,6 +25,7 @@ from mmspt.visualization import (
     save_picture,
 )
 from mmspt.visualization.attention import DIRECTIONS
+from mmspt.visualization.nearest_patches import METRICS
 from mmspt.visualization.page import make_page, slug
 from mmspt.visualization.report import draw_all, lay_out
 from mmspt.visualization.token_map import METHODS

@@ -5,7 +5,7 @@ import argparse
 import torch
 from safetensors.torch import save
 
-from mmspt.checkpoint_schemes import load_file
+from mmspt.checkpoint_loaders import load_file
 from mmspt.engine.start import prepare_process
 from mmspt.files import write_bytes
 from mmspt.models.weights.layouts import find_encoder

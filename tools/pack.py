@@ -10,7 +10,7 @@ import torch
 from mmengine.logging import MMLogger
 from rich.console import Console
 
-from mmspt.checkpoint_schemes import load_file
+from mmspt.checkpoint_loaders import load_file
 from mmspt.engine.start import prepare_process
 from mmspt.evaluation import RESULT_FILE, read_result
 from mmspt.files import write_bytes

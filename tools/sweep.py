@@ -27,10 +27,10 @@ from mmspt.search.finals import read_tested, run_finals
 from mmspt.search.loop import RunningTrial, search
 from mmspt.search.plots import plot
 from mmspt.search.processes import TrainProcess, worker_environments
-from mmspt.search.protocol import check_overlap, final_config, search_config
 from mmspt.search.space import DEFAULT, FIELD, FORM, as_options, describe, read_space
+from mmspt.search.splits import check_overlap, final_config, search_config
 from mmspt.search.study import COMPLETE, PRUNED, Study, best, count, digest, grid, identify, open_study, take_up
-from mmspt.search.table import summarize, to_markdown, write
+from mmspt.search.summary import summarize, to_markdown, write
 
 BATCH_KEYS = ('train_dataloader.batch_size', 'optim_wrapper.accumulative_counts')
 TRAIN = osp.join(osp.dirname(osp.abspath(__file__)), 'train.py')

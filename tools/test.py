@@ -8,7 +8,7 @@ import mmengine
 from mmengine.config import Config, ConfigDict
 from mmengine.evaluator import DumpResults
 
-from mmspt.datasets.wrappers import leaves
+from mmspt.datasets.nested_configs import leaves
 from mmspt.engine.launch import (
     add_launcher,
     build_runner,

@@ -11,7 +11,7 @@ from rich.progress import track
 
 from mmspt.registry import DATASETS
 
-from .image_file import explain, map_in_threads
+from .image_checks import explain, map_in_threads
 
 LONG = 2000
 """Number of images from which there is a progress bar."""

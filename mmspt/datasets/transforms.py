@@ -6,7 +6,7 @@ from mmengine import fileio
 
 from mmspt.registry import TRANSFORMS
 
-from .image_file import check_image, explain
+from .image_checks import check_image, explain
 
 
 @TRANSFORMS.register_module()

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from mmengine.config import Config
 
-from mmspt.datasets.wrappers import leaves
+from mmspt.datasets.nested_configs import leaves
 from mmspt.public_checkpoints import PUBLIC_CHECKPOINTS, find_checkpoint
 
 

@@ -10,7 +10,7 @@ from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from mmspt.datasets.wrappers import skip_bad_images
+from mmspt.datasets.nested_configs import skip_bad_images
 
 from .checks import check_config
 from .global_batch import keep_global_batch

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mmspt.prompts.tokens import derive_seed
 
-from .processes import fail_together
+from .fail_together import fail_together
 from .reliability.worker_signals import ignore_job_signals
 
 T = TypeVar('T')

@@ -7,8 +7,8 @@ from typing import Any
 from mmpretrain.models import VisionTransformer
 
 from mmspt.config import find_hook, type_name
+from mmspt.datasets.nested_configs import leaves, without_skipping
 from mmspt.datasets.tasks import TASKS, task_of
-from mmspt.datasets.wrappers import leaves, without_skipping
 
 from .method_names import count_prompts, is_prompted, name_prompts
 

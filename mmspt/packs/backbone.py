@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from mmspt.checkpoint_schemes import load_file
+from mmspt.checkpoint_loaders import load_file
 from mmspt.models import PromptedViT
 from mmspt.models.backbones.prompted_vit import FOLDED, OLD_NAMES
 from mmspt.models.backbones.reading import KEY as READING

@@ -11,7 +11,7 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from mmspt.datasets.wrappers import leaves
+from mmspt.datasets.nested_configs import leaves
 from mmspt.engine.model import check_linear_classifier
 from mmspt.models import PromptedViT
 from mmspt.version import __version__

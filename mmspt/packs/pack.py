@@ -9,8 +9,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from mmspt.checkpoint_schemes import PACK_CARD as CARD
-from mmspt.checkpoint_schemes import read_safetensors
+from mmspt.checkpoint_loaders import PACK_CARD as CARD
+from mmspt.checkpoint_loaders import read_safetensors
 from mmspt.files import write_bytes
 from mmspt.models.backbones.prompted_vit import FOLDED
 from mmspt.models.backbones.reading import KEY as READING

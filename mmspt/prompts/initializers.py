@@ -15,7 +15,7 @@ from mmengine.logging import MMLogger
 from rich.progress import track
 from torch import Tensor, nn
 
-from mmspt.checkpoint_schemes import load_file
+from mmspt.checkpoint_loaders import load_file
 from mmspt.models.methods.prompt_method import uniform_bound
 from mmspt.registry import TASK_UTILS
 

@@ -11,7 +11,7 @@ from mmengine.registry import DefaultScope
 from rich.progress import track
 from torch import Tensor
 
-from mmspt.datasets.wrappers import leaves
+from mmspt.datasets.nested_configs import leaves
 from mmspt.engine.training_images import SeededImages, iterate_images
 
 from .run_folder import SPLITS, RunFolder

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from mmspt.engine.training_images import SeededImages
-from mmspt.prompts.nearest import METRICS, nearest_patches
+from mmspt.visualization.nearest_patches import METRICS, nearest_patches
 
 from .choices import choose
 from .images import preprocess, stream_images, to_pixels

@@ -9,8 +9,8 @@ from mmengine.registry import DATASETS, init_default_scope
 
 from helpers import make_images, spawn_two
 from mmspt.datasets import skip_bad_images as module
+from mmspt.datasets.nested_configs import leaves, skip_bad_images, with_skipping, without_skipping
 from mmspt.datasets.skip_bad_images import find_bad_images
-from mmspt.datasets.wrappers import leaves, skip_bad_images, with_skipping, without_skipping
 from mmspt.engine.training_images import SeededImages
 
 PIPELINE = [dict(type='mmspt.LoadImageFromFile'), dict(type='Resize', scale=32), dict(type='PackInputs')]

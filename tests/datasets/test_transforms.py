@@ -9,7 +9,7 @@ from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from PIL import Image
 
 from mmspt.datasets import LoadImageFromFile
-from mmspt.datasets.image_file import check_image
+from mmspt.datasets.image_checks import check_image
 
 
 @pytest.fixture

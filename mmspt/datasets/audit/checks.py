@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..image_file import explain, map_in_threads
+from ..image_checks import explain, map_in_threads
 from ..lists import Item, find_missing
 from ..transforms import LoadImageFromFile
 

@@ -10,8 +10,8 @@ from mmpretrain.registry import DATASETS
 from ..benchmark import BenchmarkTask
 from ..fine_grained import VPT_LISTS, FineGrained
 from ..lists import Item
+from ..nested_configs import leaves, without_skipping
 from ..tasks import TASKS, task_of
-from ..wrappers import leaves, without_skipping
 from .checks import Finding, Source, Split, digest_pixels
 
 ROLES = ('train', 'val', 'test')

@@ -20,9 +20,9 @@ from mmspt.prompts.tokens import derive_seed
 from mmspt.registry import HOOKS, TASK_UTILS
 
 from ..checks import check_labels
+from ..fail_together import fail_together
 from ..global_batch import batch_of
 from ..model import autocast_as_trained, eval_mode, find_prompted_vit, unwrap
-from ..processes import fail_together
 from ..training_images import TrainingImages
 
 FILE_NAME = 'initial_prompts.safetensors'

@@ -13,9 +13,9 @@ from mmspt.prompts.nmi import check_normalizer, normalized_mutual_information
 from mmspt.prompts.tokens import derive_seed
 from mmspt.registry import HOOKS
 
+from ..fail_together import fail_together
 from ..global_batch import batch_of
 from ..model import autocast_as_trained, eval_mode, find_prompted_vit, unwrap
-from ..processes import fail_together
 from ..training_images import SeededImages, choose_images, iterate_images, share
 
 PREFIX = 'nmi/'

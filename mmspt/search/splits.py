@@ -10,7 +10,7 @@ from mmpretrain.registry import DATASETS
 
 from mmspt.config import type_name
 from mmspt.datasets.benchmark import BenchmarkTask
-from mmspt.datasets.wrappers import leaves
+from mmspt.datasets.nested_configs import leaves
 
 RULE = 'a search must choose on validation data and never see the test set'
 TEST = re.compile(r'(?<![a-z])test(s|ing|set|list)?(?![a-z])', re.IGNORECASE)

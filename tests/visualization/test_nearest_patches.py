@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from helpers import rng, stream
-from mmspt.prompts.nearest import nearest_patches
+from mmspt.visualization.nearest_patches import nearest_patches
 
 NUM_IMAGES, NUM_TOKENS, DIMS, M = 11, 6, 4, 5
 IMAGES = torch.randn(NUM_IMAGES, 3, NUM_TOKENS, 1, generator=rng())

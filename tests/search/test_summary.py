@@ -10,7 +10,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from mmspt.search.plots import plot
 from mmspt.search.space import parse_space
 from mmspt.search.study import COMPLETE, FAILED, PRUNED
-from mmspt.search.table import summarize, to_markdown, write
+from mmspt.search.summary import summarize, to_markdown, write
 
 SPACE = parse_space(['lr=1e-3:1:log', 'model.text=a|b,/a/very/long/path/to/one.pth'])
 METRIC = 'accuracy/top1'

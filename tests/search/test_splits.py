@@ -5,7 +5,7 @@ from mmpretrain.registry import DATASETS
 
 from helpers import make_images
 from layouts import make_task
-from mmspt.search.protocol import TEST, check_overlap, final_config, search_config
+from mmspt.search.splits import TEST, check_overlap, final_config, search_config
 
 PIPELINE = [dict(type='mmspt.LoadImageFromFile')]
 

@@ -44,6 +44,44 @@ sampler = dict(_delete_=True, type='DefaultSampler', shuffle=False)
 test_dataloader = dict(dataset=dict(pipeline={{_base_.test_pipeline}}), sampler=sampler)
 visualizer = dict(vis_backends=[dict(type='LocalVisBackend')])
 """)
+PURE = """
+from mmengine.dataset import DefaultSampler
+from mmengine.optim import OptimWrapper
+from mmpretrain.datasets import PackInputs, Resize
+from mmpretrain.evaluation import Accuracy
+from mmpretrain.models import ImageClassifier, LinearClsHead
+from torch.optim import AdamW
+
+from mmspt.datasets import Digits
+from mmspt.engine.hooks import CheckpointHook, PromptInitHook, PromptNMIHook, ResultHook
+from mmspt.engine.optimizers import TrainableOnlyOptimWrapperConstructor
+from mmspt.engine.schedulers import WarmupCosineLR
+from mmspt.models import PromptedViT
+from mmspt.prompts import RandomSampleInit
+
+default_scope = 'mmpretrain'
+model = dict(type=ImageClassifier, head=dict(type=LinearClsHead, num_classes=10, in_channels=128), backbone=dict(
+    type=PromptedViT, arch=dict(embed_dims=128, num_layers=6, num_heads=4, feedforward_channels=512), img_size=16,
+    patch_size=2, out_type='avg_featmap', final_norm=False,
+    init_cfg=dict(type='Pretrained', checkpoint={checkpoint!r})))
+data_preprocessor = dict(num_classes=10, mean=[127.5] * 3, std=[127.5] * 3, to_rgb=True)
+loader = dict(num_workers=0, persistent_workers=False, batch_size=100)
+pipeline = [dict(type=Resize, scale=16, interpolation='bicubic'), dict(type=PackInputs)]
+train_dataloader = dict(**loader, sampler=dict(type=DefaultSampler, shuffle=True),
+                        dataset=dict(type=Digits, split='train', images_per_class=20, pipeline=pipeline))
+test_dataloader = dict(**loader, sampler=dict(type=DefaultSampler, shuffle=False),
+                       dataset=dict(type=Digits, split='test', pipeline=pipeline))
+test_evaluator = dict(type=Accuracy, topk=(1, ))
+test_cfg = dict()
+train_cfg = dict(by_epoch=True, max_epochs=1)
+optim_wrapper = dict(type=OptimWrapper, constructor=TrainableOnlyOptimWrapperConstructor,
+                     optimizer=dict(type=AdamW, lr=5e-2), paramwise_cfg=dict(head_decay=0.5))
+param_scheduler = dict(type=WarmupCosineLR, warmup=0, end=2, convert_to_iter_based=True)
+custom_hooks = [dict(type=PromptInitHook, initializer=dict(type=RandomSampleInit))]
+default_hooks = dict(logger=dict(type='LoggerHook', interval=1), checkpoint=dict(type=CheckpointHook, interval=1),
+                     result=dict(type=ResultHook), nmi=dict(type=PromptNMIHook))
+randomness = dict(seed=0)
+"""
 NAMES = dict(  # one name a kind that MMPretrain registers, or MMEngine where MMPretrain has none of that kind
     RUNNERS='Runner', RUNNER_CONSTRUCTORS=None, LOOPS='RetrievalTestLoop', HOOKS='VisualizationHook',
     LOG_PROCESSORS='LogProcessor', OPTIMIZERS='Lamb', OPTIM_WRAPPERS='OptimWrapper',
@@ -167,3 +205,17 @@ def test_mmpretrains_own_tools(tmp_path):
     tool(*train, '--resume', '--cfg-options', 'train_cfg.max_epochs=2', cwd=folder)
     output = tool(STOCK / 'test.py', 'mine.py', 'run/epoch_2.pth', '--work-dir', 'test', cwd=folder)
     assert 'Epoch(test) [5/5]' in output and len(losses(folder / 'run')) == 4
+
+
+@pytest.mark.slow
+def test_a_pure_python_config(tmp_path):
+    """Classes in place of names: trained and resumed by our tool, and trained by MMPretrain's, with the same losses."""
+    checkpoint = str(ROOT / 'configs/pretrain/vit-xs_mae_digits.safetensors')
+    (tmp_path / 'pure.py').write_text(PURE.replace('{checkpoint!r}', repr(checkpoint)))
+    for name, path in (('ours', 'train.py'), ('stock', STOCK / 'train.py')):
+        tool(path, 'pure.py', '--work-dir', name, cwd=tmp_path)
+    assert losses(tmp_path / 'ours') == losses(tmp_path / 'stock') and len(losses(tmp_path / 'ours')) == 2
+    assert (tmp_path / 'stock/result.json').read_text() == (tmp_path / 'ours/result.json').read_text()
+    tool('train.py', 'pure.py', '--work-dir', 'ours', '--resume', '--cfg-options', 'train_cfg.max_epochs=2',
+         cwd=tmp_path)
+    assert len(losses(tmp_path / 'ours')) == 4

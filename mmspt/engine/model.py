@@ -46,10 +46,13 @@ def eval_mode(module: nn.Module) -> Iterator[None]:
         module.train(training)
 
 
-def autocast_as_trained(runner: Runner) -> AbstractContextManager:
-    """Autocast with the dtype of the run's AmpOptimWrapper, if it has one."""
+def autocast_as_trained(runner: Runner, amp: bool | None = None) -> AbstractContextManager:
+    """Autocast as the run trains, or as ``amp`` says; the dtype is that of its AmpOptimWrapper, else torch's own."""
     wrapper = runner.optim_wrapper
-    return autocast(dtype=wrapper.cast_dtype) if isinstance(wrapper, AmpOptimWrapper) else nullcontext()
+    mixed = isinstance(wrapper, AmpOptimWrapper)
+    if not (mixed if amp is None else amp):
+        return nullcontext()
+    return autocast(dtype=wrapper.cast_dtype if mixed else None)
 
 
 def check_device(device: str | torch.device | None) -> torch.device:

@@ -74,13 +74,14 @@ def test_standard_output_is_json_lines_alone(made):
     expected = sorted([*made.images, made.broken])
     assert [(line['image'], line['task']) for line in lines] == [
         (image, task) for image in expected for task in CLASSES]
-    for line in lines:
-        if line['image'] == made.broken:
-            assert set(line) == {'image', 'task', 'error'} and made.broken in line['error']
-        else:
-            assert set(line) == {'image', 'task', 'class', 'label', 'score', 'top'}
-            assert len(line['top']) == len(CLASSES[line['task']])
-            check(made, line)
+    broken = [line for line in lines if line['image'] == made.broken]
+    assert all(set(line) == {'image', 'task', 'error'} and made.broken in line['error'] for line in broken)
+    answered = [line for line in lines if line['image'] != made.broken]
+    assert len(answered) == 12
+    for line in answered:
+        assert set(line) == {'image', 'task', 'class', 'label', 'score', 'top'}
+        assert len(line['top']) == len(CLASSES[line['task']])
+        check(made, line)
     assert 'predict: 2 of 14 answers are errors' in done.stderr
 
 

@@ -65,5 +65,5 @@ def test_many_settings_can_be_told_apart(tmp_path, count):
     assert len({(line.get_color(), line.get_marker(), line.get_linestyle()) for line in lines}) == count
     legend, = figure.legends if count > 4 else [figure.axes[0].get_legend()]
     assert len(legend.get_texts()) == count
-    if count > 4:
-        assert legend.get_window_extent().y1 <= figure.axes[0].get_window_extent().y0
+    below = legend.get_window_extent().y1 <= figure.axes[0].get_window_extent().y0
+    assert below == (count > 4)

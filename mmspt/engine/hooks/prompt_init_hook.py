@@ -51,6 +51,8 @@ class PromptInitHook(Hook):
             beyond it, a seeded sample of positions from every image, and where that is less than one position each, of
             images (with a warning). None keeps all tokens, if the memory at hand holds them. VIPAMIN keeps none.
             Defaults to 0.75.
+        amp (bool | None): Whether the tokens are computed under autocast; None is as the run trains. Tokens and
+            prompts are fp32 either way. Defaults to None.
 
     Raises:
         ValueError: An option out of its range, tokens that cannot make the prompts, or that do not fit into memory.
@@ -63,7 +65,8 @@ class PromptInitHook(Hook):
                  pipeline: list[dict] | None = None,
                  batch_size: int | None = None,
                  seed: int | None = None,
-                 max_memory: float | None = 0.75) -> None:
+                 max_memory: float | None = 0.75,
+                 amp: bool | None = None) -> None:
         for option, value, least in (('num_images', num_images, 1), ('batch_size', batch_size, 1), ('seed', seed, 0)):
             named = value is None or (option == 'num_images' and value in ('batch', 'all'))
             if not named and (type(value) is not int or value < least):
@@ -76,6 +79,7 @@ class PromptInitHook(Hook):
         self.batch_size = batch_size
         self.seed = seed
         self.max_bytes = None if max_memory is None else max_memory * 2**30
+        self.amp = amp
         self._reached = True
         self._watches: list[Any] = []
 
@@ -170,7 +174,7 @@ class PromptInitHook(Hook):
         return TrainingImages(
             loader.dataset, model.data_preprocessor, named[wanted] if isinstance(wanted, str) else wanted,
             batch_size or 1, loader.num_workers, seed, self.pipeline, self.max_bytes, device,
-            lambda: autocast_as_trained(runner), type(self.initializer).__name__)
+            lambda: autocast_as_trained(runner, self.amp), type(self.initializer).__name__)
 
 
 def save_prompts(prompts: Tensor, folded: Tensor, path: str, **metadata: Any) -> None:

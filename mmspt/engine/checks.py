@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from mmengine.config import Config
+from mmpretrain.models import ClsHead
 
 from mmspt.datasets.nested_configs import leaves
 from mmspt.public_checkpoints import PUBLIC_CHECKPOINTS, find_checkpoint
@@ -77,13 +78,14 @@ def check_labels(dataset: Any, model: Any) -> None:
 
     Args:
         dataset (BaseDataset): MMPretrain's data set; one without ``get_cat_ids(index)`` is not checked.
-        model (ImageClassifier): The model; one without ``head.num_classes`` is not checked.
+        model (ImageClassifier): The model; one whose head is no classification head is not checked.
 
     Raises:
         ValueError: A label below 0, or not below ``num_classes``.
     """
-    num_classes = getattr(getattr(model, 'head', None), 'num_classes', None)
-    if num_classes is None or not hasattr(dataset, 'get_cat_ids') or not len(dataset):
+    head = getattr(model, 'head', None)
+    num_classes = getattr(head, 'num_classes', None)
+    if not isinstance(head, ClsHead) or num_classes is None or not hasattr(dataset, 'get_cat_ids') or not len(dataset):
         return
     try:
         dataset.get_cat_ids(0)

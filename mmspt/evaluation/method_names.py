@@ -3,6 +3,8 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from mmpretrain.registry import MODELS as parent
+
 from mmspt.models import GatedPromptedViT, GatedPrompts, PromptedViT, PromptMethod
 from mmspt.models.backbones.prompted_vit import PROMPT_TYPES
 from mmspt.prompts import PromptInitializer
@@ -46,12 +48,13 @@ def name_prompts(backbone: Mapping[str, Any], initializer: str) -> str:
 def unusual(method: str, initializer: str | None, num_prompts: int) -> list[str]:
     """Say what sets prompts apart from the usual form of their method: another start, another number."""
     method = method.partition(',')[0]
-    kinds = {kind.name: kind for kind in MODELS.module_dict.values()
+    registered = [*MODELS.module_dict.values(), *parent.module_dict.values()]  # users' own may be among MMPretrain's
+    kinds = {kind.name: kind for kind in registered
              if isinstance(kind, type) and issubclass(kind, PromptMethod) and kind.name is not None}
     family, _, place = method.partition('-')
     short = dict(Deep='DeepPrompts', Shallow='ShallowPrompts').get(place)
     kind = kinds.get(method) or (None if short is None else MODELS.module_dict.get(short))
-    start = 'UniformInit' if method in kinds else USUAL_STARTS.get(family)
+    start = kinds[method].usual_start if method in kinds else USUAL_STARTS.get(family)
     parts = [] if initializer in (None, start) else [str(initializer)]
     if num_prompts not in (0, None if kind is None else kind.usual_num_prompts):
         parts.append('1 prompt' if num_prompts == 1 else f'{num_prompts} prompts')

@@ -3,6 +3,7 @@ from types import SimpleNamespace
 
 import pytest
 from mmengine.config import Config
+from mmpretrain.models import LinearClsHead
 
 from mmspt.engine.checks import check_config, check_data_folder, check_labels, check_work_dir
 
@@ -74,12 +75,13 @@ def labelled(labels):
 
 
 def model(num_classes):
-    return SimpleNamespace(head=SimpleNamespace(num_classes=num_classes))
+    return SimpleNamespace(head=LinearClsHead(num_classes, in_channels=4))
 
 
 @pytest.mark.parametrize('dataset, net', [
     (labelled([0, 4, 2]), model(5)), ([7, 8], model(5)), (labelled([7]), SimpleNamespace(head=None)),
-], ids=['fit', 'no-labels', 'no-head'])
+    (labelled([7]), SimpleNamespace(head=SimpleNamespace(num_classes=2))),
+], ids=['fit', 'no-labels', 'no-head', 'head-of-segmentation'])
 def test_labels_that_fit_or_cannot_be_checked(dataset, net):
     check_labels(dataset, net)
 

@@ -45,6 +45,7 @@ class PromptMethod(nn.Module, metaclass=ABCMeta):
         name (str | None): The method's name in results; None is named by how it starts (SPT, VPT, VIPAMIN).
         deep (bool): Whether every block has prompts of its own, or those of the first block travel through all.
         usual_num_prompts (int): The paper's number, which results do not mention.
+        usual_start (str): The paper's initializer, which results of a method with a name do not mention.
 
     Raises:
         ValueError: ``num_prompts`` is no whole number of at least 1.
@@ -52,6 +53,7 @@ class PromptMethod(nn.Module, metaclass=ABCMeta):
     name: ClassVar[str | None] = None
     deep: ClassVar[bool] = True
     usual_num_prompts: ClassVar[int] = 20
+    usual_start: ClassVar[str] = 'UniformInit'
 
     def __init__(self, num_prompts: int, num_layers: int, embed_dims: int, patch_size: Sequence[int],
                  in_channels: int = 3) -> None:

@@ -107,7 +107,7 @@ def test_a_planted_pickle_never_runs(way, form, trained, tmp_path, monkeypatch, 
 def test_config_text_in_a_checkpoint_never_runs(way, trained, tmp_path, monkeypatch):
     """MMEngine's Runner.resume evaluates meta['config']; all else about this file is right."""
     planted, file = tmp_path / 'planted', tmp_path / 'evil.pth'
-    content = torch.load(trained.run / 'epoch_1.pth')
+    content = torch.load(trained.run / 'epoch_1.pth', weights_only=False)  # our own
     code = f'__import__("os").mkdir({str(planted)!r})'
     torch.save(content | dict(meta=content.get('meta', {}) | dict(config=code)), file)
     name, arguments = WAYS[way]

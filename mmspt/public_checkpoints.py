@@ -8,8 +8,11 @@ MD5, the first digits as published; addresses from the same tables:
 * Supervised: timm's file has no published MD5, so it is not fetched.
 """
 import fcntl
+import hashlib
 import os
 import os.path as osp
+import socket
+from http.client import HTTPException
 from typing import NamedTuple
 
 import torch
@@ -36,6 +39,10 @@ PUBLIC_CHECKPOINTS = {
 }
 
 
+TIMEOUT = 30.
+"""Seconds without an answer after which a download ends."""
+
+
 def fetch(url: str, md5: str | None = None) -> str:
     """Fetch a file into torch's hub folder, once a machine: the first process does, the others wait for it.
 
@@ -43,14 +50,24 @@ def fetch(url: str, md5: str | None = None) -> str:
         OSError: It cannot be fetched or written.
         ValueError: Its MD5 begins with other digits than ``md5``; it is removed.
     """
-    path = osp.join(torch.hub.get_dir(), 'checkpoints', osp.basename(url.split('?')[0]))
+    name = osp.basename(url.split('?')[0])
+    if md5 is None:  # many files are called model.safetensors
+        name = f'{hashlib.sha256(url.encode()).hexdigest()[:8]}-{name}'
+    path = osp.join(torch.hub.get_dir(), 'checkpoints', name)
     os.makedirs(osp.dirname(path), exist_ok=True)
     with open(f'{path}.lock', 'w', encoding='utf-8') as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if osp.isfile(path):
             return path
         MMLogger.get_current_instance().info(f"fetching {url} to '{path}'")
-        torch.hub.download_url_to_file(url, f'{path}.unchecked')
+        before = socket.getdefaulttimeout()
+        socket.setdefaulttimeout(TIMEOUT)  # a connection that stalls would keep all processes waiting
+        try:
+            torch.hub.download_url_to_file(url, f'{path}.unchecked')
+        except HTTPException as error:
+            raise OSError(str(error)) from error
+        finally:
+            socket.setdefaulttimeout(before)
         if md5 is not None:
             from torchvision.datasets.utils import calculate_md5  # `import mmspt` does without the data sets
             found = calculate_md5(f'{path}.unchecked')

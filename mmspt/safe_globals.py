@@ -42,11 +42,13 @@ class SavedDtype:
     dtype: np.dtype
 
     def __new__(cls, code: str, align: bool = False, copy: bool = True) -> Any:
-        check(isinstance(code, str) and len(code) < 4 and np.dtype(code).kind in 'biufc', f'a dtype {code!r:.99}')
-        if type(np.dtype(code)) in torch.serialization.get_safe_globals():  # another package lets NumPy set its state
+        check(isinstance(code, str) and len(code) < 16, f'a dtype {code!r:.99}')
+        dtype = np.dtype(code)
+        if dtype.kind != 'O' and type(dtype) in torch.serialization.get_safe_globals():  # another package allows it
             return np.dtype(code, copy=True)
+        check(dtype.kind in 'biufc', f'a dtype {code!r:.99}')
         saved = super().__new__(cls)
-        saved.dtype = np.dtype(code)
+        saved.dtype = dtype
         return saved
 
     def __setstate__(self, state: tuple) -> None:
@@ -57,7 +59,9 @@ class SavedDtype:
 def number_type(dtype: Any) -> np.dtype:
     """Return NumPy's dtype for a :class:`SavedDtype`, or for one that NumPy made."""
     dtype = getattr(dtype, 'dtype', dtype)
-    check(isinstance(dtype, np.dtype) and dtype.kind in 'biufc', f'an array of {dtype!r:.99}')
+    allowed = isinstance(dtype, np.dtype) and dtype.kind != 'O' and (
+        dtype.kind in 'biufc' or type(dtype) in torch.serialization.get_safe_globals())
+    check(allowed, f'an array of {dtype!r:.99}')
     return dtype
 
 

@@ -64,6 +64,13 @@ def test_arrays_come_back_as_they_are(tmp_path, others):
     assert type(np.append(again['arrays'][1], 1.)) is np.ndarray
 
 
+def test_text_that_another_package_allows(tmp_path):
+    """``import mmspt`` takes nothing from others' files."""
+    torch.save(dict(names=np.array(['wren', 'crow'])), tmp_path / 'text.pth')
+    with torch.serialization.safe_globals([*OTHERS['all'], type(np.dtype('U1'))]):
+        assert torch.load(tmp_path / 'text.pth', weights_only=True)['names'].tolist() == ['wren', 'crow']
+
+
 class ForgedDtype:
     """Its pickle ends the process in NumPy."""
 

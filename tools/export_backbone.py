@@ -20,7 +20,7 @@ def main() -> None:
     prepare_process()
     encoder = find_encoder(load_file(args.checkpoint))
     if encoder is None:
-        parser.error(f'{args.checkpoint} holds no ViT in a known layout (mmspt/models/weights.py lists them)')
+        parser.error(f'{args.checkpoint} holds no ViT in a known layout (mmspt/models/weights/layouts.py lists them)')
     weights = {key: value.to(getattr(torch, args.dtype)).contiguous() for key, value in encoder.items()}
     write_bytes(args.out, save(weights))
 

@@ -93,7 +93,7 @@ def class_names(path: str | None, run: RunFolder) -> list[str]:
         with open(path, encoding='utf-8-sig') as file:
             names = [line.removesuffix('\n') for line in file]
     else:
-        meta = load_file(run.checkpoint).get('meta', {})
+        meta = load_file(run.checkpoint).get('meta') or {}
         names = list((meta.get('dataset_meta') or {}).get('classes') or [])
         if not names:
             MMLogger.get_current_instance().warning('The data set gave its classes no names; they are called class 0, '

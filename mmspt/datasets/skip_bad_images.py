@@ -9,6 +9,7 @@ from mmengine.logging import MMLogger
 from mmpretrain.registry import DATASETS as MMPRETRAIN_DATASETS
 from rich.progress import track
 
+from mmspt.fail_together import fail_together
 from mmspt.registry import DATASETS
 
 from .image_checks import explain, map_in_threads
@@ -34,15 +35,17 @@ def build_without_bad_images(dataset: dict | BaseDataset) -> BaseDataset:
     Raises:
         ValueError: The data set is none of MMEngine's kind, or has no image that can be loaded.
     """
-    built = MMPRETRAIN_DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
-    name = type(built).__name__
-    if not isinstance(built, BaseDataset):
-        raise ValueError("SkipBadImages needs a data set that reads images itself (MMEngine's BaseDataset), got "
-                         f'{name}: put it around each data set within')
-    built.full_init()
-    count = len(built)
     rank, world_size = dist.get_dist_info()
-    shares = dist.all_gather_object(try_images(built, range(rank, count, world_size)))
+    with fail_together('trying images'):
+        built = MMPRETRAIN_DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
+        name = type(built).__name__
+        if not isinstance(built, BaseDataset):
+            raise ValueError("SkipBadImages needs a data set that reads images itself (MMEngine's BaseDataset), got "
+                             f'{name}: put it around each data set within')
+        built.full_init()
+        count = len(built)
+        share = try_images(built, range(rank, count, world_size))
+    shares = dist.all_gather_object(share)
     bad = {index: found for share in shares for index, *found in share}
     built.bad_images = [tuple(bad[index]) for index in sorted(bad)]
     if bad:

@@ -12,9 +12,9 @@ from mmengine.dataset import Compose, pseudo_collate
 from rich.progress import track
 from torch.utils.data import DataLoader, Dataset
 
+from mmspt.fail_together import fail_together
 from mmspt.prompts.tokens import derive_seed
 
-from .fail_together import fail_together
 from .reliability.worker_signals import ignore_job_signals
 
 T = TypeVar('T')

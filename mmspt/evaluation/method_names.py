@@ -24,7 +24,10 @@ def count_prompts(backbone: Mapping[str, Any]) -> int:
     if not is_prompted(backbone):
         return 0
     given = (backbone.get('prompts') or {}).get('num_prompts', backbone.get('num_prompts'))
-    return inspect.signature(prompts_class(backbone)).parameters['num_prompts'].default if given is None else given
+    if given is not None:
+        return given
+    parameter = inspect.signature(prompts_class(backbone)).parameters.get('num_prompts')
+    return 0 if parameter is None else parameter.default
 
 
 def prompts_class(backbone: Mapping[str, Any]) -> type[PromptMethod]:
@@ -32,7 +35,7 @@ def prompts_class(backbone: Mapping[str, Any]) -> type[PromptMethod]:
     if _is_kind(backbone, GatedPromptedViT):
         return GatedPrompts
     short = PROMPT_TYPES[backbone.get('prompt_type', 'deep')]
-    return _class_of((backbone.get('prompts') or {}).get('type', short), MODELS)
+    return _class_of((backbone.get('prompts') or {}).get('type', short), MODELS) or PromptMethod
 
 
 def name_prompts(backbone: Mapping[str, Any], initializer: str) -> str:

@@ -1,16 +1,17 @@
 from .initializers import (
-                           FileInit,
-                           KMeansInit,
-                           MaxPoolInit,
-                           MeanPoolInit,
-                           NormalInit,
-                           PromptInitializer,
-                           RandomSampleInit,
-                           UniformInit,
+    FileInit,
+    KMeansInit,
+    MaxPoolInit,
+    MeanPoolInit,
+    NormalInit,
+    PromptInitializer,
+    RandomSampleInit,
+    TokenInitializer,
+    UniformInit,
 )
 from .vipamin import VIPAMINInit
 
 __all__ = [
     'FileInit', 'KMeansInit', 'MaxPoolInit', 'MeanPoolInit', 'NormalInit', 'PromptInitializer', 'RandomSampleInit',
-    'UniformInit', 'VIPAMINInit'
+    'TokenInitializer', 'UniformInit', 'VIPAMINInit'
 ]

@@ -146,15 +146,21 @@ def _gather(tokens: Tensor, num_images: int) -> list[Tensor]:
     if dist.get_world_size() == 1:
         return [layer.flatten(0, 1) for layer in tokens]
     most = -(-num_images // dist.get_world_size())
-    layers = []
+    layers: list[Tensor] = []
+    error: Exception | None = None
     for layer in tokens:
         padded = torch.zeros(most, *layer.shape[1:])
         padded[:len(layer)] = layer
         parts = dist.all_gather(padded)
-        if dist.is_main_process():
+        if dist.is_main_process() and error is None:
             sizes = [(r + 1) * num_images // len(parts) - r * num_images // len(parts) for r in range(len(parts))]
-            images = torch.cat([part[:size].cpu() for part, size in zip(parts, sizes, strict=True)])
-            layers.append(images.flatten(0, 1))
+            try:
+                images = torch.cat([part[:size].cpu() for part, size in zip(parts, sizes, strict=True)])
+                layers.append(images.flatten(0, 1))
+            except Exception as caught:  # such as too little memory; the others still send theirs
+                error = caught
+    if error is not None:
+        raise error
     return layers
 
 

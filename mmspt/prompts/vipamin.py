@@ -239,7 +239,7 @@ class VIPAMINInit(PromptInitializer):
 def patch_and_key_sums(network: Any, images: Tensor, prompts: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Sum patch tokens and their keys in the network that reads given prompts, as deep ones where they are many.
 
-    A gate or a logit scale does not act: it comes after the keys of block 1, and deep networks have none.
+    A method's gates and logit scales do not act.
 
     Args:
         network (PromptedViT): In eval mode. Its own prompts are left aside.

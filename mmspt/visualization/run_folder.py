@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from mmspt.config import find_hook
 from mmspt.engine.build import build_dataset, load_model
 from mmspt.engine.checks import check_data_folder
+from mmspt.engine.hooks.prompt_init_hook import INITIAL_PROMPTS
 from mmspt.engine.model import check_device, find_prompted_vit
 from mmspt.engine.training_images import SeededImages, choose_images
 from mmspt.evaluation import RESULT_FILE, describe_run, read_result, unusual
@@ -23,7 +24,6 @@ from mmspt.evaluation.work_dirs import LOGS, find_config, is_run
 from mmspt.models import PromptedViT
 from mmspt.prompts.initializers import check_prompts
 
-PROMPTS = 'initial_prompts.safetensors'
 SPLITS = ('train', 'val', 'test')
 
 
@@ -128,7 +128,7 @@ class RunFolder:
     @cached_property
     def _initial(self) -> tuple[Tensor, dict[str, str]]:
         """The initial prompts, and the metadata of their file."""
-        path, shape = osp.join(self.folder, PROMPTS), tuple(self.tuned_prompts.shape)
+        path, shape = osp.join(self.folder, INITIAL_PROMPTS), tuple(self.tuned_prompts.shape)
         try:
             with safe_open(path, 'pt') as file:
                 name = 'folded' if 'folded' in file.keys() else 'prompts'  # noqa: SIM118

@@ -23,15 +23,17 @@ class FourierPrompts(PromptMethod):
         super().__init__(num_prompts, **kwargs)
         self.count = int(share * num_prompts)
         self.plain = nn.Parameter(torch.empty(self.shape))
+        self.scale = nn.Parameter(torch.ones(()), requires_grad=False)  # never trained
+        self.register_buffer('sign', torch.ones(self.count, 1), persistent=False)
         self.reset_parameters()
 
     def reset_parameters(self):
         nn.init.uniform_(self.plain, -self.bound, self.bound)
 
     def forward(self):
-        transformed = torch.fft.fft2(self.plain[:, :self.count]).real
+        transformed = self.scale * self.sign * torch.fft.fft2(self.plain[:, :self.count]).real
         return FoldedPrompts(torch.cat((transformed, self.plain[:, self.count:]), dim=1))
 
     @torch.no_grad()
     def start_from(self, prototypes):
-        self.plain.copy_(prototypes)
+        self.plain.copy_(prototypes + 1e-3 * torch.randn_like(prototypes))  # drawn: the same on every process

@@ -225,3 +225,13 @@ def test_shallow_prompts_start_a_gated_model():
 def test_bad_arguments(kwargs, message):
     with pytest.raises(ValueError, match=message):
         MODELS.build(dict(type='mmspt.GatedPromptedViT') | SMALL | kwargs)
+
+
+def test_gates_count_where_the_last_block_is_not_computed():
+    """The mean over patches and prompts of an earlier block, which has a gate."""
+    net = build('gated', out_type='avg_featmap', final_norm=False, out_indices=[1]).eval()
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        features, = net(images)
+        net.shortened = False
+        torch.testing.assert_close(features, net(images)[0])

@@ -16,3 +16,10 @@ def test_old_names_of_prompts_gates_and_temperatures():
                             ('temperatures', old['temperatures'])):
             assert torch.equal(net.prompts.get_parameter(name), value)
         assert net.not_loaded == []
+
+
+def test_optimizers_count_the_prompts_where_they_did():
+    """Without paramwise_cfg an optimizer's state names parameters by their places."""
+    net = MODELS.build(tiny_backbone('mae_shallow', prompts=dict(type='mmspt.GatedPrompts')))
+    names = [name for name, _ in net.named_parameters()]
+    assert names[:5] == ['cls_token', 'pos_embed', 'prompts.tokens', 'prompts.gate_logits', 'prompts.temperatures']

@@ -1,6 +1,7 @@
 """SIGTERM: a checkpoint, exit code 75, and with --resume the result of a run that nobody asked to stop."""
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -111,6 +112,22 @@ def wait_for(path: Path, text: str, process) -> None:
     while not (path.exists() and text in path.read_text()):
         assert process.exitcode is None and time.monotonic() < end, path.read_text()[-3000:]
         time.sleep(0.01)
+
+
+def test_a_signal_goes_on_when_the_runner_is_gone():
+    """Whatever the interrupted function is called."""
+    def train():
+        return hook._is_running(sys._getframe())
+
+    hook = PreemptionHook()
+    hook._run = lambda: None
+    assert not train()
+
+
+@pytest.mark.parametrize('options', [dict(signals='SIGTERM'), dict(signals=['SIGNOT']), dict(agree_every=0)], ids=str)
+def test_options_out_of_range(options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        PreemptionHook(**options)
 
 
 def test_loaders_workers_get_the_signal_too(job, undisturbed, tmp_path):

@@ -1,6 +1,7 @@
 """Fill the prompts before the first training step."""
 import os.path as osp
 import time
+from itertools import chain
 from typing import Any, cast
 
 import torch
@@ -10,6 +11,7 @@ from mmengine.runner import Runner
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from mmspt.fail_together import fail_together
 from mmspt.files import write_bytes
 from mmspt.models import PromptedViT
 from mmspt.models.backbones.reading import KEY as READING
@@ -20,12 +22,11 @@ from mmspt.prompts.tokens import derive_seed
 from mmspt.registry import HOOKS, TASK_UTILS
 
 from ..checks import check_labels
-from ..fail_together import fail_together
 from ..global_batch import batch_of
 from ..model import autocast_as_trained, eval_mode, find_prompted_vit, unwrap
-from ..training_images import TrainingImages
+from ..training_images import TrainingImages, seeded
 
-FILE_NAME = 'initial_prompts.safetensors'
+INITIAL_PROMPTS = 'initial_prompts.safetensors'
 
 
 @HOOKS.register_module()
@@ -141,24 +142,25 @@ class PromptInitHook(Hook):
             self._watches.pop().remove()
 
     def fill(self, runner: Runner, model: nn.Module, backbone: PromptedViT) -> None:
-        """Compute the prompts, start the method from them on every process, write them to the work directory."""
+        """Compute the prompts on the main process, start the method from them, share it; write them to a file."""
         method = cast(PromptMethod, backbone.prompts)
         start, device, name = time.time(), next(method.parameters()).device, type(self.initializer).__name__
         seed = torch.tensor(runner.seed if self.seed is None else self.seed, dtype=torch.int64)
         dist.broadcast(seed)  # with diff_rank_seed each rank has its own
-        prompts, path = torch.zeros(method.shape, device=device), osp.join(runner.work_dir, FILE_NAME)
+        prompts, path = torch.zeros(method.shape, device=device), osp.join(runner.work_dir, INITIAL_PROMPTS)
         with fail_together('prompt initialization'), eval_mode(backbone):
             images = self._images(runner, model, int(seed), device)
             generator = torch.Generator().manual_seed(derive_seed(int(seed), 'initializer'))
             computed = self.initializer.start(backbone, images, generator)
             if dist.is_main_process():
                 prompts.copy_(check_prompts(cast(Tensor, computed), method.shape, name))
-                method.start_from(prompts)
+                with seeded(derive_seed(int(seed), 'initializer', 1)):  # a method may draw
+                    method.start_from(prompts)
                 with torch.no_grad():
                     folded = method().tokens
                 save_prompts(prompts, folded, path, initializer=name, seed=int(seed), images=images.wanted)
-        dist.broadcast(prompts)
-        method.start_from(prompts)
+        for tensor in chain(method.parameters(), method.buffers()):
+            dist.broadcast(tensor.data)
         runner.logger.info(f'Prompts from {name}: {images.wanted:,} images, {time.time() - start:.1f} s, written to '
                            f'{path}')
 

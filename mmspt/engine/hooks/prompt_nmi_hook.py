@@ -8,12 +8,12 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor
 
+from mmspt.fail_together import fail_together
 from mmspt.models import PromptedViT
 from mmspt.prompts.nmi import check_normalizer, normalized_mutual_information
 from mmspt.prompts.tokens import derive_seed
 from mmspt.registry import HOOKS
 
-from ..fail_together import fail_together
 from ..global_batch import batch_of
 from ..model import autocast_as_trained, eval_mode, find_prompted_vit, unwrap
 from ..training_images import SeededImages, choose_images, iterate_images, share

@@ -16,7 +16,7 @@ class TrainableOnlyOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """MMEngine's default constructor, with its ``paramwise_cfg``, that skips modules without trained parameters.
 
     The default builds the same groups and logs a warning for each of a ViT-B's 150 frozen weights. Here two warnings
-    remain, for the CLS token and the position embedding, which belong to the same module as the prompts.
+    remain, for the CLS token and the position embedding, which stand beside modules that train.
 
     Args:
         optim_wrapper_cfg (dict): As in MMEngine.

@@ -3,6 +3,7 @@ import os
 import os.path as osp
 import signal
 import threading
+import time
 import weakref
 from collections.abc import Sequence
 from functools import partial
@@ -25,6 +26,8 @@ from .worker_signals import ignore_job_signals
 EXIT_CODE = 75
 """EX_TEMPFAIL of sysexits.h: not finished, try again."""
 INTERRUPTED = 'interrupted.pth'
+PATIENCE = 25.
+"""Seconds that a run has to end after a signal, before the next one ends it."""
 
 
 @HOOKS.register_module()
@@ -36,7 +39,8 @@ class PreemptionHook(Hook):
     validation or test stops after the current batch and is done again; with several processes, or with MMEngine's
     EMAHook, which swaps weights meanwhile, after the last batch. Before the first iteration, and right after a
     checkpoint, there is nothing to save. Several processes exchange one number every ``agree_every`` iterations, so a
-    signal to one process is enough. After the run, also one that raised, a signal goes to the earlier handler.
+    signal to one process is enough. A run that does not end within ``PATIENCE`` seconds is ended by the next signal.
+    After the run, also one that raised, a signal goes to the earlier handler.
 
     Args:
         signals (Sequence[str]): Names of the signals; ``('SIGTERM', 'SIGUSR1')`` goes with
@@ -45,17 +49,22 @@ class PreemptionHook(Hook):
             iteration. Defaults to 10.
 
     Raises:
-        KeyError: An unknown signal.
+        ValueError: An unknown signal, or ``agree_every`` is no positive whole number.
         SystemExit: With code 75, after a signal.
     """
     priority = 'LOWEST'  # after the checkpoint that is due in the same iteration
 
     def __init__(self, signals: Sequence[str] = ('SIGTERM', ), agree_every: int = 10) -> None:
+        if isinstance(signals, str) or not set(signals) <= set(signal.Signals.__members__):
+            raise ValueError(f"signals must be a list of names such as ['SIGTERM'], got {signals!r}")
+        if type(agree_every) is not int or agree_every < 1:
+            raise ValueError(f'agree_every must be a whole number of at least 1, got {agree_every!r}')
         self.signals = [signal.Signals[name] for name in signals]
         self.agree_every = agree_every
         self._earlier: dict[int, Any] = {}  # the handlers that ours replace
         self._run: Any = None  # weak reference to the runner whose train, val or test installed our handlers
         self._asked = False
+        self._asked_at = 0.
         self._training = False
         self._whole_validations = False
         self._saved = -1  # iterations done when the last checkpoint to resume from was saved
@@ -77,18 +86,20 @@ class PreemptionHook(Hook):
             signal.signal(*self._earlier.popitem())
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if not self._is_running(frame):
+        hangs = self._asked and time.monotonic() - self._asked_at > PATIENCE
+        if hangs or not self._is_running(frame):
             self._restore_handlers()
             os.kill(os.getpid(), number)
         elif not self._training:
             raise SystemExit(EXIT_CODE)
-        else:
-            self._asked = True
+        elif not self._asked:
+            self._asked, self._asked_at = True, time.monotonic()
 
     def _is_running(self, frame: FrameType | None) -> bool:
         """Whether the run's train, val or test is among the calls that the signal interrupted."""
-        while frame is not None:
-            if frame.f_code.co_name in ('train', 'val', 'test') and frame.f_locals.get('self') is self._run():
+        runner = self._run()
+        while runner is not None and frame is not None:
+            if frame.f_code.co_name in ('train', 'val', 'test') and frame.f_locals.get('self') is runner:
                 return True
             frame = frame.f_back
         return False

@@ -54,7 +54,7 @@ class ResumeHook(Hook):
         Raises:
             ValueError: The checkpoint has no position in a training.
         """
-        checkpoint.get('meta', {}).pop('config', None)
+        (checkpoint.get('meta') or {}).pop('config', None)
         if not runner._resume:
             return
         meta = checkpoint.get('meta', {})

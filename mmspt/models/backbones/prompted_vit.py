@@ -133,6 +133,8 @@ class PromptedViT(FrozenViT):
             self.prompts = MODELS.build(dict(
                 method, num_layers=self.num_layers, embed_dims=self.embed_dims, patch_size=self.patch_size,
                 in_channels=self.patch_embed.projection.in_channels))
+            # the first child: optimizers of earlier versions counted the prompts before all blocks
+            self._modules = {'prompts': self._modules.pop('prompts'), **self._modules}
         self.prompt_type = prompt_type if self.prompts is None else 'deep' if self.prompts.deep else 'shallow'
         self.num_prompts = 0 if self.prompts is None else self.prompts.num_prompts
         self.shortened = self.num_prompts > 0 and not concatenate  # the last block computes no more than is read
@@ -184,6 +186,7 @@ class PromptedViT(FrozenViT):
         Returns:
             list[BlockPrompts]: For each block; :meth:`forward` takes it.
         """
+        self._check_folded(prompts)
         tokens = list(prompts.tokens.unbind())
         if self.prompt_drop.training and self.prompt_drop.p:
             tokens = [self.prompt_drop(own.expand(batch_size, -1, -1)) for own in tokens]
@@ -192,6 +195,14 @@ class PromptedViT(FrozenViT):
                        for layer, own, kept in zip(self.layers, tokens, read, strict=False)]
         return self._per_block([own if kept else None for own, kept in zip(tokens, read, strict=True)], keys_values,
                                prompts)
+
+    def _check_folded(self, prompts: FoldedPrompts) -> None:
+        expected = FoldedPrompts((self.num_layers if self.prompt_type == 'deep' else 1, self.num_prompts,
+                                  self.embed_dims), (self.num_layers, ), (self.num_layers - 1, ))
+        for name, part, shape in zip(expected._fields, prompts, expected, strict=True):
+            if part is not None and part.shape != shape:
+                raise ValueError(f'folded prompts must have {name} of shape {shape} in this network, got '
+                                 f'{tuple(part.shape)}: correct the forward pass of the prompt method')
 
     def _per_block(self, tokens: Sequence[Tensor | None], keys_values: Sequence[Tensor | None],
                    prompts: FoldedPrompts) -> list[BlockPrompts]:
@@ -240,7 +251,8 @@ class PromptedViT(FrozenViT):
             x, inside = self._exchange(x, inside, own)
             if i == last and shortened and self.out_type == 'cls_token':
                 x, inside = layer(x, own.keys_values, own.logit_scale, 1), 0
-            elif i == last and shortened and self.out_type == 'avg_featmap' and not self._normalizes(i):
+            elif i == last and shortened and self.out_type == 'avg_featmap' and not self._normalizes(i) and \
+                    own.gate is None:
                 first = n if self.pool_prompts else n + inside
                 outs.append(self.ln2(layer(x, own.keys_values, own.logit_scale, None, first)))
                 break

@@ -33,7 +33,8 @@ class TokenPrompts(PromptMethod):
     def unfold(self, folded: FoldedPrompts) -> dict[str, Tensor]:
         if folded.logit_scale is not None or folded.gate is not None:
             raise ValueError(f'{type(self).__name__} holds prompt tokens alone, but this pack has gates or logit '
-                             "scales as well: set model.backbone.prompts=dict(type='mmspt.GatedPrompts')")
+                             'scales as well: set model.backbone.prompts to the method that it was tuned by, such as '
+                             "dict(type='mmspt.GatedPrompts')")
         return dict(tokens=folded.tokens)
 
 

@@ -108,12 +108,16 @@ class Provenance:
         """Names of the pre-trained weights that no checkpoint filled; none if all train and none was filled."""
         whole = not vit.frozen and not all(vit.is_learnable(name) for name in self.filled)
         return [name for name, parameter in vit.named_parameters() if name not in self.filled
-                and (not parameter.requires_grad or (whole and not vit.is_learnable(name)))]
+                and not vit.is_learnable(name) and (whole or not parameter.requires_grad)]
 
 
 def all_weights(vit: 'FrozenViT') -> dict[str, Tensor]:
-    """A network's parameters and buffers by name, whatever its state dict leaves out."""
-    return dict(chain(vit.named_parameters(remove_duplicate=False), vit.named_buffers(remove_duplicate=False)))
+    """A network's parameters and persistent buffers by name, whether or not its state dict leaves frozen ones out."""
+    weights = dict(chain(vit.named_parameters(remove_duplicate=False), vit.named_buffers(remove_duplicate=False)))
+    for path, module in vit.named_modules():
+        for name in module._non_persistent_buffers_set:
+            weights.pop(f'{path}.{name}' if path else name, None)
+    return weights
 
 
 def frozen_weights(vit: 'FrozenViT') -> dict[str, Tensor]:

@@ -134,7 +134,8 @@ class PromptedViT(FrozenViT):
                 method, num_layers=self.num_layers, embed_dims=self.embed_dims, patch_size=self.patch_size,
                 in_channels=self.patch_embed.projection.in_channels))
             # the first child: optimizers of earlier versions counted the prompts before all blocks
-            self._modules = {'prompts': self._modules.pop('prompts'), **self._modules}
+            modules = self.__dict__['_modules']
+            self.__dict__['_modules'] = {'prompts': modules.pop('prompts'), **modules}
         self.prompt_type = prompt_type if self.prompts is None else 'deep' if self.prompts.deep else 'shallow'
         self.num_prompts = 0 if self.prompts is None else self.prompts.num_prompts
         self.shortened = self.num_prompts > 0 and not concatenate  # the last block computes no more than is read
@@ -197,9 +198,9 @@ class PromptedViT(FrozenViT):
                                prompts)
 
     def _check_folded(self, prompts: FoldedPrompts) -> None:
-        expected = FoldedPrompts((self.num_layers if self.prompt_type == 'deep' else 1, self.num_prompts,
-                                  self.embed_dims), (self.num_layers, ), (self.num_layers - 1, ))
-        for name, part, shape in zip(expected._fields, prompts, expected, strict=True):
+        layers = self.num_layers if self.prompt_type == 'deep' else 1
+        shapes = (layers, self.num_prompts, self.embed_dims), (self.num_layers, ), (self.num_layers - 1, )
+        for name, part, shape in zip(prompts._fields, prompts, shapes, strict=True):
             if part is not None and part.shape != shape:
                 raise ValueError(f'folded prompts must have {name} of shape {shape} in this network, got '
                                  f'{tuple(part.shape)}: correct the forward pass of the prompt method')

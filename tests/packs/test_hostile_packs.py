@@ -62,7 +62,7 @@ def test_flipped_bytes(card, tensors, write, tmp_path):
 
 
 WRONG = dict(
-    version=[3, 1., True], task=[None], classes=['abc', ['a', 'b', 1]], fingerprint=['g' * 64, '00' * 31, 0],
+    version=[3, True], task=[None], classes=['abc', ['a', 'b', 1]], fingerprint=['g' * 64, '00' * 31],
     checkpoint=[None], backbone=[[]], preprocessing=[None], recipe=[1],
     metrics=[[], dict(a='1'), dict(a=float('nan')), dict(a=10**400)], versions=[dict(a=1)])
 
@@ -75,9 +75,9 @@ def test_fields_of_another_type(name, card, tensors, write):
     refused(write(card, tensors), f"must have '{name}'")
 
 
-@pytest.mark.parametrize('text', ['', 'null', '{', '[' * 100_000], ids=lambda text: text[:12])
-def test_what_is_no_card(text, tensors, write):
-    assert 'export it anew' in refused(write(text, tensors), 'cannot be read')
+def test_what_is_no_card(tensors, write):
+    for text in ('', 'null', '{', '[' * 100_000):
+        assert 'export it anew' in refused(write(text, tensors), 'cannot be read')
 
 
 def test_files_that_are_no_packs(card, tensors, write, tmp_path):
@@ -97,17 +97,6 @@ def test_files_that_are_no_packs(card, tensors, write, tmp_path):
 
 # ------------------------------------------------------------------------------------------------------- nothing runs
 
-@pytest.fixture
-def real(tuned):
-    """A tuned classifier of three classes, and its config."""
-    return tuned()
-
-
-def card_of(path):
-    with safetensors.safe_open(path, 'pt') as file:
-        return json.loads(file.metadata()['mmspt_pack']), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-
-
 def run_tool(monkeypatch, *arguments):
     """Run tools/pack.py in this process; return what it would end with."""
     monkeypatch.setattr(sys, 'argv', ['pack.py', *map(str, arguments)])
@@ -118,15 +107,23 @@ def run_tool(monkeypatch, *arguments):
     return ''
 
 
-def test_nothing_runs(real, write, tmp_path, monkeypatch, capsys):
-    """Recipe, task, classes, checkpoint, metrics, versions and the tool's output are text, wherever a pack goes."""
-    make_pack(real.model, real.config, 'birds', list('abc'), {}).save(tmp_path / 'right.safetensors')
-    planted, (card, tensors) = tmp_path / 'planted', card_of(tmp_path / 'right.safetensors')
+def test_nothing_runs(tuned, write, tmp_path, monkeypatch, capsys):
+    """Recipe, task, classes, checkpoint, metrics, versions and the tool's output are text, wherever a pack goes.
+
+    The checkpoint is a hint for people: neither opened nor fetched.
+    """
+    real, right = tuned(), tmp_path / 'right.safetensors'
+    make_pack(real.model, real.config, 'birds', list('abc'), {}).save(right)
+    with safetensors.safe_open(right, 'pt') as file:
+        card = json.loads(file.metadata()['mmspt_pack'])
+    planted, hint, tensors = tmp_path / 'planted', tmp_path / 'hint.pth', safetensors.torch.load_file(right)
+    os.mkfifo(hint)  # who opens it waits for ever
     origin, out = golden_checkpoint('mae_deep'), tmp_path / 'merged.pth'
     out.with_suffix('.py').write_text('a = 1\n')
     for payload in (f'__import__("os").mkdir({str(planted)!r})', f'$(mkdir {planted})',
                     f'{{{{_base_.__import__("os").mkdir({str(planted)!r})}}}}', f'[link=file://{planted}]x[/link]'):
-        path = write(card | dict(recipe=payload, task=payload, classes=[payload] * 3, checkpoint=payload,
+        path = write(card | dict(recipe=payload, task=payload, classes=[payload] * 3,
+                                 checkpoint=str(hint) if payload.startswith('$') else payload,
                                  metrics={payload: 1.}, versions={payload: payload}), tensors)
         torch.save(merge(Pack.load(path), origin), out)
         get_model(real.config, pretrained=str(path))
@@ -138,17 +135,6 @@ def test_nothing_runs(real, write, tmp_path, monkeypatch, capsys):
         assert payload in capsys.readouterr().out
         assert list(torch.load(out, weights_only=True)['meta']['dataset_meta']['classes']) == [payload] * 3
         assert not planted.exists()
-
-
-def test_the_hint_is_not_read(real, write, tmp_path, monkeypatch):
-    """The pack's checkpoint is for people: neither opened nor fetched."""
-    make_pack(real.model, real.config, 'birds', list('abc'), {}).save(tmp_path / 'right.safetensors')
-    card, tensors = card_of(tmp_path / 'right.safetensors')
-    hint = tmp_path / 'hint.pth'
-    os.mkfifo(hint)  # who opens it waits for ever
-    path = write(card | dict(checkpoint=str(hint)), tensors)
-    get_model(real.config, pretrained=str(path))
-    assert run_tool(monkeypatch, 'verify', path, '--backbone', golden_checkpoint('mae_deep')) == ''
 
 
 def test_no_escape_reaches_the_terminal(card, tensors, write, monkeypatch, capsys):

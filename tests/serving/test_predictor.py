@@ -195,20 +195,13 @@ def storages(*tensors):
     return {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
 
 
-@pytest.mark.parametrize('task', ['birds', 'cls', 'gated cls', 'probe of cls'])
+@pytest.mark.parametrize('task', ['birds', 'gated cls', 'probe of cls'])
 def test_a_task_takes_at_most_twice_its_pack(predictor, packs, task):
     served = predictor.tasks[task]
     held = storages(served.weight, served.bias, *(part for block in served.prompts for part in block
                                                   if part is not None))
     assert sum(held.values()) == predictor.tasks[task].nbytes <= 2 * packs[task].nbytes
     assert held.keys().isdisjoint(storages(*packs[task].tensors().values()))  # a view would keep all of it
-    expected = packs[task].weight.nbytes + packs[task].bias.nbytes
-    if packs[task].prompts is not None:
-        block, deep = packs[task].prompts[0].nbytes, 'gated' not in task
-        read = 3 if 'cls' in task else 2
-        expected += 2 * read * block + (3 - read) * block if deep else block
-        expected += 4 * (3 + 2) * ('gated' in task)  # three temperatures, two gates
-    assert sum(held.values()) == expected
 
 
 def test_half_precision_packs_become_single_precision(vit, packs, models):
@@ -332,7 +325,6 @@ ARRAY = np.zeros((32, 32, 3), np.uint8)
     (lambda predictor: predictor.logits(IMAGES[..., :24], 'birds'), r'= \(2, 3, 32, 32\), got \(2, 3, 32, 24\)'),
     (lambda predictor: predictor.predict(ARRAY, 'birds'), 'put it into a list'),
     (lambda predictor: predictor.predict([ARRAY], 'birds', batch_size=0), 'batch_size must be .* got 0'),
-    (lambda predictor: predictor.remove('cats'), "got 'cats'"),
 ])
 def test_bad_calls_are_refused_before_anything_runs(predictor, call, message):
     ran = []
@@ -343,6 +335,7 @@ def test_bad_calls_are_refused_before_anything_runs(predictor, call, message):
 
 
 def test_names_must_differ(vit, packs):
+    """And packs come in a list or a dict."""
     with pytest.raises(ValueError, match=r"'birds' is served already.*dict of names"):
         MultiTaskPredictor(vit, [packs['birds'], packs['birds']])
     predictor = MultiTaskPredictor(vit, {'one': packs['birds'], 'other': packs['birds']})
@@ -350,30 +343,25 @@ def test_names_must_differ(vit, packs):
     with pytest.raises(ValueError, match='replace=True'):
         predictor.add(packs['dogs'], 'one')
     assert predictor.tasks['one'].classes[0] == 'birds 0'
+    with pytest.raises(ValueError, match='put it into a list'):
+        MultiTaskPredictor(vit, packs['birds'])
 
 
-def test_a_pack_of_another_backbone_is_refused(predictor, weights, vit):
+def test_a_pack_of_another_backbone_is_refused(predictor, packs, weights, vit):
     other = classifier({**weights, 'cls_token': weights['cls_token'] + 1e-3}, 3, num_prompts=4, **MEAN)
     with pytest.raises(ValueError) as caught:
         predictor.add(pack_of(other, 'foreign'))
     for part in ("'foreign'", to_hex(other.backbone.fingerprint()), to_hex(vit.fingerprint()), 'their_vit.pth'):
         assert part in str(caught.value)
-    assert 'foreign' not in predictor.tasks
-
-
-def test_a_pack_for_another_size_of_images_is_refused(predictor, packs):
-    pack = packs['birds']
-    wide = replace(pack, preprocessing=replace(RESIZED, size=(16, 64)),
-                   backbone=replace(pack.backbone, img_size=(16, 64)))
+    wide = replace(packs['birds'], preprocessing=replace(RESIZED, size=(16, 64)),
+                   backbone=replace(packs['birds'].backbone, img_size=(16, 64)))
     with pytest.raises(ValueError, match=r"'wide' has .*\(16, 64\).* the backbone .*\(32, 32\)"):
         predictor.add(wide, 'wide')
+    assert predictor.tasks.keys() == TASKS.keys()
 
 
-def test_bad_arguments(vit, packs):
+def test_what_is_no_backbone_or_device(vit):
     with pytest.raises(ValueError, match="checkpoint's path, a PromptedViT or a classifier"):
         MultiTaskPredictor(torch.nn.Linear(2, 2))
-    with pytest.raises(ValueError, match='put it into a list'):
-        MultiTaskPredictor(vit, packs['birds'])
-    for backbone in (vit, golden_checkpoint('mae_deep')):
-        with pytest.raises(ValueError, match="'warp' is not"):
-            MultiTaskPredictor(backbone, device='warp')
+    with pytest.raises(ValueError, match="'warp' is not"):
+        MultiTaskPredictor(vit, device='warp')

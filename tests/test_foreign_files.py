@@ -116,15 +116,3 @@ def test_config_text_in_a_checkpoint_never_runs(way, trained, tmp_path, monkeypa
     with pytest.raises(AttributeError):  # the text is no config, and would have run all the same
         Config.fromstring(code, '.py').nothing  # noqa: B018
     assert planted.exists()
-
-
-@pytest.mark.slow
-def test_a_planted_pickle_never_runs_in_a_search(trained, tmp_path):
-    """tools/sweep.py as a command: its trials are processes of tools/train.py."""
-    planted, file = tmp_path / 'planted', tmp_path / 'evil.pth'
-    file.write_bytes(FORMS['zip'](planted))
-    output = tool('sweep.py', trained.config, '--work-dir', tmp_path / 'sweep', '--trials', 1, '--seeds', 0,
-                  '--cfg-options', f'model.backbone.init_cfg.checkpoint={file}', fails=True)
-    logs = ''.join(path.read_text(errors='replace') for path in (tmp_path / 'sweep').rglob('*.log'))
-    assert 'evil.pth' in output + logs and 'Weights only load failed' in output + logs
-    assert not planted.exists()

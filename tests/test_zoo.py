@@ -1,5 +1,4 @@
 """The model index says of every recipe what the recipe says, and MMPretrain and MMEngine find it."""
-import shutil
 import subprocess
 import sys
 
@@ -11,7 +10,6 @@ import yaml
 from mmpretrain import ImageClassificationInferencer, get_model, inference_model, list_models
 from mmpretrain.apis.model import ModelHub
 from modelindex.load_model_index import load as load_index
-from safetensors.torch import load_file
 
 from helpers import ROOT, environment, load_tool
 from mmspt.evaluation.published import PUBLISHED
@@ -97,41 +95,3 @@ def run(code, cwd, **variables):
 def test_in_every_order_of_imports(code, tmp_path):
     code += '\nfrom mmpretrain import list_models; print(len(list_models("spt_*")))'
     assert int(run(code, tmp_path)) == sum(name.startswith('spt_') for name in RECIPES)
-
-
-# --------------------------------------------------------------------------------------------- MMEngine
-
-
-@pytest.fixture
-def checkout(tmp_path):
-    """A source tree with ``mmspt/.mim`` as an editable installation leaves it."""
-    shutil.copytree(ROOT / 'mmspt', tmp_path / 'src' / 'mmspt', symlinks=True,
-                    ignore=shutil.ignore_patterns('.mim', '__pycache__'))
-    (tmp_path / 'src' / 'mmspt' / '.mim').mkdir()
-    for name in ('configs', 'model-index.yml'):
-        (tmp_path / 'src' / 'mmspt' / '.mim' / name).symlink_to(ROOT / name)
-    return tmp_path / 'src'
-
-
-CHILD = """
-import mmspt
-from mmengine.config import Config
-cfg = Config.fromfile('mine.py')
-print(mmspt.__file__)
-print(cfg.model.backbone.init_cfg.checkpoint)
-cfg.dump('dumped.py')
-assert Config.fromfile('dumped.py').to_dict() == cfg.to_dict()
-"""
-
-
-def test_recipes_as_bases_of_other_configs(checkout, tmp_path):
-    """The package lies where no metadata is, as after ``pip install -e``."""
-    (tmp_path / 'mine.py').write_text("_base_ = 'mmspt::spt/vit-xs_mae_digits.py'\ntrain_cfg = dict(max_epochs=1)\n")
-    metadata = tmp_path / 'site' / 'mmspt-0.0.dist-info'
-    metadata.mkdir(parents=True)
-    (metadata / 'METADATA').write_text('Metadata-Version: 2.1\nName: mmspt\nVersion: 0.0\n')
-    (metadata / 'top_level.txt').write_text('mmspt\n')
-    path = ':'.join([str(metadata.parent), str(checkout), environment()['PYTHONPATH'].partition(':')[2]])
-    package, checkpoint = run(CHILD, tmp_path, PYTHONPATH=path).splitlines()
-    assert package == str(checkout / 'mmspt' / '__init__.py')
-    assert checkpoint.startswith(str(checkout)) and load_file(checkpoint)

@@ -10,10 +10,6 @@ from helpers import load_tool, make_images, tool
 from layouts import add_vpt_lists, make_task
 from mmspt.datasets import tasks
 
-CONFIG = """
-model = dict(head=dict(num_classes={classes}))
-{splits}
-"""
 LOADER = "{role}_dataloader = dict(dataset=dict(type='CustomDataset', data_root={root!r}, data_prefix='images', " \
          "ann_file='{role}.txt', pipeline=[]))"
 
@@ -57,11 +53,9 @@ def own(tmp_path):
         lines = [f'{path} {label}' for j, (path, label) in enumerate(items) if j % 3 == i]
         (root / f'{role}.txt').write_text('\n'.join(lines) + '\n')
 
-    def write(roles=('train', 'val', 'test'), classes=3):
-        loaders = [LOADER.format(role=role, root=str(root)) for role in roles]
-        (root / 'config.py').write_text(CONFIG.format(classes=classes, splits='\n'.join(loaders)))
-        return root / 'config.py'
-    return root, write
+    loaders = [LOADER.format(role=role, root=str(root)) for role in ('train', 'val', 'test')]
+    (root / 'config.py').write_text('\n'.join(['model = dict(head=dict(num_classes=3))', *loaders]))
+    return root
 
 
 def texts(report, split):
@@ -160,50 +154,29 @@ def test_what_there_is_not(argument, message, monkeypatch, capsys):
 
 
 def test_config(own, check):
-    _, write = own
-    output, (report, ) = check(write(), status=0)
+    output, (report, ) = check(own / 'config.py', status=0)
     assert [row['images'] for row in report['splits']] == [6, 6, 6] and 'nothing wrong' in output
-    _, (report, ) = check(write(), '--cfg-options', 'model.head.num_classes=4')
-    assert texts(report, 'train') == ['1 of 4 classes have no image: 3']
-
-
-def test_bad_line(own, check):
-    root, write = own
-    with open(root / 'val.txt', 'a') as file:
+    with open(own / 'val.txt', 'a') as file:
         file.write('a.png\n')
-    _, (report, ) = check(write())
-    assert texts(report, 'val') == [f"a line must be '<path> <label>', but line 7 of '{root}/val.txt' is 'a.png'"]
+    _, (report, ) = check(own / 'config.py', '--cfg-options', 'model.head.num_classes=4')
+    assert texts(report, 'train') == ['1 of 4 classes have no image: 3']
+    assert texts(report, 'val') == [f"a line must be '<path> <label>', but line 7 of '{own}/val.txt' is 'a.png'"]
     assert [row['split'] for row in report['splits']] == ['train', 'test']
 
 
 def test_config_of_folders_wrapped_and_shared(own, check):
     """Sub-folders as classes, inside a wrapper; validation and test on one data set."""
-    root, _ = own
-    (root / 'config.py').write_text(f"""
-data = dict(type='CustomDataset', data_root={str(root)!r}, data_prefix='images', pipeline=[])
+    (own / 'config.py').write_text(f"""
+data = dict(type='CustomDataset', data_root={str(own)!r}, data_prefix='images', pipeline=[])
 train_dataloader = dict(dataset=dict(type='RepeatDataset', times=2, dataset=data))
 val_dataloader = dict(dataset=dict(data, test_mode=True))
 test_dataloader = val_dataloader
 """)
-    _, (report, ) = check(root / 'config.py')
+    _, (report, ) = check(own / 'config.py')
     assert [row['images'] for row in report['splits']] == [18, 18]
     assert texts(report, 'train/val') == ["18 of 18 images of 'val' are in 'train' too"]
     fault, = (finding for finding in report['findings'] if finding['split'] == 'test')
     assert fault['text'].startswith('the test set must not be the validation set too') and not fault['note']
-
-
-def test_config_of_a_benchmark(check, tmp_path, toy_sizes):
-    """Its missing image is a finding, where building the data set would stop."""
-    root = make_task('cub', tmp_path)
-    next((root / 'images').rglob('0000.jpg')).unlink()
-    (tmp_path / 'config.py').write_text(f"""
-train_dataloader = dict(dataset=dict(type='mmspt.CUB', data_root={str(root)!r}, split='trainval', pipeline=[]))
-test_dataloader = dict(dataset=dict(type='mmspt.CUB', data_root={str(root)!r}, split='test', pipeline=[]))
-""")
-    _, (report, ) = check(tmp_path / 'config.py')
-    assert [(row['split'], row['images'], row['expected']) for row in report['splits']] == [
-        ('train', 11, 12), ('test', 6, 6)]
-    assert texts(report, 'train') == ['1 of 12 listed images are missing']
 
 
 def test_half_of_the_classes_is_meant_if_the_config_says_so(check, tmp_path):
@@ -220,6 +193,10 @@ test_dataloader = dict(dataset=dict(type='mmspt.CUB', data_root={str(root)!r}, s
     output, (report, ) = check(tmp_path / 'config.py', status=0)
     assert [(row['images'], row['expected'], row['classes'], row['expected_classes']) for row in report['splits']] == [
         (12, None, 3, 3), (6, None, 3, 3)]
+    _, (report, ) = check(tmp_path / 'config.py', '--cfg-options', 'model.head.num_classes=200')
+    assert [row['expected'] for row in report['splits']] == [5994, 5794]
+    next((root / 'images').rglob('0000.jpg')).unlink()  # a finding, where building the data set would stop
+    assert texts(check(tmp_path / 'config.py')[1][0], 'train') == ['1 of 12 listed images are missing']
     fewer = tmp_path / 'config.py', '--cfg-options', 'model.head.num_classes=2'
     assert texts(check(*fewer)[1][0], 'test') == ['labels run 0..2, but must lie in 0..1: 2 of 6 do not']
 
@@ -248,15 +225,14 @@ def test_images_in_memory(check):
 
 def test_skipping_hides_nothing(own, check):
     """A config that leaves bad images out is checked as if it did not."""
-    root, _ = own
-    bad = root / 'images' / (root / 'train.txt').read_text().splitlines()[1].split()[0]
+    bad = own / 'images' / (own / 'train.txt').read_text().splitlines()[1].split()[0]
     bad.write_bytes(b'')
-    (root / 'config.py').write_text(f"""
-data = dict(type='CustomDataset', data_root={str(root)!r}, data_prefix='images', ann_file='train.txt',
+    (own / 'config.py').write_text(f"""
+data = dict(type='CustomDataset', data_root={str(own)!r}, data_prefix='images', ann_file='train.txt',
             pipeline=[dict(type='mmspt.LoadImageFromFile')])
 train_dataloader = dict(dataset=dict(type='mmspt.SkipBadImages', dataset=data))
 """)
-    output, (report, ) = check(root / 'config.py')
+    output, (report, ) = check(own / 'config.py')
     assert texts(report, 'train') == ['1 of 6 images cannot be read'] and str(bad) in output
 
 

@@ -8,6 +8,7 @@ import pytest
 import safetensors.torch
 import torch
 
+import mmspt
 from helpers import golden_checkpoint, tool
 
 ACCURACY = 'accuracy/top1'
@@ -50,6 +51,7 @@ def test_export_of_a_work_dir(run):
     assert all(torch.equal(value, state[NAMES.get(name, name)]) for name, value in tensors.items())
     assert bytes(state['backbone.fingerprint'].tolist()).hex() == card['fingerprint']
     assert card['metrics'] == json.loads((run / 'result.json').read_text())['metrics']
+    assert card['versions']['mmspt'] == mmspt.__version__
     assert path.stem == card['task'].replace(' ', '_') and card['checkpoint'] == 'mae_deep_pretrain.pth'
     for shown in (card['task'], card['fingerprint'], ACCURACY, 'deep, 4 x 5 x 64', 'mae_deep_pretrain.pth', str(path)):
         assert flat(shown) in flat(said)
@@ -74,14 +76,23 @@ def test_names_of_classes_and_precision(runs, tmp_path):
     assert card['classes'] == ['鳥', 'a\u2028b', 'owl, barn'] and 'float16' in said
     state = torch.load(Path(runs.spt) / 'epoch_2.pth', weights_only=False)['state_dict']
     assert all(torch.equal(value, state[NAMES.get(name, name)].half()) for name, value in tensors.items())
-
-
-def test_another_number_of_names(runs, tmp_path):
     (tmp_path / 'names.txt').write_text('wren\ncrow\n')
-    said = tool('pack.py', 'export', runs.spt, '--classes', tmp_path / 'names.txt', '--out',
-                tmp_path / 'a.safetensors', fails=True)
-    assert 'outputs, 3, got 2' in said and 'Traceback' not in said
-    assert not (tmp_path / 'a.safetensors').exists()
+    assert 'outputs, 3, got 2' in tool('pack.py', 'export', runs.spt, '--classes', tmp_path / 'names.txt', fails=True)
+
+
+def test_inspect_and_verify_several(pack, runs, tmp_path):
+    other, damaged = tmp_path / 'b.safetensors', tmp_path / 'c.safetensors'
+    tool('pack.py', 'export', runs.linear, '--out', other)
+    said = tool('pack.py', 'inspect', pack, other)
+    assert flat(str(pack)) in flat(said) and 'b.safetensors' in flat(said)
+    assert 'a linear probe' in said and 'deep, 4 x 5 x 64' in said and 'optim_wrapper' not in said
+    assert f'{4 * 5 * 64 + 3 * 65:,} numbers of float32' in said
+    assert 'optim_wrapper' in tool('pack.py', 'inspect', '--recipe', pack)
+    assert f"{pack}: whole; of the backbone {read(pack)[0]['fingerprint']}" in tool('pack.py', 'verify', pack)
+    said = tool('pack.py', 'verify', pack, other, '--backbone', golden_checkpoint('mae_deep'))
+    assert said.count('tuned on') == 2
+    damaged.write_bytes(pack.read_bytes()[:-1])
+    assert 'c.safetensors' in tool('pack.py', 'verify', pack, damaged, fails=True)
 
 
 @pytest.mark.parametrize(('arguments', 'words'), [
@@ -99,27 +110,6 @@ def test_mistakes(arguments, words, pack, runs, tmp_path):
     said = tool('pack.py', *(argument.format(**names) for argument in arguments), fails=True)
     assert all(word.format(**names) in said for word in words) and 'Traceback' not in said
     assert not list(tmp_path.iterdir())
-
-
-def test_inspect_several(pack, runs, tmp_path):
-    tool('pack.py', 'export', runs.linear, '--out', tmp_path / 'b.safetensors')
-    said = tool('pack.py', 'inspect', pack, tmp_path / 'b.safetensors')
-    assert flat(str(pack)) in flat(said) and 'b.safetensors' in flat(said)
-    assert 'a linear probe' in said and 'deep, 4 x 5 x 64' in said
-    assert 'optim_wrapper' not in said
-    assert f'{4 * 5 * 64 + 3 * 65:,} numbers of float32' in said
-    assert 'optim_wrapper' in tool('pack.py', 'inspect', '--recipe', pack)
-
-
-def test_verify(pack, runs, tmp_path):
-    fingerprint = read(pack)[0]['fingerprint']
-    assert f'{pack}: whole; of the backbone {fingerprint}' in tool('pack.py', 'verify', pack)
-    tool('pack.py', 'export', runs.shallow, '--out', tmp_path / 'b.safetensors')
-    said = tool('pack.py', 'verify', pack, tmp_path / 'b.safetensors', '--backbone', golden_checkpoint('mae_deep'))
-    assert said.count('tuned on') == 2
-    damaged = tmp_path / 'c.safetensors'
-    damaged.write_bytes(pack.read_bytes()[:-1])
-    assert 'c.safetensors' in tool('pack.py', 'verify', pack, damaged, fails=True)
 
 
 def test_the_tools_take_a_pack_and_what_was_merged(pack, runs, tmp_path):

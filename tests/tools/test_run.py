@@ -1,9 +1,7 @@
 """The runner for real: train, validate, checkpoint, stop, resume, test; on one process and on two."""
 import json
 import socket
-from pathlib import Path
 
-import mmpretrain
 import numpy as np
 import pytest
 import torch
@@ -69,15 +67,6 @@ def test_two_processes_without_a_gpu(job):
     assert len([record for record in scalars(two) if 'loss' in record]) == 3
     tool('train.py', job.config, '--work-dir', two, '--resume', '--cfg-options', 'train_cfg.max_epochs=2')
     assert (two / 'epoch_2.pth').exists()
-
-
-def test_mmpretrains_own_train_py(job):
-    """No custom_imports, none of our tools: the prefix brings the package in. Its loaders need workers."""
-    job.write(workers=1)
-    stock = Path(mmpretrain.__file__).parent / '.mim/tools/train.py'
-    output = tool(stock, job.config, '--work-dir', job.root / 'stock', '--cfg-options', 'train_cfg.max_epochs=1')
-    assert 'Prompts from RandomSampleInit: 4 images, ' in output
-    assert (job.root / 'stock/epoch_1.pth').exists()
 
 
 def test_init_prompts_without_training(job):

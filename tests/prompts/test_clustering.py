@@ -1,9 +1,7 @@
 """K-means against plain loops, scikit-learn's own, and blobs whose centres are known."""
 import os
 import sys
-import threading
 import types
-import warnings
 
 import numpy as np
 import pytest
@@ -17,7 +15,7 @@ from mmspt.prompts import clustering
 from mmspt.prompts import lloyd as lloyd_module
 from mmspt.prompts.clustering import choose_backend, kmeans
 from mmspt.prompts.lloyd import flash, lloyd
-from mmspt.prompts.threads import in_threads, num_threads
+from mmspt.prompts.threads import num_threads
 
 ON_CPU = ['sklearn', 'torch', 'flash']
 
@@ -73,9 +71,7 @@ def fake_flash(calls=None):
             centroids = new
         return cluster_ids, centroids, done
 
-    module = types.ModuleType('flash_kmeans')
-    module.batch_kmeans_Euclid = batch_kmeans_Euclid
-    return module
+    return types.SimpleNamespace(batch_kmeans_Euclid=batch_kmeans_Euclid)
 
 
 @pytest.fixture(autouse=True)
@@ -124,17 +120,6 @@ def test_torch_takes_the_steps_of_scikit_learn(monkeypatch, max_iter, tol):
     torch.testing.assert_close(ours.centres, theirs.centres, rtol=1e-4, atol=1e-3)
 
 
-def test_layers_together_as_alone():
-    """A layer that is done keeps its centres while others go on."""
-    points = torch.stack([standardize(make_blobs()[0]), standardize(torch.randn(320, 5, generator=rng(1)))])
-    starts = points[:, :8].clone()
-    centres, iterations, total = lloyd(points, starts, 100, 1e-4)
-    alone = [lloyd(points[i, None], starts[i, None], 100, 1e-4) for i in range(2)]
-    assert iterations.tolist() == [int(one[1]) for one in alone] and iterations[0] < iterations[1]
-    torch.testing.assert_close(centres, torch.cat([one[0] for one in alone]), rtol=0, atol=1e-6)
-    torch.testing.assert_close(total, torch.cat([one[2] for one in alone]))
-
-
 # ---------------------------------------------------------------------------------------------- the same every time
 
 
@@ -159,11 +144,6 @@ def test_threads_do_not_matter(monkeypatch, backend):
     assert found.iterations == expected.iterations
     assert threadpool_info() == before
     assert all(torch.equal(a, b) for a, b in zip(layers, copies, strict=True)), 'tokens are left alone'
-
-
-def test_items_are_worked_on_in_parallel():
-    meeting = threading.Barrier(2, timeout=20)
-    assert sorted(in_threads(lambda layer: meeting.wait, iter(range(4)), 2)) == [0, 0, 1, 1]
 
 
 @pytest.mark.parametrize('threads', [1, 3])
@@ -229,26 +209,16 @@ def test_more_empty_clusters_than_a_cluster_has_tokens(backend):
         assert distances.amin(dim=1).max() < 1e-3
 
 
+@pytest.mark.filterwarnings('error')
 @pytest.mark.parametrize('points', [torch.eye(3).repeat(5, 1), torch.full((15, 3), 0.1)])
 @pytest.mark.parametrize('backend', ON_CPU)
 def test_duplicates_are_no_warning(backend, points):
-    with warnings.catch_warnings():
-        warnings.simplefilter('error')
-        found = kmeans([points] * 2, 6, rng(), backend=backend)
-    assert found.centres.shape == (2, 6, 3)
+    found = kmeans([points] * 2, 6, rng(), backend=backend)
     assert found.inertia == pytest.approx([0, 0], abs=1e-6)
     assert [inertia(points, centres) for centres in found.centres] == pytest.approx([0, 0], abs=1e-6)
 
 
 @pytest.mark.filterwarnings('ignore:overflow:RuntimeWarning', 'ignore:invalid value:RuntimeWarning')
-@pytest.mark.parametrize('backend', ON_CPU)
-def test_squares_that_overflow(backend):
-    layers = make_layers(2)
-    layers[1] = layers[1] * 1e25
-    with pytest.raises(ValueError, match='finite, those of layer 1 are not: their'):
-        kmeans(layers, 4, rng(), backend=backend)
-
-
 @pytest.mark.parametrize('backend', ON_CPU)
 @pytest.mark.parametrize('layers, num_centres, message', [
     ([torch.zeros(3, 2)], 4, 'got 4 centres for 3 tokens: take more tokens or fewer centres'),
@@ -256,6 +226,7 @@ def test_squares_that_overflow(backend):
     ([torch.zeros(2, 3, 4)], 2, r'one shape \(N, D\), layer 0 has \(2, 3, 4\)'),
     ([], 2, 'at least one layer, got none'),
     ([torch.eye(3), torch.eye(3) / 0], 2, 'tokens must be finite, those of layer 1 hold NaN or infinity: check the'),
+    ([torch.eye(3), 1e25 * torch.randn(3, 3, generator=rng())], 2, 'finite, those of layer 1 are not: their'),
 ])
 def test_refuses(layers, num_centres, message, backend):
     with pytest.raises(ValueError, match=message):
@@ -265,17 +236,13 @@ def test_refuses(layers, num_centres, message, backend):
 # ---------------------------------------------------------------------------------------------- which backend
 
 
-@pytest.mark.parametrize('installed', [True, False])
-@pytest.mark.parametrize('backend, device, expected', [
-    ('auto', 'cpu', ('sklearn', 'sklearn')),
-    ('auto', 'cuda', ('flash', 'torch')),
-    ('auto', 'mps', ('torch', 'torch')),
-    ('sklearn', 'cuda', ('sklearn', 'sklearn')),
-    ('torch', 'cuda', ('torch', 'torch')),
-])
-def test_choice_by_device(monkeypatch, backend, device, expected, installed):
-    monkeypatch.setitem(sys.modules, 'flash_kmeans', fake_flash() if installed else None)
-    assert choose_backend(backend, torch.device(device)) == expected[not installed]
+@pytest.mark.parametrize('backend, device, with_flash, without', [
+    ('auto', 'cpu', 'sklearn', 'sklearn'), ('auto', 'cuda', 'flash', 'torch'), ('auto', 'mps', 'torch', 'torch'),
+    ('sklearn', 'cuda', 'sklearn', 'sklearn'), ('torch', 'cuda', 'torch', 'torch')])
+def test_choice_by_device(monkeypatch, backend, device, with_flash, without):
+    for module, expected in ((fake_flash(), with_flash), (None, without)):
+        monkeypatch.setitem(sys.modules, 'flash_kmeans', module)
+        assert choose_backend(backend, torch.device(device)) == expected
 
 
 @pytest.mark.parametrize('backend, device, error, message', [
@@ -297,9 +264,6 @@ def test_threads_are_limited(monkeypatch):
     assert num_threads() == 1
 
 
-# ---------------------------------------------------------------------------------------------- flash-kmeans
-
-
 def test_flash_does_the_iterations(monkeypatch):
     """All layers in one call, whose bound is so tight that one more iteration in full precision is enough."""
     calls = []
@@ -318,8 +282,6 @@ def test_flash_that_fails(monkeypatch):
     def broken(*args, **kwargs):
         raise AssertionError('out of resource: shared memory')
 
-    module = types.ModuleType('flash_kmeans')
-    module.batch_kmeans_Euclid = broken
-    monkeypatch.setitem(sys.modules, 'flash_kmeans', module)
+    monkeypatch.setitem(sys.modules, 'flash_kmeans', types.SimpleNamespace(batch_kmeans_Euclid=broken))
     with pytest.raises(RuntimeError, match=r"out of resource: shared memory.*set the initializer's backend='torch'"):
         kmeans(make_layers(), 4, rng(), backend='flash')

@@ -42,15 +42,13 @@ def test_tokens_become_fp32_without_gradient():
     assert tokens.dtype == torch.float32 and not tokens.requires_grad
 
 
-def test_sizes_that_change():
-    sizes = [([0], torch.zeros(1, 3, 12, 1)), ([1], torch.zeros(1, 3, 15, 1))]
-    with pytest.raises(ValueError, match=r'one size .* 12 patches, then 15\. Give .* a pipeline that crops'):
-        collect_tokens(sizes, patch_tokens, 2, NUM_LAYERS, 5, 0)
-
-
-def test_no_images():
-    with pytest.raises(ValueError, match=r'at least one image.*check the data folder'):
-        collect_tokens([], patch_tokens, 0, NUM_LAYERS, 5, 0)
+@pytest.mark.parametrize(('sizes', 'message'), [
+    ([12, 15], r'one size .* 12 patches, then 15\. Give .* a pipeline that crops'),
+    ([], r'at least one image.*check the data folder')])
+def test_sizes_that_change_and_no_images(sizes, message):
+    images = [([i], torch.zeros(1, 3, size, 1)) for i, size in enumerate(sizes)]
+    with pytest.raises(ValueError, match=message):
+        collect_tokens(images, patch_tokens, len(images), NUM_LAYERS, 5, 0)
 
 
 @pytest.mark.parametrize('args, expected', [

@@ -1,7 +1,5 @@
-"""Kept values are recomputed when, and only when, what they were computed from has changed."""
-import copy
-import pickle
-
+"""Kept values are recomputed when, and only when, what they were computed from has changed; copies, other dtypes and
+writes through .data: ../test_keys_and_values.py."""
 import pytest
 import torch
 
@@ -29,18 +27,12 @@ def optimizer_step(case):
     torch.optim.SGD([case.prompts], 0.1).step()
 
 
-def to_double(case):
-    case.prompts.data, case.weight.data = case.prompts.data.double(), case.weight.data.double()
-
-
 @pytest.mark.parametrize('change', [
-    lambda case: case.prompts.data.add_(1.),
     optimizer_step,
     lambda case: setattr(case, 'prompts', torch.nn.Parameter(torch.randn(2, 3))),
     lambda case: torch.nn.init.normal_(case.weight),
     lambda case: setattr(case, 'weight', torch.nn.Parameter(torch.randn(3))),
-    to_double,
-], ids=['by data', 'optimizer', 'other prompts', 'weight in place', 'other weight', 'dtype'])
+], ids=['optimizer', 'other prompts', 'weight in place', 'other weight'])
 def test_a_change_is_seen(change):
     torch.manual_seed(0)
     case = Counted()
@@ -67,14 +59,3 @@ def test_tensors_of_inference_mode_have_no_version_and_do():
         case = Counted()
         assert torch.equal(case.get(), case.get())
     assert case.calls == 1
-
-
-@pytest.mark.parametrize('emptied', [
-    copy.deepcopy, lambda cache: pickle.loads(pickle.dumps(cache)), lambda cache: cache.clear() or cache],
-    ids=['copy', 'pickle', 'cleared'])
-def test_copies_and_cleared_caches_are_empty(emptied):
-    case = Counted()
-    case.get()
-    case.cache = emptied(case.cache)
-    case.get()
-    assert case.calls == 2

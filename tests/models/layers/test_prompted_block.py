@@ -49,15 +49,6 @@ def test_outputs_and_gradients(kwargs, num_queries, pool_from, shape, training):
         assert (a - e).abs().max() <= 1e-5 * e.abs().max()
 
 
-@pytest.mark.parametrize('kwargs', KINDS, ids=str)
-def test_without_prompts_it_is_the_stock_block(kwargs):
-    stock, ours = blocks(**kwargs)
-    x = torch.randn(B, N, D)
-    assert torch.equal(ours(x), stock(x))
-    assert list(ours.state_dict()) == list(stock.state_dict())
-    torch.testing.assert_close(ours(x, None, None, 1), stock(x)[:, :1], rtol=1e-5, atol=1e-5)
-
-
 def test_mean_under_dropout_is_the_mean_of_what_is_dropped():
     _, ours = blocks(drop_rate=0.5)
     x = torch.randn(B, N, D)

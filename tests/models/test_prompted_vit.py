@@ -65,14 +65,6 @@ def test_not_frozen_trains_everything_that_mocov3s_arguments_leave():
     assert net.layers[2].training and net.prompts.tokens.requires_grad
 
 
-def test_prompts_start_as_vpt_starts_them():
-    net = MODELS.build(tiny_backbone(num_prompts=400))
-    net.init_weights()
-    bound = (6 / (3 * 8 * 8 + 64))**0.5
-    assert net.prompts.tokens.abs().max() <= bound
-    assert net.prompts.tokens.std().item() == pytest.approx(bound / 3**0.5, rel=0.01)
-
-
 def test_layer_depth_of_prompts_is_that_of_the_head():
     net = MODELS.build(tiny_backbone())
     assert net.get_layer_depth('backbone.prompts.tokens', 'backbone.') == (5, 6)

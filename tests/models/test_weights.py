@@ -8,7 +8,7 @@ from mmpretrain.models.utils import resize_pos_embed
 from mmpretrain.registry import MODELS
 from safetensors.torch import save_file
 
-from helpers import TINY, golden_checkpoint, tiny_backbone
+from helpers import golden_checkpoint, tiny_backbone
 
 # how timm and FAIR name what MMPretrain names so; written out, not computed by the code under test
 BLOCK = {
@@ -224,14 +224,7 @@ def test_weights_of_another_network_are_refused(weights, message, route, tmp_pat
     path = str(tmp_path / 'weights.pth')
     torch.save(dict(model=weights), path)
     model = classifier()
+    before = {key: value.clone() for key, value in model.backbone.state_dict().items()}
     with pytest.raises(ValueError, match=message):
         load_checkpoint(model if route == 'classifier' else model.backbone, path, map_location='cpu')
-
-
-def test_the_model_stays_as_it_was_if_weights_are_refused():
-    model = classifier()
-    before = {key: value.clone() for key, value in model.state_dict().items()}
-    with pytest.raises(ValueError, match='as many blocks'):
-        model.backbone.load_state_dict(timm_weights(depth=6), strict=False)
-    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
-    assert model.backbone.num_layers == TINY['num_layers']
+    assert all(torch.equal(value, before[key]) for key, value in model.backbone.state_dict().items())

@@ -4,7 +4,9 @@ from uuid import uuid4
 import torch
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
+from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from mmpretrain.models import ClsHead
 from torch.utils.data import DataLoader, Dataset
 
 PLAN = dict(by_epoch=True, max_epochs=2)
@@ -32,7 +34,7 @@ class Toy(torch.nn.Module):
     def __init__(self):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.ones(2))
-        self.head = torch.nn.Module()
+        self.head = ClsHead()
         self.head.num_classes = 2
 
     def train_step(self, data, optim_wrapper):
@@ -56,6 +58,13 @@ class Given(BaseMetric):
 
     def compute_metrics(self, results):
         return {'accuracy/top1': self.value, 'images': len(results)} if self.value != 'none' else {}
+
+
+class StopAfterOne(Hook):
+    """Early stopping."""
+
+    def after_train_epoch(self, runner):
+        runner.train_loop.stop_training = True
 
 
 def toy_runner(work_dir, hooks=(), metric=None, labels=(0, 1, 0), test=True, plan=PLAN, **kwargs):

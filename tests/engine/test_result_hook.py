@@ -10,7 +10,7 @@ from mmengine.hooks import Hook
 from forked import train_ranks
 from helpers import ROOT, tool
 from mmspt.engine.hooks import ResultHook
-from toy import Given, toy_runner
+from toy import Given, StopAfterOne, toy_runner
 
 
 def read(folder):
@@ -49,13 +49,6 @@ def test_labels_are_checked_before_the_first_step(tmp_path):
 def test_nothing_is_written_without_a_metric(tmp_path):
     train(tmp_path / 'run', float('nan'))
     assert (tmp_path / 'run/epoch_2.pth').exists() and not (tmp_path / 'run/result.json').exists()
-
-
-class StopAfterOne(Hook):
-    """Early stopping."""
-
-    def after_train_epoch(self, runner):
-        runner.train_loop.stop_training = True
 
 
 def test_a_training_that_was_stopped_early_is_finished(tmp_path):

@@ -6,7 +6,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmengine import dist
-from mmengine.hooks import Hook
 from safetensors import safe_open
 
 from digit_runs import (
@@ -17,7 +16,6 @@ from digit_runs import (
     PLAIN,
     SEED,
     STEPS,
-    STILL,
     STOCK,
     FailOnLastRank,
     Probe,
@@ -165,14 +163,6 @@ def test_precision_of_the_tokens(tmp_path, amp, run_is_amp):
 # ---------------------------------------------------------------------------------------------- what is left alone
 
 
-def test_tokens_come_in_eval_mode(tmp_path):
-    """Dropout while the tokens are taken would change them; the modes of training come back."""
-    hook, dropout = dict(initializer=MEAN_POOL), dict(frozen=False, drop_rate=0.5)
-    runner, before, after = train(tmp_path, hook, dropout, optim_wrapper=STILL)
-    torch.testing.assert_close(after.prompts, pooled(runner, 8))
-    assert before.modes == after.modes and after.modes['backbone.layers.0']
-
-
 def test_no_prompts(tmp_path):
     _, before, after = train(tmp_path, {}, dict(num_prompts=0))
     assert before.prompts is after.prompts is None
@@ -224,9 +214,7 @@ def test_available_memory_is_linuxs(monkeypatch):
 
 
 @pytest.mark.parametrize('kwargs, message', [
-    (dict(num_images=0), 'num_images must be a whole number of at least 1, got 0'),
-    (dict(num_images='some'), "got 'some'"),
-    (dict(batch_size=0), 'batch_size .*got 0'),
+    (dict(num_images='some'), "num_images must be a whole number of at least 1, got 'some'"),
     (dict(seed=-1), 'seed .*got -1'),
     (dict(max_memory=0), r'max_memory must be positive and finite \(GiB\), or None for no bound, got 0'),
 ])
@@ -260,29 +248,12 @@ def test_refused_before_the_first_step(tmp_path, changes, error, message):
     assert not probe.losses and not (tmp_path / 'initial_prompts.safetensors').exists()
 
 
-class BreakWeights(Hook):
-
-    def before_train(self, runner):
-        with torch.no_grad():
-            runner.model.backbone.layers[0].ffn.layers[1].bias.fill_(float('nan'))
-
-
-def test_tokens_that_are_not_finite(tmp_path):
-    runner = build_runner(tmp_path, {})
-    runner.register_hook(BreakWeights(), 'HIGH')
-    with pytest.raises(ValueError, match=r'128 of 128 hold NaN or infinity: check the checkpoint'):
-        runner.train()
-
-
-@pytest.mark.parametrize('hook, message', [
-    (dict(pipeline=[FailOnLastRank()]), 'broken disk'),
-    (dict(max_memory=3 * 256 / 2**30), r'got 3 tokens for 4 prompts: take more images .*max_memory')])
-def test_failure_leaves_no_progress_bar(tmp_path, hook, message):
+def test_failure_leaves_no_progress_bar(tmp_path):
     """A thread that goes on drawing can hang the next run, and abort Python when it ends."""
     threads = set(threading.enumerate())
     runner = build_runner(tmp_path)
-    runner.register_hook(PromptInitHook(**hook))
-    with pytest.raises((OSError, ValueError), match=message) as raised:
+    runner.register_hook(PromptInitHook(pipeline=[FailOnLastRank()]))
+    with pytest.raises(OSError, match='broken disk') as raised:
         runner.train()
     assert raised.traceback, 'which holds the frames alive'
     started = set(threading.enumerate()) - threads
@@ -354,7 +325,7 @@ def test_failure_of_one_process_stops_both(two_processes):
     assert second == 'OSError: this image is on a broken disk'
     assert not (two_processes / 'broken_disk' / 'initial_prompts.safetensors').exists()
     first, second = ends(two_processes / 'too_few_tokens')
-    assert first.startswith('ValueError: there must be at least as many tokens as prompts')
+    assert first.startswith('ValueError: there must be at least as many tokens as prompts') and 'max_memory' in first
     assert second.startswith("RuntimeError: prompt initialization failed on another process: {'rank 0': 'ValueError")
 
 

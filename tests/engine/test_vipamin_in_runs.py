@@ -168,17 +168,11 @@ def test_mixed_precision_is_near(tmp_path):
     assert written(tmp_path / 'mmspt.AmpOptimWrapper').dtype == torch.float32
 
 
-@pytest.mark.parametrize(('initializer', 'backbone', 'message'), [
-    (vipamin(k=17), {}, 'k must not exceed the number of patches of an image, 16, got 17'),
-    (vipamin(lam=1), dict(arch=dict(ARCH, embed_dims=16)), 'got 17 tokens of 16 features: .* Set lam=0'),
-])
-def test_sizes_are_refused_before_any_block_runs(tmp_path, initializer, backbone, message):
-    changes = dict(model=dict(type='ImageClassifier', backbone=dict(
-        type='mmspt.PromptedViT', num_prompts=4, allow_random_backbone=True) | VIT | backbone)) if backbone else {}
-    runner, ran = build_runner(tmp_path, dict(initializer=initializer), **changes), []
+def test_sizes_are_refused_before_any_block_runs(tmp_path):
+    runner, ran = build_runner(tmp_path, dict(initializer=vipamin(k=17))), []
     for layer in runner.model.backbone.layers:
         layer.register_forward_hook(lambda *args: ran.append(args))
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match='k must not exceed the number of patches of an image, 16, got 17'):
         runner.train()
     assert not ran and not (tmp_path / 'initial_prompts.safetensors').exists()
     assert runner.model.backbone.training
@@ -196,9 +190,8 @@ class OtherSize:
         return results
 
 
-@pytest.mark.parametrize(('lam', 'tokens'), [(0, '16, 20'), (1, '17, 21')])
-def test_images_of_several_sizes(tmp_path, lam, tokens):
+def test_images_of_several_sizes(tmp_path):
     runner = build_runner(tmp_path)
-    runner.register_hook(PromptInitHook(initializer=vipamin(lam=lam), batch_size=1, pipeline=[*PLAIN, OtherSize()]))
-    with pytest.raises(ValueError, match=rf'one size while blocks are read, got \[{tokens}\] tokens: .* crops'):
+    runner.register_hook(PromptInitHook(initializer=vipamin(lam=1), batch_size=1, pipeline=[*PLAIN, OtherSize()]))
+    with pytest.raises(ValueError, match=r'one size while blocks are read, got \[17, 21\] tokens: .* crops'):
         runner.train()

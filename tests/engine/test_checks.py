@@ -39,24 +39,18 @@ def test_data_folder_in_order(dataset, tmp_path, monkeypatch):
     check_data_folder(dataset, 'train_dataloader')
 
 
-@pytest.mark.parametrize('changes, missing', [
-    (dict(ann_file='absent.txt'), 'there/absent.txt'),
-    (dict(data_prefix=dict(img_path='absent')), 'there/absent'),
+@pytest.mark.parametrize('changes, error, message', [
+    (dict(ann_file='absent.txt'), FileNotFoundError, "'there/absent.txt' does not exist"),
+    (dict(data_prefix=dict(img_path='absent')), FileNotFoundError, "'there/absent' does not exist"),
+    (dict(data_prefix='empty'), ValueError, "'there/empty' is empty"),
 ])
-def test_missing_folder(tmp_path, monkeypatch, changes, missing):
+def test_missing_or_empty_folder(tmp_path, monkeypatch, changes, error, message):
     monkeypatch.chdir(tmp_path)
     write(tmp_path / 'there' / 'images' / '0.png')
+    (tmp_path / 'there' / 'empty').mkdir()
     dataset = dict(data_root='there', data_prefix='images') | changes
-    with pytest.raises(FileNotFoundError,
-                       match=rf"val_dataloader .* '{missing}' does not exist: set val_dataloader\.dataset\.data_root"):
+    with pytest.raises(error, match=rf'val_dataloader .*{message}: set val_dataloader\.dataset\.data_root'):
         check_data_folder(dataset, 'val_dataloader')
-
-
-def test_empty_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / 'there' / 'images').mkdir(parents=True)
-    with pytest.raises(ValueError, match=r"'there/images' is empty: set test_dataloader\.dataset\.data_root"):
-        check_data_folder(dict(data_root='there', data_prefix='images'), 'test_dataloader')
 
 
 def test_folders_within_wrappers(tmp_path):

@@ -23,13 +23,14 @@ def build(optimizer, epoch_length=4, **changes):
     return PARAM_SCHEDULERS.build(RECIPE | changes, default_args=dict(optimizer=optimizer, epoch_length=epoch_length))
 
 
-def run(optimizer, scheduler, steps):
+def run(optimizer, scheduler, steps, *others):
     """The rates at which ``steps`` optimizer steps are taken, (steps, groups)."""
     rates = []
     for _ in range(steps):
         rates.append([group['lr'] for group in optimizer.param_groups])
         optimizer.step()
-        scheduler.step()
+        for one in (scheduler, *others):
+            one.step()
     return np.array(rates)
 
 
@@ -94,25 +95,14 @@ def test_lengths_that_do_not_fit(changes, values):
 def test_resumed_before_its_turn():
     """A schedule that begins later leaves the rate to the one whose turn it is."""
     def build():
-        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.)
-        return optimizer, [LinearLR(optimizer, start_factor=.1, begin=0, end=5, by_epoch=False),
-                           WarmupCosineLR(optimizer, warmup=1, begin=5, end=12, by_epoch=False)]
+        optimizer = make_optimizer(1.)
+        return (optimizer, LinearLR(optimizer, start_factor=.1, begin=0, end=5, by_epoch=False),
+                WarmupCosineLR(optimizer, warmup=1, begin=5, end=12, by_epoch=False))
 
-    def run(optimizer, schedulers, steps):
-        rates = []
-        for _ in range(steps):
-            optimizer.step()
-            for scheduler in schedulers:
-                scheduler.step()
-            rates.append(optimizer.param_groups[0]['lr'])
-        return rates
-
-    optimizer, schedulers = build()
-    expected = run(optimizer, schedulers, 11)
-    first, saved = build()
-    run(first, saved, 2)
-    resumed, loaded = build()
-    resumed.load_state_dict(first.state_dict())
-    for scheduler, state in zip(loaded, saved, strict=True):
-        scheduler.load_state_dict(state.state_dict())
-    assert run(resumed, loaded, 9) == pytest.approx(expected[2:], abs=1e-12)
+    optimizer, linear, cosine = build()
+    expected = run(optimizer, linear, 11, cosine)
+    saved, loaded = build(), build()
+    run(saved[0], saved[1], 2, saved[2])
+    for one, state in zip(loaded, saved, strict=True):
+        one.load_state_dict(state.state_dict())
+    np.testing.assert_allclose(run(loaded[0], loaded[1], 9, loaded[2]), expected[2:], rtol=0, atol=1e-12)

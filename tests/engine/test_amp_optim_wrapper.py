@@ -84,9 +84,6 @@ def test_a_cpu_computes_bfloat16_alone(dtype='float16'):
         make_wrapper(nn.Linear(2, 2), dtype=dtype)
 
 
-# ---------------------------------------------------------------------------------------------- states
-
-
 @needs_cpu
 @pytest.mark.parametrize('scaler', [None, dict(scale=512., growth_factor=2., backoff_factor=0.5, growth_interval=2000,
                                                _growth_tracker=7)], ids=['fp32', 'float16'])
@@ -106,9 +103,6 @@ def test_state_of_a_run_in_any_precision(scaler):
     for key, values in state['state'].items():
         assert all(torch.equal(value, loaded['state'][key][name]) for name, value in values.items())
     step(other, wrapper)
-
-
-# ---------------------------------------------------------------------------------------------- as on a GPU
 
 
 class Scaler:

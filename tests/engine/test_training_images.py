@@ -29,9 +29,6 @@ def draw():
     return random.random(), float(np.random.rand()), float(torch.rand(()))
 
 
-# ---------------------------------------------------------------------------------------------- seeded
-
-
 @pytest.mark.parametrize('seed', [0, 2**63 - 1, None])
 def test_seeded_decides_and_restores(seed):
     """After an error, too; None leaves the numbers as they would have come."""
@@ -58,9 +55,6 @@ def test_seeded_leaves_gpus(monkeypatch, seed):
     assert seeds == []
 
 
-# ---------------------------------------------------------------------------------------------- which images
-
-
 def test_choice_depends_on_the_seed_alone():
     states = rng_states()
     chosen = choose_images(40, 100, seed=1)
@@ -79,9 +73,6 @@ def test_shares_make_the_whole(monkeypatch, num_items, world_size):
         parts.append(share(items))
     assert [item for part in parts for item in part] == items
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
-
-
-# ---------------------------------------------------------------------------------------------- their augmentation
 
 
 def load_all(dataset, order, batch_size, num_workers, seed=0):

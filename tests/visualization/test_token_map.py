@@ -6,7 +6,7 @@ import pytest
 
 from made_runs import read_csv, tokens_of
 from mmspt.visualization import RunFolder
-from mmspt.visualization.token_map import draw_token_map, pull_in
+from mmspt.visualization.token_map import draw_token_map
 
 NUM_TOKENS = 12 * 16  # all that the run's data have
 
@@ -79,12 +79,6 @@ def test_far_prompts_stay_in_sight(runs, monkeypatch):
     assert np.abs(numbers(far, 1, 'tuned')).max() > 100 * np.abs(numbers(near, 1, 'tuned')).max()
     wide, narrow = (np.ptp(picture.figure.axes[0].dataLim.intervalx) for picture in (far, near))
     assert wide < 2 * narrow
-
-
-def test_pull_in():
-    points, out = pull_in(np.array([(2., 4.), (3., 1.), (5., 13.), (-3., 1.)]), np.array([0., -2.]), np.array([2., 4.]))
-    np.testing.assert_allclose(points, [(2., 4.), (2., 1.), (2., 4.), (0., 1.)])
-    assert out.tolist() == [False, True, True, True]
 
 
 @pytest.mark.parametrize('name, options, message', [

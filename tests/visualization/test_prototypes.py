@@ -6,7 +6,7 @@ from matplotlib.image import AxesImage
 from made_runs import read_csv, tokens_of
 from mmspt.visualization import RunFolder
 from mmspt.visualization.images import preprocess, to_pixels
-from mmspt.visualization.prototypes import GREY, crop_patch, draw_prototypes
+from mmspt.visualization.prototypes import GREY, draw_prototypes
 
 
 @pytest.mark.parametrize('name, layer', [('spt_seed1', 2), ('shallow', 1)])
@@ -39,17 +39,20 @@ def test_numbers(runs, metric):
         assert row['image_path'].endswith(files[int(row['image'])].split()[0])
 
 
-def test_crops_are_the_pixels_that_the_network_saw(runs):
-    run = RunFolder(runs.spt)
-    picture = draw_prototypes(run, count=2, context=0, prompts=[3, 1])
+@pytest.mark.parametrize('context', [0, 1])
+def test_crops_are_the_pixels_that_the_network_saw(runs, context):
+    """Grey outside of the image."""
+    run, margin = RunFolder(runs.spt), 8 * context
+    picture = draw_prototypes(run, count=2, context=context, prompts=[3, 1])
     shown = [child.get_array() for child in picture.figure.axes[0].get_children() if isinstance(child, AxesImage)]
     drawn = [row for row in read_csv(picture) if row['prompt'] in '13']
     assert len(shown) == len(drawn) == 2 * 2 * 2
     for pixels, row in zip(shown, drawn, strict=True):
         image = preprocess([run.images('train')[int(row['image'])]], run.model.data_preprocessor)
-        whole = to_pixels(image, run.model.data_preprocessor)[0].numpy()
-        top, left = 8 * int(row['row']), 8 * int(row['column'])
-        np.testing.assert_array_equal(pixels, whole[top:top + 8, left:left + 8])
+        whole = np.pad(to_pixels(image, run.model.data_preprocessor)[0].numpy(),
+                       ((margin, margin), (margin, margin), (0, 0)), constant_values=GREY)
+        top, left, size = 8 * int(row['row']), 8 * int(row['column']), 8 + 2 * margin
+        np.testing.assert_array_equal(pixels, whole[top:top + size, left:left + size])
 
 
 def test_rows_and_headings(runs):
@@ -66,21 +69,8 @@ def test_rows_and_headings(runs):
     ('shallow', dict(layer=2), 'layers with prompts of their own must be .* from 1 to 1, got 2'),
     ('spt', dict(context=-1), 'context must be at least 0 patches, got -1'),
     ('spt', dict(num_images=0), 'num_images must be at least 1, or None for all, got 0'),
-    ('spt', dict(count=0), 'number of patches a prompt must be at least 1, got 0'),
     ('linear', {}, 'needs a run with prompts'),
 ])
 def test_errors(runs, name, options, message):
     with pytest.raises(ValueError, match=message):
         draw_prototypes(RunFolder(getattr(runs, name)), **options)
-
-
-def test_crop_patch():
-    """Grid of 3 x 4 patches, 2 x 3 pixels each; a fourth row, which padding makes, is outside of the image."""
-    pixels = np.random.default_rng(0).random((6, 12, 3), dtype=np.float32)
-    np.testing.assert_array_equal(crop_patch(pixels, 1, 2, (2, 3), 0), pixels[2:4, 6:9])
-    corner = crop_patch(pixels, 0, 0, (2, 3), 1)
-    np.testing.assert_array_equal(corner[2:, 3:], pixels[:4, :6])
-    below = crop_patch(pixels, 3, 3, (2, 3), 1)
-    np.testing.assert_array_equal(below[:2, :6], pixels[4:, 6:])
-    assert corner.shape == below.shape == (6, 9, 3)
-    assert (corner[:2] == np.float32(GREY)).all() and (below[2:] == np.float32(GREY)).all()

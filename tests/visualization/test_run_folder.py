@@ -149,6 +149,7 @@ def test_checkpoint_of_another_model(runs, name, other):
 @pytest.mark.parametrize(('split', 'indices', 'message'), [
     ('predict', None, "images of 'predict' need a predict_dataloader.* train, val, test"),
     ('train', [0, 12], "images of 'train' are numbered from 0 to 11, got 12"),
+    ('train', [-1], "images of 'train' are numbered from 0 to 11, got -1"),
 ])
 def test_unknown_images(runs, split, indices, message):
     with pytest.raises(ValueError, match=message):

@@ -91,17 +91,12 @@ def test_pooling(cls, torch_pool, num_tokens, num_prompts):
 
 
 @pytest.fixture
-def logged():
+def logged(monkeypatch):
     """(level, message) of what the current logger gets."""
-    lines, handler = [], logging.Handler()
-    handler.emit = lambda record: lines.append((record.levelname, record.getMessage()))
-    logger = MMLogger.get_current_instance()
-    level = logger.level
-    logger.setLevel('INFO')
-    logger.addHandler(handler)
-    yield lines
-    logger.removeHandler(handler)
-    logger.setLevel(level)
+    lines, logger = [], logging.Logger('current')
+    logger.handle = lambda record: lines.append((record.levelname, record.getMessage()))
+    monkeypatch.setattr(MMLogger, 'get_current_instance', lambda: logger)
+    return lines
 
 
 def make_corners(scale):

@@ -82,11 +82,13 @@ def head(paramwise_cfg, weight_decay=0.01, **kwargs):
     return by_parameter(TrainableOnlyOptimWrapperConstructor(cfg, paramwise_cfg)(model), model)
 
 
-def test_head_decay_is_absolute(head_decay=3, weight_decay=0.):
-    """And leaves parameters of one dimension to the other rules."""
-    decays = head(dict(head_decay=head_decay), weight_decay)
-    assert {name: decay for name, (_, decay) in decays.items()} == dict.fromkeys(decays, weight_decay) | {
-        'head.fc.weight': head_decay}
+def test_head_decay_is_absolute():
+    """It leaves parameters of one dimension to the other rules; a key sets the head's rate, not its decay."""
+    decays = head(dict(head_decay=3), weight_decay=0.)
+    assert {name: decay for name, (_, decay) in decays.items()} == dict.fromkeys(decays, 0.) | {'head.fc.weight': 3}
+    keys = {'head': dict(lr_mult=0.5, decay_mult=7.), 'prompts': dict(decay_mult=2.)}
+    decays = head(dict(head_decay=3., custom_keys=keys))
+    assert decays['head.fc.weight'] == (0.05, 3.) and decays['backbone.prompts'] == (0.1, 0.02)
 
 
 @pytest.mark.parametrize('value', [-0.1, '0.5'])
@@ -94,10 +96,3 @@ def test_wrong_head_decay(value):
     with pytest.raises(ValueError, match=r'head_decay must be a finite number of at least 0.*got .*: set') as error:
         head(dict(head_decay=value))
     assert repr(value) in str(error.value)
-
-
-def test_head_decay_beside_custom_keys():
-    """A key sets the head's rate; the decay is head_decay's."""
-    keys = {'head': dict(lr_mult=0.5, decay_mult=7.), 'prompts': dict(decay_mult=2.)}
-    decays = head(dict(head_decay=3., custom_keys=keys))
-    assert decays['head.fc.weight'] == (0.05, 3.) and decays['backbone.prompts'] == (0.1, 0.02)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 
+from digit_runs import log_text
 from forked import train_ranks
 from helpers import ROOT, tool
 from mmspt.engine.hooks import ResultHook
@@ -19,10 +20,6 @@ def read(folder):
 
 def train(folder, value=50., hook=None, hooks=(), **kwargs):
     toy_runner(folder, [hook or ResultHook(), *hooks], Given(value), **kwargs).train()
-
-
-def logs_of(folder):
-    return ''.join(path.read_text() for path in folder.glob('*/*.log'))
 
 
 def test_after_training(tmp_path):
@@ -70,7 +67,7 @@ def test_an_unfinished_test_never_replaces_a_finished_one(tmp_path):
     before = read(tmp_path / 'run')
     train(tmp_path / 'run', 10., hook=ResultHook(after_train=False), hooks=[MidwayTest()])
     assert read(tmp_path / 'run') == before
-    assert 'keeps its finished result (epoch 2 of 2' in logs_of(tmp_path / 'run')
+    assert 'keeps its finished result (epoch 2 of 2' in log_text(tmp_path / 'run')
 
 
 def test_a_finished_result_of_another_run_is_kept_beside(tmp_path):
@@ -81,7 +78,7 @@ def test_a_finished_result_of_another_run_is_kept_beside(tmp_path):
     found = [json.loads((tmp_path / f'result{i}.json').read_text()) for i in ('', '.1', '.2')]
     assert [(result['recipe']['optim_wrapper.optimizer.lr'], result['seed']) for result in found] == [
         (.2, 2), (.1, 1), (.2, 1)]
-    assert len(list(tmp_path.glob('result*'))) == 3 and 'which no report counts' in logs_of(tmp_path)
+    assert len(list(tmp_path.glob('result*'))) == 3 and 'which no report counts' in log_text(tmp_path)
 
 
 def test_iterations(tmp_path):

@@ -83,9 +83,6 @@ def test_activation_checkpointing_of_the_blocks(kwargs, method):
     torch.testing.assert_close((actual, gradients(net, actual)), (expected, their_gradients))
 
 
-# ---------------------------------------------------------------------------------------------- compiled, traced
-
-
 @pytest.mark.parametrize(('method', 'backend'), [
     ('deep', 'aot_eager'), ('gated', 'aot_eager'),
     pytest.param('gated', 'inductor', marks=[pytest.mark.slow, needs_compiler])])
@@ -143,9 +140,6 @@ def test_bf16_autocast_keeps_prompts_and_their_gradients_in_fp32(method):
     for name, gradient in found.items():
         assert gradient.dtype == net.get_parameter(name).dtype == torch.float32
         assert_close(gradient, their_gradients[name], 0.2)
-
-
-# ---------------------------------------------------------------------------------------------- kept in eval mode
 
 
 class CountedLN(torch.nn.LayerNorm):

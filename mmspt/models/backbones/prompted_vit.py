@@ -55,6 +55,12 @@ def without(x: Tensor, first: int, count: int) -> Tensor:
     return torch.cat((x[:, :first], x[:, first + count:]), dim=1) if count else x
 
 
+def pad(parts: Sequence[Tensor | None] | Tensor | None, length: int) -> list[Tensor | None]:
+    """List a tensor's rows, or parts, and None for what is missing up to a length."""
+    known = list(parts.unbind() if isinstance(parts, Tensor) else parts or ())
+    return known + [None] * (length - len(known))
+
+
 def can_keep(tensor: Tensor) -> bool:
     """Whether a forward pass may keep what it computes from a tensor: it has values, and no graph is being recorded."""
     return not (torch.compiler.is_compiling() or torch.jit.is_tracing() or tensor.is_meta or
@@ -188,31 +194,28 @@ class PromptedViT(FrozenViT):
             list[BlockPrompts]: For each block; :meth:`forward` takes it.
         """
         self._check_folded(prompts)
-        tokens = list(prompts.tokens.unbind())
-        if self.prompt_drop.training and self.prompt_drop.p:
-            tokens = [self.prompt_drop(own.expand(batch_size, -1, -1)) for own in tokens]
-        read = [self._reads_prompts(i) for i in range(len(tokens))]
-        keys_values = [None if kept else prompt_keys_values(layer, own)
-                       for layer, own, kept in zip(self.layers, tokens, read, strict=False)]
-        return self._per_block([own if kept else None for own, kept in zip(tokens, read, strict=True)], keys_values,
-                               prompts)
+        tokens: list[Tensor | None] = []
+        keys_values: list[Tensor | None] = []
+        for i, own in enumerate(prompts.tokens.unbind()):
+            if self.prompt_drop.training and self.prompt_drop.p:
+                own = self.prompt_drop(own.expand(batch_size, -1, -1))
+            read = self._reads_prompts(i)
+            tokens.append(own if read else None)
+            keys_values.append(None if read else prompt_keys_values(self.layers[i], own))
+        return self._per_block(tokens, keys_values, prompts)
 
     def _check_folded(self, prompts: FoldedPrompts) -> None:
         layers = self.num_layers if self.prompt_type == 'deep' else 1
         shapes = (layers, self.num_prompts, self.embed_dims), (self.num_layers, ), (self.num_layers - 1, )
-        for name, part, shape in zip(prompts._fields, prompts, shapes, strict=True):
+        for name, part, shape in zip(('tokens', 'logit_scale', 'gate'), prompts, shapes, strict=True):
             if part is not None and part.shape != shape:
                 raise ValueError(f'folded prompts must have {name} of shape {shape} in this network, got '
                                  f'{tuple(part.shape)}: correct the forward pass of the prompt method')
 
     def _per_block(self, tokens: Sequence[Tensor | None], keys_values: Sequence[Tensor | None],
                    prompts: FoldedPrompts) -> list[BlockPrompts]:
-        def padded(parts: Sequence[Tensor | None] | Tensor | None) -> list[Tensor | None]:
-            known = list(parts.unbind() if isinstance(parts, Tensor) else parts or ())
-            return known + [None] * (self.num_layers - len(known))
-
-        return [BlockPrompts(*parts) for parts in zip(
-            padded(tokens), padded(keys_values), padded(prompts.logit_scale), padded(prompts.gate), strict=True)]
+        parts = (tokens, keys_values, prompts.logit_scale, prompts.gate)
+        return [BlockPrompts(*own) for own in zip(*(pad(part, self.num_layers) for part in parts), strict=True)]
 
     def _own_prompts(self, batch_size: int) -> list[BlockPrompts]:
         """What :meth:`prepare` makes of the model's prompts; keys and values are kept while they stay the same."""

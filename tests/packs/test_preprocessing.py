@@ -2,7 +2,9 @@
 import json
 import pathlib
 import re
+import sys
 from dataclasses import asdict
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -70,6 +72,22 @@ def test_files_and_arrays_as_the_recipe_reads_them(name, tmp_path):
         before = image.copy()
         assert torch.equal(preprocessing(image), oracle(steps, data_preprocessor, dict(img=image.copy())))
         np.testing.assert_array_equal(image, before)
+
+
+def test_the_snippet_in_the_docs_reads_images_as_the_pipeline(tmp_path, monkeypatch):
+    """Upright as EXIF says, grey, alpha, 16 bits; a stand-in for onnxruntime keeps the input."""
+    snippet, = re.findall(r'```python\n(.*?)```', (CONFIGS.parent / 'docs/export.md').read_text(), re.DOTALL)
+    session = SimpleNamespace(run=lambda outputs, inputs: [inputs['images']], get_modelmeta=lambda: SimpleNamespace(
+        custom_metadata_map=dict(class_names='[]')))
+    monkeypatch.setitem(sys.modules, 'onnxruntime', SimpleNamespace(InferenceSession=lambda path: session))
+    monkeypatch.chdir(tmp_path)
+    deep = Image.fromarray(noise(300, 301, 1)[..., 0].astype(np.uint16) * 257)
+    for picture, (image, kind, options) in (PICTURES | {'16 bits': (deep, 'PNG', {})}).items():
+        image.save('bird.jpg', kind, **options)
+        found: dict = {}
+        exec(snippet, found)
+        expected = oracle(recipe('fgvc')[0], dict(to_rgb=True), dict(img_path='bird.jpg'))
+        np.testing.assert_array_equal(found['logits'][0], expected.numpy(), err_msg=picture)
 
 
 def test_arrays_of_every_kind(tmp_path):

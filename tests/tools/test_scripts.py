@@ -1,5 +1,6 @@
 """The command lines that the shell scripts build, shown by stand-ins for srun and python."""
 import os
+import socket
 import subprocess
 
 import pytest
@@ -20,14 +21,34 @@ def stand_in(path):
     path.chmod(0o755)
 
 
-def test_dist_test(tmp_path):
-    """dist_train.sh runs in test_run.py."""
+@pytest.mark.parametrize(('variables', 'nodes'), [
+    (dict(PORT='', MASTER_ADDR='head'), ['--standalone', '--local-addr=127.0.0.1']),
+    (dict(PORT='1'), ['--nnodes=1', '--node_rank=0', '--master_addr=127.0.0.1', '--master_port=1']),
+    (dict(NNODES='2', NODE_RANK='1', MASTER_ADDR='head'),
+     ['--nnodes=2', '--node_rank=1', '--master_addr=head', '--master_port=29500']),
+])
+def test_dist_test(variables, nodes, tmp_path, monkeypatch):
+    """A free port unless one is named or there are several nodes; dist_train.sh runs in test_run.py."""
+    monkeypatch.delenv('PORT', raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
     stand_in(tmp_path / 'python')
     done = run('dist_test.sh', 'my config.py', 'a b.pth', '2', '--work-dir', 'out dir', python=str(tmp_path / 'python'))
     lines = done.stdout.splitlines()
-    assert done.returncode == 0 and '--nproc_per_node=2' in lines, done
+    assert done.returncode == 0 and lines[2:-7] == [*nodes, '--nproc_per_node=2'], done
     assert lines[-7:] == [str(ROOT / 'tools/test.py'), 'my config.py', 'a b.pth', '--launcher', 'pytorch', '--work-dir',
                           'out dir']
+
+
+def test_a_port_in_use_is_one_line(tmp_path, monkeypatch):
+    stand_in(tmp_path / 'python')
+    with socket.create_server(('127.0.0.1', 0)) as other:
+        port = other.getsockname()[1]
+        monkeypatch.setenv('PORT', str(port))
+        done = run('dist_train.sh', 'config.py', '2', python=str(tmp_path / 'python'))
+    assert (done.returncode, done.stdout) == (1, '')
+    assert done.stderr == (f'the port must be free, but another program listens on {port} of 127.0.0.1: set PORT to '
+                           'another number on every node, or on a single node leave PORT out\n')
 
 
 @pytest.mark.parametrize(('script', 'fourth'), [('slurm_train.sh', '--work-dir=out dir'), ('slurm_test.sh', 'out dir')])

@@ -3,6 +3,7 @@
 
 A killed search goes on when the same command is given again, and a finished one when it is given more trials."""
 import argparse
+import copy
 import os
 import os.path as osp
 import signal
@@ -18,7 +19,7 @@ from rich.markdown import Markdown
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from mmspt.engine.checks import check_config
-from mmspt.engine.launch import add_amp, default_work_dir, name_amp
+from mmspt.engine.launch import add_amp, default_work_dir, merge_options, name_amp
 from mmspt.engine.reliability.last_checkpoint import find_latest
 from mmspt.evaluation import read_epoch
 from mmspt.evaluation.description import recipe_of
@@ -102,8 +103,7 @@ class Search:
     def __init__(self, args: argparse.Namespace, console: Console) -> None:
         self.args, self.console = args, console
         cfg = Config.fromfile(args.config)
-        if args.cfg_options is not None:
-            cfg.merge_from_dict(args.cfg_options)
+        merge_options(cfg, args.cfg_options)
         own_space = cfg.pop(FIELD, None)  # the space counts, not where it was given
         self.title = osp.splitext(osp.basename(args.config))[0]
         above, name = osp.split(default_work_dir(args.config))
@@ -116,6 +116,11 @@ class Search:
         self.final_cfg = final_config(cfg) if args.seeds else None
         self.trial_cfg.work_dir = self.folder
         check_config(self.trial_cfg)
+        for parameter in self.space:
+            for value in parameter.choices or (parameter.low, ):
+                tried = copy.deepcopy(self.trial_cfg)
+                tried.merge_from_dict({parameter.key: value})
+                check_config(tried)
         with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
             check_overlap(self.trial_cfg, self.final_cfg)
 

@@ -12,6 +12,7 @@ from mmspt.datasets.nested_configs import leaves
 from mmspt.engine.launch import (
     add_launcher,
     build_runner,
+    merge_options,
     rename_config,
     set_loader_defaults,
     set_work_dir,
@@ -66,8 +67,7 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
         cfg.default_hooks.setdefault('visualization', dict(type='VisualizationHook'))
         cfg.default_hooks.visualization.update(
             enable=True, show=args.show, wait_time=args.wait_time, out_dir=args.show_dir, interval=args.interval)
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
+    merge_options(cfg, args.cfg_options)
     if args.tta:
         use_tta(cfg)
     set_loader_defaults(cfg, not args.no_pin_memory, persistent_workers=False)

@@ -11,6 +11,8 @@ from mmpretrain.models import ClsHead
 from mmspt.datasets.nested_configs import leaves
 from mmspt.public_checkpoints import PUBLIC_CHECKPOINTS, find_checkpoint
 
+from .optimizers.paramwise import check_paramwise
+
 
 def check_config(cfg: Config, phase: str = 'train') -> None:
     """Check a run's files before anything is built; download a public checkpoint that is missing.
@@ -22,13 +24,16 @@ def check_config(cfg: Config, phase: str = 'train') -> None:
     Raises:
         OSError: The work directory cannot be written.
         FileNotFoundError: A data folder, list file or public checkpoint is missing.
-        ValueError: A data folder is empty, or a checkpoint is not named.
+        ValueError: A data folder is empty, a checkpoint is not named, or ``paramwise_cfg`` has an option that its
+            constructor does not read.
     """
     check_work_dir(cfg.work_dir)
     for field in ('train_dataloader', 'val_dataloader') if phase == 'train' else ('test_dataloader', ):
         dataset = (cfg.get(field) or {}).get('dataset')
         if isinstance(dataset, dict):
             check_data_folder(dataset, field)
+    if phase == 'train':
+        check_paramwise(cfg.get('optim_wrapper') or {})
     init_cfg = cfg.model.get('backbone', {}).get('init_cfg') if phase == 'train' else None
     parts = init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg or {}]
     for path in (*(part.get('checkpoint') for part in parts), cfg.get('load_from')):

@@ -1,8 +1,12 @@
 """What the tools that start MMEngine's runner share: flags, the config that they make, and the runner."""
 import argparse
+import inspect
 import os
 import os.path as osp
 import sys
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any
 
 import torch
 from mmengine import dist
@@ -66,14 +70,23 @@ def merge_training_args(cfg: Config, args: argparse.Namespace) -> Config:
     if args.resume is not None:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
+    merge_options(cfg, args.cfg_options)
     set_batch(cfg, args)
     cfg.default_hooks = cfg.get('default_hooks') or ConfigDict()  # MMPretrain's default runtime lacks these hooks
     cfg.default_hooks.setdefault('resume', ConfigDict(type='mmspt.ResumeHook'))  # drops what MMEngine would evaluate
     cfg.default_hooks.setdefault('global_batch', ConfigDict(type='mmspt.GlobalBatchHook'))
     set_loader_defaults(cfg, not args.no_pin_memory, not args.no_persistent_workers)
     return cfg
+
+
+def merge_options(cfg: Config, options: Mapping[str, Any] | None) -> None:
+    """Merge ``--cfg-options``. ValueError: a misspelt variable, which nobody would read."""
+    known = [*cfg, *inspect.signature(Runner).parameters]
+    for key in options or {}:
+        near = get_close_matches(key.partition('.')[0], known, 1, 0.85)
+        if near and key.partition('.')[0] not in known:
+            raise ValueError(f"--cfg-options must set what is read, but nothing reads '{key}': write {near[0]}")
+    cfg.merge_from_dict(dict(options or {}))
 
 
 def default_work_dir(config: str) -> str:

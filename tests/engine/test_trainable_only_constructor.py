@@ -4,10 +4,12 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.optim import DefaultOptimWrapperConstructor, build_optim_wrapper
 from torch import nn
 
 from mmspt.engine.optimizers import TrainableOnlyOptimWrapperConstructor
+from mmspt.engine.optimizers.paramwise import check_paramwise
 
 SCHEDULE = Path(__file__).parents[2] / 'configs' / '_base_' / 'schedules' / 'spt_100e.py'
 
@@ -96,3 +98,39 @@ def test_wrong_head_decay(value):
     with pytest.raises(ValueError, match=r'head_decay must be a finite number of at least 0.*got .*: set') as error:
         head(dict(head_decay=value))
     assert repr(value) in str(error.value)
+
+
+OURS, BY_LAYER = 'mmspt.TrainableOnlyOptimWrapperConstructor', 'LearningRateDecayOptimWrapperConstructor'
+
+
+@pytest.mark.parametrize(('constructor', 'paramwise_cfg', 'message'), [
+    (OURS, dict(head_decy=9), "does not read head_decy=9: write head_decay$"),
+    (OURS, dict(head_decy=None), 'write head_decay'), (None, dict(bias_decay_mul=0.), 'write bias_decay_mult'),
+    (OURS, dict(layer_decay_rate=0.65), f'take constructor={BY_LAYER}, or set it to None'),
+    (BY_LAYER, dict(head_decay=0.5), f'{BY_LAYER} does not read head_decay=0.5: take constructor={OURS}, or set it'),
+    (None, dict(head_decay=0.5), 'DefaultOptimWrapperConstructor does not read head_decay'),
+    (OURS, dict(custom_keys=dict(prompts=dict(lr_mlt=3))), r"custom_keys\['prompts'\].lr_mlt=3: write lr_mult"),
+    (BY_LAYER, dict(custom_keys=dict(head=dict(lr_mult=3))), 'lr_mult=3: leave it out'),
+])
+def test_options_that_would_do_nothing(constructor, paramwise_cfg, message):
+    cfg = dict(optimizer=dict(type='SGD', lr=1.), constructor=constructor, paramwise_cfg=paramwise_cfg)
+    with pytest.raises(ValueError, match=message):
+        check_paramwise(cfg)
+    if constructor == OURS:  # so MMPretrain's tools refuse it too
+        with pytest.raises(ValueError, match=message):
+            build_optim_wrapper(Model(), cfg)
+
+
+@pytest.mark.parametrize(('constructor', 'paramwise_cfg'), [
+    (BY_LAYER, dict(head_decay=None, layer_decay_rate=0.65, custom_keys={'.ln': dict(decay_mult=0.)})),
+    ('MyConstructor', dict(my_option=1)), (OURS, None), (None, dict(custom_keys=dict(bn=dict(lars_exclude=True))))])
+def test_options_that_are_read(constructor, paramwise_cfg):
+    check_paramwise(dict(constructor=constructor, paramwise_cfg=paramwise_cfg))
+
+
+def test_keys_of_no_parameter_are_named(monkeypatch):
+    said = []
+    monkeypatch.setattr(MMLogger.get_current_instance(), 'warning', said.append)
+    head(dict(custom_keys={'promts': dict(lr_mult=2.), '.neck': dict(lr_mult=2.), 'fc.bias': dict(lr_mult=2.)}))
+    assert [text for text in said if 'No parameter has' in text] == [
+        "No parameter has 'promts' in its name: these of paramwise_cfg.custom_keys do nothing"]

@@ -30,6 +30,8 @@ def no_work_lost(job):
     ('model.backbone.init_cfg', None, RuntimeError, r'every frozen weight must come from a checkpoint.*init_cfg'),
     ('model.backbone.arch.num_layers', 3, ValueError, 'it has 4, the backbone 3'),
     ('model.backbone.prompt_type', 'shalow', ValueError, "prompt_type must be one of .* got 'shalow'"),
+    ('optim_wraper.optimizer.lr', 0.1, ValueError, "nothing reads 'optim_wraper.optimizer.lr': write optim_wrapper"),
+    ('optim_wrapper.paramwise_cfg.head_decy', 9, ValueError, 'head_decy=9: write head_decay'),
     ('model.head.num_classes', 2, ValueError, r'must lie in \[0, 2\).*labels from 0 to 2.*num_classes=3'),
     ('custom_hooks.0.initializer.type', 'mmspt.KMeanInit', KeyError, 'KMeanInit'),
     ('train_dataloader.dataset.data_root', '/nowhere', FileNotFoundError, "'/nowhere' does not exist.*data_root"),

@@ -102,6 +102,7 @@ def test_where_the_space_comes_from(job, monkeypatch):
 
 @pytest.mark.parametrize(('arguments', 'message'), [
     (['--cfg-options', 'val_dataloader.dataset.ann_file=test.txt'], "reads 'test.txt'"),
+    (['--search', 'optim_wrapper.paramwise_cfg.head_decy=0.1,9'], 'head_decy=0.1: write head_decay'),
     (['--cfg-options', 'val_dataloader.dataset.ann_file=train.txt'], 'images are in train and in val')])
 def test_refusals(job, arguments, message):
     """Before anything is trained; a bare --amp leaves the config that follows it alone."""

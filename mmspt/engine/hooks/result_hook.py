@@ -16,6 +16,7 @@ from mmspt.registry import HOOKS
 
 from ..checks import check_data_folder, check_labels
 from ..model import unwrap
+from ..optimizers.paramwise import check_paramwise
 from ..training_images import seeded
 
 
@@ -33,7 +34,8 @@ class ResultHook(Hook):
             Defaults to True.
 
     Raises:
-        OSError, ValueError: Before training, a test set that cannot be read or does not fit the head.
+        OSError, ValueError: Before training, a test set that cannot be read or does not fit the head, or an option of
+            ``paramwise_cfg`` that does nothing.
     """
     priority = 'NORMAL'  # as a default hook before PromptInitHook, which comes from custom_hooks
 
@@ -46,8 +48,9 @@ class ResultHook(Hook):
         self._loaded = checkpoint.get('meta') or {}
 
     def before_train(self, runner: Runner) -> None:
-        """Build the test loop and check its labels."""
+        """Build the test loop and check its labels; check that what the record will state acts."""
         self._loaded = None
+        check_paramwise(runner.cfg.get('optim_wrapper') or {})
         if not self.after_training or runner._test_loop is None:
             return
         dataset = (runner.cfg.get('test_dataloader') or {}).get('dataset')

@@ -3,10 +3,13 @@ import math
 from numbers import Real
 from typing import Any
 
+from mmengine.logging import MMLogger
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from torch import nn
 
 from mmspt.registry import OPTIM_WRAPPER_CONSTRUCTORS
+
+from .paramwise import check_paramwise
 
 HEAD = 'head.'
 
@@ -25,11 +28,13 @@ class TrainableOnlyOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             are; None or absent leaves them to these. Defaults to None.
 
     Raises:
-        ValueError: ``head_decay`` is no finite number of at least 0, or the model has no such parameter.
+        ValueError: ``head_decay`` is no finite number of at least 0, or the model has no such parameter, or
+            ``paramwise_cfg`` has an unknown option.
     """
 
     def _validate_cfg(self) -> None:
         super()._validate_cfg()
+        check_paramwise(dict(constructor=type(self), paramwise_cfg=self.paramwise_cfg))
         decay = self.paramwise_cfg.get('head_decay')
         if decay is not None and not (isinstance(decay, Real) and 0 <= float(decay) < math.inf):
             raise ValueError("paramwise_cfg.head_decay must be a finite number of at least 0 (the weight decay of the "
@@ -42,6 +47,12 @@ class TrainableOnlyOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         wrapper.optimizer.param_groups[:] = [dict(group) for group in wrapper.optimizer.param_groups]
         if self.paramwise_cfg.get('head_decay') is not None:
             self._set_head_decay(wrapper, getattr(model, 'module', model))
+        names = [f'.{name}' for name, _ in getattr(model, 'module', model).named_parameters()]
+        idle = [key for key in self.paramwise_cfg.get('custom_keys') or {} if not any(key in name for name in names)]
+        if idle:
+            MMLogger.get_current_instance().warning(
+                f'No parameter has {", ".join(map(repr, idle))} in its name: these of paramwise_cfg.custom_keys do '
+                'nothing')
         return wrapper
 
     def _set_head_decay(self, wrapper: OptimWrapper, model: nn.Module) -> None:

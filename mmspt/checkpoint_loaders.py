@@ -1,6 +1,7 @@
 """Files that MMEngine cannot load, added to its ``CheckpointLoader`` by ``import mmspt``.
 
-These are safetensors (prompt packs among them), local or by address, and the public checkpoints that are not there yet.
+These are safetensors (prompt packs among them), public checkpoints that are not there yet, and files by address, of
+which MMEngine takes two of one name for one.
 MMEngine tries the regular expressions of all loaders in reverse alphabetical order, on the beginning of a path.
 """
 import re
@@ -14,7 +15,7 @@ from torch import Tensor
 from mmspt.public_checkpoints import PUBLIC_CHECKPOINTS, fetch, find_checkpoint
 
 LOCAL = rf'(?!.*://)(.*\.safetensors|(.*/)?({"|".join(map(re.escape, PUBLIC_CHECKPOINTS))}))$'
-ADDRESS = r'https?://.*\.safetensors(\?.*)?$'
+ADDRESS = 'https?://'
 
 
 PACK_CARD = 'mmspt_pack'
@@ -56,12 +57,22 @@ def load_from_mmspt(filename: str, map_location: Any = None) -> dict:
         return Pack.from_file(tensors, metadata).checkpoint_content()
     except (SafetensorError, ValueError) as error:
         raise RuntimeError(f"checkpoint '{filename}' cannot be read: it must be a complete file of safetensors, but "
-                           f'{error!s:.500}. Fetch or copy it again') from error
+                           f'{error!s:.500}. Remove it, and fetch or copy it again') from error
 
 
 def load_from_mmspt_http(filename: str, map_location: Any = None) -> dict:
-    """Fetch a checkpoint of safetensors into torch's hub folder and load it, see :func:`load_from_mmspt`."""
-    return load_from_mmspt(fetch(filename), map_location)
+    """Fetch a checkpoint into torch's hub folder and load it, see :func:`.fetch` and :func:`load_from_mmspt`.
+
+    Raises:
+        OSError: It cannot be fetched.
+    """
+    url, md5 = next((known for known in PUBLIC_CHECKPOINTS.values() if known.url == filename), (filename, None))
+    try:
+        path = fetch(url, md5)
+    except (OSError, ValueError) as error:
+        raise OSError(f"checkpoint '{filename}' cannot be fetched ({error}): name another address, or a file that was "
+                      'fetched elsewhere') from error
+    return load_from_mmspt(path, map_location)
 
 
 def load_file(path: str) -> dict:

@@ -11,12 +11,17 @@ import fcntl
 import hashlib
 import os
 import os.path as osp
-import socket
+import re
+import shutil
 from http.client import HTTPException
 from typing import NamedTuple
+from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
 
 import torch
 from mmengine.logging import MMLogger
+
+from mmspt.files import written_atomically
 
 
 class PublicCheckpoint(NamedTuple):
@@ -46,36 +51,61 @@ TIMEOUT = 30.
 def fetch(url: str, md5: str | None = None) -> str:
     """Fetch a file into torch's hub folder, once a machine: the first process does, the others wait for it.
 
+    Its name there begins with a digest of the address: many files are called model.safetensors. A file under its plain
+    name, as torch and MMEngine keep it, is taken if its content has the digest that is known.
+
+    Args:
+        url (str): Its address.
+        md5 (str | None): First digits of its MD5. If None, a name such as ``vit-1a2b3c4d.pth`` tells its SHA-256.
+
     Raises:
-        OSError: It cannot be fetched or written.
+        OSError: It cannot be fetched as a whole, or not written.
         ValueError: Its MD5 begins with other digits than ``md5``; it is removed.
     """
-    name = osp.basename(url.split('?')[0])
-    if md5 is None:  # many files are called model.safetensors
-        name = f'{hashlib.sha256(url.encode()).hexdigest()[:8]}-{name}'
-    path = osp.join(torch.hub.get_dir(), 'checkpoints', name)
+    name = osp.basename(urlsplit(url).path)
+    plain = osp.join(torch.hub.get_dir(), 'checkpoints', name)
+    path = osp.join(osp.dirname(plain), f'{hashlib.sha256(url.encode()).hexdigest()[:8]}-{name}')
+    in_name = re.search(r'-([0-9a-f]{8,64})\.', name)
     os.makedirs(osp.dirname(path), exist_ok=True)
     with open(f'{path}.lock', 'w', encoding='utf-8') as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if osp.isfile(path):
             return path
-        MMLogger.get_current_instance().info(f"fetching {url} to '{path}'")
-        before = socket.getdefaulttimeout()
-        socket.setdefaulttimeout(TIMEOUT)  # a connection that stalls would keep all processes waiting
-        try:
-            torch.hub.download_url_to_file(url, f'{path}.unchecked')
-        except HTTPException as error:
-            raise OSError(str(error)) from error
-        finally:
-            socket.setdefaulttimeout(before)
-        if md5 is not None:
-            from torchvision.datasets.utils import calculate_md5  # `import mmspt` does without the data sets
-            found = calculate_md5(f'{path}.unchecked')
-            if not found.startswith(md5):
-                os.remove(f'{path}.unchecked')
-                raise ValueError(f'its MD5 must begin with {md5}, but is {found}, so it was removed')
-        os.replace(f'{path}.unchecked', path)
+        if osp.isfile(plain):
+            if md5 and _digest(plain, 'md5').startswith(md5):
+                return plain
+            if in_name and _digest(plain, 'sha256').startswith(in_name[1]):
+                return plain
+        _download(url, path, md5)
     return path
+
+
+def _download(url: str, path: str, md5: str | None) -> None:
+    try:
+        with (urlopen(Request(url, headers={'User-Agent': 'mmspt'}), timeout=TIMEOUT) as source,
+              written_atomically(path) as beside, open(beside, 'wb') as file):
+            if source.headers.get_content_type() == 'text/html':
+                raise OSError("it is a web page: give the file's own address (of Hugging Face with /resolve/ in place "
+                              'of /blob/)')
+            length = source.headers['Content-Length'] or ''
+            MMLogger.get_current_instance().info(f"fetching {url} ({length or 'unknown'} bytes) to '{path}'")
+            shutil.copyfileobj(source, file, 2**20)
+            file.flush()
+            if length.isdigit() and file.tell() != int(length):  # urllib raises nothing
+                raise OSError(f'{file.tell()} of {length} bytes came')
+            found = _digest(beside, 'md5') if md5 else ''
+            if md5 and not found.startswith(md5):
+                raise ValueError(f'its MD5 must begin with {md5}, but is {found}, so it was removed')
+    except HTTPException as error:
+        raise OSError(str(error)) from error
+
+
+def _digest(path: str, kind: str) -> str:
+    digest = hashlib.new(kind)
+    with open(path, 'rb') as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def find_checkpoint(filename: str) -> str:
@@ -99,7 +129,7 @@ def find_checkpoint(filename: str) -> str:
     reason = 'without a published hash it is not fetched'
     try:
         if md5 is not None or osp.isfile(in_hub):
-            path = in_hub if osp.isfile(in_hub) else fetch(url, md5)
+            path = in_hub if md5 is None else fetch(url, md5)
             MMLogger.get_current_instance().info(f"checkpoint '{filename}' is not a file: '{path}' takes its place")
             return path
     except (OSError, ValueError) as error:

@@ -112,19 +112,3 @@ def test_safetensors_are_read(tmp_path, device):
 def test_missing_files():
     with pytest.raises(FileNotFoundError, match=r"'/nowhere/weights\.safetensors' is not a file: give"):
         load('/nowhere/weights.safetensors')
-
-
-def test_safetensors_are_fetched_once(tmp_path, monkeypatch):
-    save_file({'weight': torch.arange(3.)}, tmp_path / 'source')
-    fetched = []
-
-    def download(url, path):
-        fetched.append(url)
-        os.link(tmp_path / 'source', path)
-
-    monkeypatch.setattr(torch.hub, 'download_url_to_file', download)
-    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
-    for _ in range(2):
-        content = load('https://example.org/weights.safetensors?download=1')
-        assert torch.equal(content['weight'], torch.arange(3.))
-    assert fetched == ['https://example.org/weights.safetensors?download=1']

@@ -150,7 +150,7 @@ def flatten(value: Any, prefix: str = '') -> dict[str, Any]:
 
 
 def _trained_on(train: list[Mapping[str, Any]], test: list[Mapping[str, Any]]) -> dict[str, Any]:
-    """Type and split, and ``tested=True`` if the test reads one of the data sets as well."""
+    """Type and split, and ``tested=True`` if the test reads the source of one of the data sets as well."""
     sources = [{key: dataset.get(key) for key in SOURCE} for dataset in (*train, *test) if dataset]
     shared = any(source in sources[len(train):] for source in sources[:len(train)])
     names = _joined(type_name(dataset.get('type')) for dataset in train)

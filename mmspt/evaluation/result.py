@@ -18,8 +18,8 @@ class Result:
     """The tested setting, see :func:`mmspt.evaluation.describe_run`, how far it was trained, and the metrics.
 
     ``recipe`` is the settings that seeds share (dotted config key -> value), ``trained_on`` has ``dataset``, ``split``
-    and, if the same was tested, ``tested=True``; both are None if the run only tested. Epochs are None where the config
-    counts iterations, and the other way round.
+    and ``tested``, the number of tested images among them, or True for a number that is not known; both are None if the
+    run only tested. Epochs are None where the config counts iterations, and the other way round.
     """
     config: str | None  # name of the file
     task: str  # key of mmspt.datasets.tasks.TASKS, or '<data set type> <folder>'
@@ -52,6 +52,15 @@ class Result:
         if reached is None:
             return f'an unknown {unit}'
         return f'{unit} {reached}' + ('' if wanted is None else f' of {wanted}')
+
+    @property
+    def leak(self) -> str | None:
+        """How many of the tested images it was trained on, in words; None if on none."""
+        shared = (self.trained_on or {}).get('tested')
+        if not shared:
+            return None
+        which = 'the' if shared is True or shared == self.num_images else f'{shared:,} of the {self.num_images:,}'
+        return f'trained on {which} images it was tested on'
 
 
 def plain_metrics(metrics: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -22,8 +22,8 @@ class Run(NamedTuple):
 def find_caveat(result: Result) -> str | None:
     """Return why a result is not comparable with the benchmark's; None if it is."""
     task = TASKS.get(result.task)
-    if _on_test(result):
-        return 'trained on the images it was tested on'
+    if result.leak:
+        return result.leak
     if (result.trained_on or {}).get('split') == 'test':
         return "trained on the split 'test'"
     if task is not None and result.split != 'test':
@@ -38,7 +38,7 @@ def split_settings(runs: list[Run]) -> list[list[Run]]:
     settings: dict[tuple, list[Run]] = defaultdict(list)
     for run in runs:
         r = run.result
-        settings[r.config or '', _text(r.recipe), _on_test(r), r.split or '', r.num_images, r.tta].append(run)
+        settings[r.config or '', _text(r.recipe), r.leak or '', r.split or '', r.num_images, r.tta].append(run)
     return [settings[key] for key in sorted(settings)]
 
 
@@ -56,7 +56,7 @@ def name_setting(setting: Sequence[Run], settings: Sequence[Sequence[Run]]) -> s
         parts.append(f'split {result.split}')
     if len({members[0].result.num_images for members in rivals}) > 1:
         parts.append(f'{result.num_images:,} images')
-    if _on_test(result):
+    if result.leak:
         parts.append('trained on its test')
     if result.tta:
         parts.append('TTA')
@@ -75,7 +75,3 @@ def name_values(recipe: Mapping[str, Any], keys: Iterable[str]) -> list[str]:
     """Return texts like 'optimizer.lr=0.05', each key by its last two names, without places in lists."""
     short = {key: '.'.join([part for part in key.split('.') if not part.isdigit()][-2:]) for key in keys}
     return [f'{name}={recipe.get(key, UNSAID)}' for key, name in short.items()]
-
-
-def _on_test(result: Result) -> bool:
-    return bool((result.trained_on or {}).get('tested'))

@@ -3,9 +3,12 @@ import json
 from pathlib import Path
 
 import mmpretrain
+import numpy as np
 import pytest
 import torch
+from mmengine.dataset import BaseDataset
 from mmengine.hooks import Hook
+from torch.utils.data import DataLoader
 
 from digit_runs import log_text
 from forked import train_ranks
@@ -79,6 +82,22 @@ def test_a_finished_result_of_another_run_is_kept_beside(tmp_path):
     assert [(result['recipe']['optim_wrapper.optimizer.lr'], result['seed']) for result in found] == [
         (.2, 2), (.1, 1), (.2, 1)]
     assert len(list(tmp_path.glob('result*'))) == 3 and 'which no report counts' in log_text(tmp_path)
+
+
+@pytest.mark.parametrize(('test', 'shared'), [(range(6, 10), None), (range(4, 10), 2)])
+def test_a_fold_is_judged_by_its_images(test, shared, tmp_path):
+    """One data set cut by ``indices``: the config's sources agree, the images need not."""
+    images = [dict(img=np.full((2, 2), i), gt_label=0) for i in range(10)]
+    runner = toy_runner(tmp_path, [ResultHook()])
+    for phase, indices in (('train', range(6)), ('test', test)):
+        dataset = BaseDataset(lazy_init=True, indices=list(indices), serialize_data=False)
+        dataset.load_data_list, dataset.get_cat_ids = lambda: images, lambda index: [0]
+        runner.cfg[f'{phase}_dataloader'] = dict(dataset=dict(type='BaseDataset'))
+        getattr(runner, f'{phase}_loop').dataloader = DataLoader(dataset, collate_fn=lambda x: torch.ones(len(x), 2))
+    runner.train()
+    assert read(tmp_path)['trained_on'].get('tested') == shared
+    told = f'This run was trained on 2 of the {len(test)} images' in log_text(tmp_path)
+    assert told is (shared is not None)
 
 
 def test_iterations(tmp_path):

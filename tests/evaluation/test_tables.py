@@ -46,6 +46,7 @@ def test_a_group_has_a_mean_when_all_of_its_tasks_are_there():
     (dict(split='val', num_images=5794), "tested on the split 'val'"),
     (dict(tta=True), 'with test-time augmentation'),
     (dict(trained_on=dict(dataset='CUB', split='trainval', tested=True)), 'trained on the images it was tested on'),
+    (dict(trained_on=dict(dataset='CUB', split='trainval', tested=1200)), 'on 1,200 of the 5,794 images it was tested'),
 ])
 def test_another_test_is_marked_and_left_out_of_the_mean(changes, why):
     runs = [run(70., task=task) for task in FGVC[1:]] + [run(99., **changes)]

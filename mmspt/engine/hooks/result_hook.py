@@ -11,6 +11,7 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import BaseLoop, Runner
 
 import mmspt
+from mmspt.datasets.overlap import count_shared
 from mmspt.evaluation import RESULT_FILE, Result, describe_run, plain_metrics, read_result, set_aside, write_result
 from mmspt.registry import HOOKS
 
@@ -93,6 +94,8 @@ class ResultHook(Hook):
                                   'counts; name another --work-dir for each')
         os.makedirs(runner.work_dir, exist_ok=True)
         write_result(result, path)
+        if result.leak:
+            runner.logger.warning(f'This run was {result.leak}')
         runner.logger.info(f"Result of {result.progress} written to '{path}'")
 
 
@@ -104,9 +107,15 @@ def make_result(runner: Runner, metrics: dict[str, Any], loaded: dict[str, Any] 
     iterations = plan.get('max_iters') is not None
     reached, wanted = at.get('iter' if iterations else 'epoch'), plan.get('max_iters' if iterations else 'max_epochs')
     stopped = trained and getattr(runner.train_loop, 'stop_training', False)  # by EarlyStoppingHook and the like
+    tested = runner.test_loop.dataloader.dataset
+    description = describe_run(runner.cfg, trained, dist.get_world_size())
+    shared = count_shared(runner.train_dataloader.dataset, tested) if trained else None
+    if shared is not None:  # the images tell more than the config
+        description['trained_on'].pop('tested', None)
+        description['trained_on'].update(dict(tested=shared) if shared else {})
     return Result(
-        **describe_run(runner.cfg, trained, dist.get_world_size()),
-        num_images=len(runner.test_loop.dataloader.dataset),
+        **description,
+        num_images=len(tested),
         seed=at.get('seed', runner.seed),
         epoch=None if iterations else reached,
         max_epochs=None if iterations else wanted,

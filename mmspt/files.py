@@ -29,7 +29,7 @@ def written_atomically(path: str) -> Iterator[str]:
     beside = os.path.join(folder, f'{name[:100]}.{uuid4().hex[:8]}.tmp')
     try:
         yield beside
-        with open(beside, 'rb') as file:
+        with open(beside, 'rb+') as file:  # Windows flushes only what is open for writing
             os.fsync(file.fileno())
         os.replace(beside, path)
     except BaseException:

@@ -7,7 +7,6 @@ MD5, the first digits as published; addresses from the same tables:
   https://github.com/facebookresearch/moco-v3, gives none).
 * Supervised: timm's file has no published MD5, so it is not fetched.
 """
-import fcntl
 import hashlib
 import os
 import os.path as osp
@@ -19,6 +18,7 @@ from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 import torch
+from filelock import FileLock
 from mmengine.logging import MMLogger
 
 from mmspt.files import written_atomically
@@ -67,8 +67,7 @@ def fetch(url: str, md5: str | None = None) -> str:
     path = osp.join(osp.dirname(plain), f'{hashlib.sha256(url.encode()).hexdigest()[:8]}-{name}')
     in_name = re.search(r'-([0-9a-f]{8,64})\.', name)
     os.makedirs(osp.dirname(path), exist_ok=True)
-    with open(f'{path}.lock', 'w', encoding='utf-8') as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(f'{path}.lock'):
         if osp.isfile(path):
             return path
         if osp.isfile(plain):

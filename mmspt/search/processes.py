@@ -40,12 +40,18 @@ class TrainProcess:
         return self._process.poll()
 
     def stop(self, patience: float = 10.) -> None:
-        """End the run and its data loader's workers: SIGTERM, and after ``patience`` seconds SIGKILL."""
-        for sign in (signal.SIGTERM, signal.SIGKILL):
+        """End the run and its data loader's workers: SIGTERM, and after ``patience`` seconds SIGKILL.
+
+        On Windows the run ends at once, and its workers when they find it gone.
+        """
+        for sign in ('SIGTERM', 'SIGKILL'):
             if self._process.poll() is not None:
                 break
             try:
-                os.killpg(self._process.pid, sign)
+                if hasattr(os, 'killpg'):
+                    os.killpg(self._process.pid, signal.Signals[sign])
+                else:
+                    self._process.terminate()
                 self._process.wait(patience)
             except (ProcessLookupError, subprocess.TimeoutExpired):
                 continue

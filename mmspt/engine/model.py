@@ -26,13 +26,14 @@ def find_prompted_vit(model: nn.Module) -> PromptedViT | None:
 
 
 def check_linear_classifier(model: nn.Module) -> None:
-    """Raise ValueError unless a model is a PromptedViT, no neck and a LinearClsHead."""
+    """Raise ValueError unless a model is a PromptedViT, no neck and a LinearClsHead; see also check_classifier."""
     backbone, neck, head = (getattr(model, part, None) for part in ('backbone', 'neck', 'head'))
     if not isinstance(backbone, PromptedViT) or neck is not None or type(head) is not LinearClsHead:
         raise ValueError(
             'the model must be an ImageClassifier of a mmspt.PromptedViT (num_prompts=0 if there are no prompts), no '
             f'neck and a LinearClsHead, got {type(model).__name__} of {type(backbone).__name__}, '
             f'{type(neck).__name__}, {type(head).__name__}: share its whole checkpoint instead')
+    backbone.check_classifier()
 
 
 @contextmanager

@@ -1,6 +1,8 @@
 """The runner for real: train, validate, checkpoint, stop, resume, test; on one process and on two."""
 import json
+from pathlib import Path
 
+import mmpretrain
 import numpy as np
 import pytest
 import torch
@@ -106,3 +108,10 @@ def test_export_backbone(job, tmp_path):
     save_file({'prompts': torch.zeros(1)}, tmp_path / 'other.safetensors')
     output = tool('export_backbone.py', tmp_path / 'other.safetensors', tmp_path / 'out.safetensors', fails=True)
     assert 'holds no ViT in a known layout' in output
+
+
+@pytest.mark.parametrize('script', [Path('test.py'), Path(mmpretrain.__file__).parent / '.mim/tools/test.py'])
+def test_a_checkpoint_of_other_classes_gives_no_result(script, runs, tmp_path):
+    output = tool(script, runs.job.config, f'{runs.spt}/epoch_2.pth', '--work-dir', tmp_path, '--cfg-options',
+                  'model.head.num_classes=4', fails=True)
+    assert '2 are random: head.fc.bias, head.fc.weight' in output and not list(tmp_path.rglob('result.json'))

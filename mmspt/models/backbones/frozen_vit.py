@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..weights.fingerprint import KEY
 from ..weights.layouts import find_encoder, unknown_layout
-from ..weights.loading import check_filled, plain_init_cfg, prepare
+from ..weights.loading import check_classifier, check_filled, plain_init_cfg, prepare
 from ..weights.provenance import Provenance, SavedWeights, frozen_weights
 
 
@@ -134,8 +134,21 @@ class FrozenViT(VisionTransformer):
             check_filled(self)
             self._checked = True
 
-    def _checkpoint_filter(self, state_dict: dict, prefix: str, *args: Any) -> None:
+    def check_classifier(self) -> None:
+        """Make sure that checkpoints filled the whole classifier around this backbone, unless it has trained since.
+
+        A classifier that was given none is left alone.
+
+        Raises:
+            RuntimeError: Head, neck, prompts or frozen weights are random.
+        """
+        if self.provenance.reports:
+            check_classifier(self)
+
+    def _checkpoint_filter(self, state_dict: dict, prefix: str, metadata: dict, strict: bool, missing: list[str],
+                           unexpected: list[str], errors: list[str]) -> None:
         """Hook of MMPretrain's classifier: lets ``load_from`` name a bare encoder in any known layout."""
+        self.provenance.reports.append((missing, errors))
         if any(key.startswith(f'{prefix}backbone.') for key in state_dict) or not state_dict:
             return
         encoder = find_encoder(state_dict)

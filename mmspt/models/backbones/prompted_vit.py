@@ -104,7 +104,8 @@ class PromptedViT(FrozenViT):
 
     Raises:
         ValueError: An argument out of its range; while loading, weights that do not fit.
-        RuntimeError: At the first training step, frozen weights that no checkpoint filled.
+        RuntimeError: At the first training step, frozen weights that no checkpoint filled; outside training, weights
+            of the classifier that its checkpoint left random.
     """
     learnable_modules: ClassVar[tuple[str, ...]] = ('prompts', 'prompt_drop')
 
@@ -244,6 +245,9 @@ class PromptedViT(FrozenViT):
         """
         if self.training:
             self.check_weights()
+            self.provenance.reports.clear()
+        elif prompts is None:
+            self.check_classifier()
         x, _, resolution = self._embed(x)
         n, inside = self.num_extra_tokens, 0  # prompts among the tokens, behind CLS
         blocks = self._own_prompts(x.shape[0]) if prompts is None else prompts

@@ -102,6 +102,21 @@ def load_frozen(vit: 'FrozenViT', expected: Tensor) -> None:
         vit.saved.origin = expected
 
 
+def check_classifier(vit: 'FrozenViT') -> None:
+    """Refuse a classifier that its checkpoint filled in part, see :meth:`.FrozenViT.check_classifier`."""
+    provenance = vit.provenance
+    left = provenance.left_out(vit)
+    if left:
+        errors = [line for _, errors in provenance.reports for line in errors if line.startswith('size mismatch')]
+        shapes = f' ({errors[0].rstrip(".")})' if errors else ''
+        raise RuntimeError(
+            f'outside training every weight must come from a checkpoint, but {len(left)} are random: '
+            f'{", ".join(left[:8])}{", ..." if len(left) > 8 else ""}{shapes}. Name a checkpoint of a training with '
+            'this config, or the config of the training that wrote this one; for the features of a bare backbone set '
+            'model.head=None and model.backbone.num_prompts=0')
+    provenance.reports.clear()
+
+
 def check_filled(vit: 'FrozenViT') -> None:
     """Refuse a network with random frozen weights, see :meth:`.FrozenViT.check_weights`."""
     missing = vit.provenance.missing(vit)

@@ -1,4 +1,5 @@
 """Where the weights of a frozen backbone came from: which of them a checkpoint filled, and their fingerprint."""
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -12,6 +13,8 @@ from .fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from ..backbones.frozen_vit import FrozenViT
+
+MISMATCH = re.compile(r'size mismatch for ([^\s:]+)')  # torch's words
 
 
 class SavedWeights:
@@ -62,9 +65,12 @@ class Provenance:
         filled (set[str]): Names of the weights that came from a checkpoint.
         from_init_cfg (set[str] | None): Those that ``init_cfg``'s checkpoint gave, while it is read; else None.
         position (tuple[Tensor, Tensor] | None): The position embedding after it was resized, and before.
+        reports (list): For each checkpoint that was read into the whole classifier and not trained since, what the
+            loader appends to while it reads: names of missing weights, and errors.
     """
 
     def __init__(self) -> None:
+        self.reports: list[tuple[list[str], list[str]]] = []
         self.filled: set[str] = set()
         self.from_init_cfg: set[str] | None = None
         self.position: tuple[Tensor, Tensor] | None = None
@@ -103,6 +109,14 @@ class Provenance:
                            for name, weight in weights.items()}
             self._cached = state, fingerprint(weights, settings(vit))
         return self._cached[1]
+
+    def left_out(self, vit: 'FrozenViT') -> list[str]:
+        """Names of the classifier's weights that none of the ``reports``' checkpoints filled; none without reports."""
+        if not self.reports:
+            return []
+        left = set.intersection(*({*missing, *MISMATCH.findall('\n'.join(errors))} for missing, errors in self.reports))
+        own = [f'backbone.{name}' for name, _ in vit.named_parameters() if name not in self.filled]
+        return own + sorted(name for name in left if 'backbone.' not in name and 'num_batches_tracked' not in name)
 
     def missing(self, vit: 'FrozenViT') -> list[str]:
         """Names of the pre-trained weights that no checkpoint filled; none if all train and none was filled."""

@@ -188,10 +188,11 @@ class Pack:
 
 
 def _fold_version_1(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the tensors of a pack of version 1; fold its gates and temperatures as GatedPrompts does."""
+    """Rename the tensors of a pack of version 1; fold its gates and temperatures as GatedPrompts does, in fp32."""
     tensors = dict(tensors)
     for old, new, fold in ((PROMPTS_1, PROMPTS, lambda tokens: tokens), (GATE_LOGITS_1, GATE, torch.sigmoid),
                            (TEMPERATURES_1, SCALE, lambda values: values.clamp(*TEMPERATURES).reciprocal())):
         if old in tensors:
-            tensors[new] = fold(tensors.pop(old))
+            given = tensors.pop(old)
+            tensors[new] = fold(given if new == PROMPTS else given.float())
     return tensors

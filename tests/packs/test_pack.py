@@ -88,6 +88,23 @@ def test_a_pack_written_by_hand(card, tensors, write):
     assert_equal(Pack.load(write(card, tensors)), expected)
 
 
+def test_version_1_in_half_precision_is_folded_in_single(card, tensors, write):
+    """A gate that was rounded again would be another."""
+    layers, width = card['backbone']['num_layers'], card['backbone']['embed_dims']
+    card['backbone'] |= dict(prompt_type='shallow')
+    card |= dict(version=1, preprocessing=dict(
+        transforms=[dict(type='Resize', scale=[16, 8], keep_ratio=False, backend='cv2', interpolation='bilinear')],
+        size=[8, 16], mean=[1., 2., 3.], std=[4., 5., 6.], to_rgb=True))
+    count = card['backbone']['num_prompts']
+    logits, temperatures = torch.linspace(-3, 2, layers - 1).half(), torch.linspace(0.3, 3, layers).half()
+    tensors = {key: value for key, value in tensors.items() if key.startswith('head')} | {
+        'backbone.prompts': torch.ones(1, count, width).half(), 'backbone.gate_logits': logits,
+        'backbone.temperatures': temperatures}
+    pack = Pack.load(write(card, tensors))
+    assert torch.equal(pack.gate, logits.float().sigmoid())
+    assert torch.equal(pack.logit_scale, 1 / temperatures.float())
+
+
 def test_tensors_stand_alone(card, tensors, tmp_path):
     """Views with gradients are saved; what is read is no map of a file that may be written anew."""
     wide, path = torch.randn(8, 6, requires_grad=True), tmp_path / 'a.safetensors'

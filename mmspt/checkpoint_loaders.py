@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mmspt.public_checkpoints import PUBLIC_CHECKPOINTS, fetch, find_checkpoint
 
-LOCAL = rf'(?!.*://)(.*\.safetensors|(.*/)?({"|".join(map(re.escape, PUBLIC_CHECKPOINTS))}))$'
+LOCAL = rf'(?!.*://)(.*\.safetensors|.*\.npz|(.*/)?({"|".join(map(re.escape, PUBLIC_CHECKPOINTS))}))$'
 ADDRESS = 'https?://'
 
 
@@ -47,6 +47,11 @@ def load_from_mmspt(filename: str, map_location: Any = None) -> dict:
         RuntimeError: The file is damaged or of another format.
     """
     path = find_checkpoint(filename)
+    if path.endswith('.npz'):
+        raise RuntimeError(
+            f"checkpoint '{filename}' must hold weights of PyTorch, but .npz holds those of JAX: use model.safetensors "
+            'of https://huggingface.co/timm/vit_base_patch16_224.orig_in21k for imagenet21k/ViT-B_16.npz (VPT), of '
+            'https://huggingface.co/timm/vit_base_patch16_224.augreg_in21k for augreg/B_16-i21k-....npz')
     if not path.endswith('.safetensors'):
         return load_from_local(path, map_location)
     try:
@@ -87,6 +92,11 @@ def load_file(path: str) -> dict:
     except FileNotFoundError:
         raise
     except Exception as error:  # torch raises more kinds than its documentation says
+        found = re.search(r'WeightsUnpickler error: (.*?)(\. |\n|$)', str(error))
+        if found:  # torch goes on to say how to run what the file holds
+            raise RuntimeError(f"checkpoint '{path}' cannot be read: it must hold tensors and numbers alone, and "
+                               f'nothing is unpickled ({found[1]:.200}). Where you trust the file, save the state_dict '
+                               'of what it holds, and name that') from error
         raise RuntimeError(f"checkpoint '{path}' cannot be read: {error!s:.500}") from error
 
 

@@ -109,6 +109,16 @@ def test_safetensors_are_read(tmp_path, device):
     assert device == 'meta' or torch.equal(content['weight'], torch.arange(3.))
 
 
+def test_files_of_others_and_what_to_do(tmp_path):
+    """Torch would say how to unpickle a module, and of JAX's weights that they are damaged."""
+    np.savez(tmp_path / 'ViT-B_16.npz', kernel=np.zeros(2))
+    torch.save(torch.nn.Linear(2, 2), tmp_path / 'module.pth')
+    with pytest.raises(RuntimeError, match=r'holds those of JAX: use .*orig_in21k for imagenet21k/ViT-B_16\.npz'):
+        load(tmp_path / 'ViT-B_16.npz')
+    with pytest.raises(RuntimeError, match=r'(?s)^((?!weights_only).)*Linear was not.*save the state_dict of what it'):
+        load_file(str(tmp_path / 'module.pth'))
+
+
 def test_missing_files():
     with pytest.raises(FileNotFoundError, match=r"'/nowhere/weights\.safetensors' is not a file: give"):
         load('/nowhere/weights.safetensors')

@@ -1,5 +1,6 @@
 """Checkpoints of every known layout arrive bit-equal, through init_cfg and load_from; others are refused."""
 import logging
+import re
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ BLOCK = {
 }
 
 
-def timm_weights(width=64, depth=4, patch=8, tokens=17, seed=0):
+def timm_weights(width=64, depth=4, patch=8, tokens=17, seed=0, mlp=4):
     """Random weights of a ViT under timm's names."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -28,7 +29,7 @@ def timm_weights(width=64, depth=4, patch=8, tokens=17, seed=0):
                'patch_embed.proj.weight': rand(width, 3, patch, patch), 'patch_embed.proj.bias': rand(width),
                'norm.weight': rand(width), 'norm.bias': rand(width)}
     shapes = {'norm1': (width, ), 'attn.qkv': (3 * width, width), 'attn.proj': (width, width), 'norm2': (width, ),
-              'mlp.fc1': (4 * width, width), 'mlp.fc2': (width, 4 * width)}
+              'mlp.fc1': (mlp * width, width), 'mlp.fc2': (width, mlp * width)}
     for i in range(depth):
         for name, shape in shapes.items():
             weights[f'blocks.{i}.{name}.weight'] = rand(*shape)
@@ -71,6 +72,8 @@ LAYOUTS = {
                         {'module.predictor.0.weight': torch.randn(4, 4)}),
     'fair mocov3 linear probe': dict(state_dict=prefixed('module.', TIMM | HEAD)),
     'timm': TIMM | HEAD,
+    'dinov2 in chunks of 3': {re.sub(r'^blocks\.(\d)', lambda m: f'blocks.{int(m[1]) // 3}.{m[1]}', key): value
+                              for key, value in TIMM.items()},
 }
 
 
@@ -172,6 +175,17 @@ def test_position_embeddings_are_resized_in_single_precision(dtype, with_cls_tok
     assert torch.equal(backbone.pos_embed, expected)
 
 
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16], ids=str)
+def test_a_network_in_half_precision_resizes_its_positions_in_single(dtype):
+    """For images of another size."""
+    backbone = MODELS.build(tiny_backbone(init_cfg=None)).to(dtype)
+    backbone.load_state_dict(TIMM, strict=False)
+    images = torch.zeros(1, 3, 48, 48, dtype=dtype)
+    expected = resize_pos_embed(backbone.pos_embed.float(), (4, 4), (6, 6), 'bicubic', 1).to(dtype)
+    tokens, patches, _ = backbone._embed(images)
+    assert torch.equal(tokens[:, 1:], patches + expected[:, 1:])
+
+
 @pytest.mark.parametrize('img_size', [(32, 16), (40, 24), 32], ids=str)
 @pytest.mark.parametrize('with_cls_token', [True, False])
 def test_a_models_own_grid_is_read_back_as_it_is(img_size, with_cls_token):
@@ -210,13 +224,26 @@ def test_no_position_for_cls_reads_as_zero():
     (timm_weights(width=32), r'cls_token is \(1, 1, 32\), the backbone needs \(1, 1, 64\).*arch'),
     (timm_weights(depth=6), 'it has 6, the backbone 4.*num_layers'),
     (timm_weights(patch=4), r'\(64, 3, 4, 4\), the backbone needs \(64, 3, 8, 8\).*patch_size'),
-    (TIMM | {'blocks.0.ls1.gamma': torch.ones(64)}, r'layers\.0\.attn\.gamma1\.weight.*layer_scale_init_value'),
+    (timm_weights(mlp=2), r'ffn\.layers\.0\.0\.weight is \(128, 64\).*Set `arch` \(its feedforward_channels\)'),
+    (TIMM | {'blocks.0.ls1.gamma': torch.ones(64)}, r'0\.attn\.gamma1\.weight\. Set layer_scale_init_value=1e-5'),
+    (TIMM | {'norm_pre.bias': torch.ones(64)}, r'pre_norm\.bias\. Set pre_norm=True$'),
+    (TIMM | {'norm_pre.bias': torch.ones(64), 'blocks.0.odd': torch.ones(1)},
+     r'No argument creates layers\.0\.odd, it is another network: use a plain ViT'),
+    (TIMM | {'register_tokens': torch.ones(1, 4, 64)}, r'register tokens \(register_tokens\), which.*without them'),
+    (timm_weights(tokens=18) | {'dist_token': torch.ones(1, 1, 64)}, r'a distillation token.*without distillation'),
+    ({'patch_embed.proj.weight': torch.ones(64, 3, 8, 8), 'layers.0.blocks.0.norm1.weight': torch.ones(64)},
+     r'stages, such as Swin \(layers\.0\.blocks\.0\.norm1\.weight\).*use a plain ViT'),
+    (TIMM | {'blocks.0.attn.rel_pos_h': torch.ones(7, 16), 'pos_embed': torch.ones(1, 4, 4, 64)}, 'relative positions'),
+    (TIMM | {'blocks.0.attn.q_norm.weight': torch.ones(16)}, 'normalized queries and keys'),
+    (TIMM | {'blocks.0.mlp.w12.weight': torch.ones(16)}, "MMPretrain's conversion.*swiglu_fused"),
+    (TIMM | {'blocks.1.0.norm1.bias': torch.ones(64)}, r'0\.norm1\.bias, blocks\.1\.0\.norm1\.bias stand for the same'),
     (OURS | {'prompts.tokens': torch.zeros(4, 9, 64)}, r'prompts\.tokens is \(4, 9, 64\).*num_prompts'),
     (TIMM | {'norm.bias': torch.full((64, ), torch.nan)}, r'must be finite: ln1\.bias'),
     (OURS | {'ln1.bias': torch.full((64, ), torch.nan).to(torch.float8_e5m2)}, r'must be finite: ln1\.bias'),
     (OURS | {'ln1.bias': torch.zeros(64, dtype=torch.complex64)}, r'must be real numbers: ln1\.bias is torch\.comp'),
     ({'conv1.weight': torch.zeros(3), 'layer1.0.conv1.weight': torch.zeros(3)}, r'layout.*2 keys: conv1\.weight'),
-], ids=['width', 'deeper', 'patch', 'layer scale', 'prompts', 'nan', 'nan of 8 bits', 'complex', 'layout'])
+], ids=['width', 'deeper', 'patch', 'mlp', 'layer scale', 'pre-norm', 'unknown', 'registers', 'distilled', 'swin',
+        'relative', 'normalized', 'swiglu', 'local chunks', 'prompts', 'nan', 'nan of 8 bits', 'complex', 'layout'])
 @pytest.mark.parametrize('route', ['backbone', 'classifier'])
 def test_weights_of_another_network_are_refused(weights, message, route, tmp_path):
     if weights.get('ln1.bias', torch.empty(0)).dtype == torch.float8_e5m2 and not hasattr(torch, 'uint16'):
@@ -228,3 +255,21 @@ def test_weights_of_another_network_are_refused(weights, message, route, tmp_pat
     with pytest.raises(ValueError, match=message):
         load_checkpoint(model if route == 'classifier' else model.backbone, path, map_location='cpu')
     assert all(torch.equal(value, before[key]) for key, value in model.backbone.state_dict().items())
+
+
+@pytest.mark.parametrize(('kwargs', 'left_out', 'remedy'), [
+    (dict(layer_scale_init_value=1e-5), (), 'network without them: set layer_scale_init_value=0$'),
+    (dict(pre_norm=True, patch_cfg=dict(bias=True)), (), 'set pre_norm=False$'),
+    ({}, ('qkv.bias', 'proj.bias'), r'or incomplete: name another'),
+    ({}, ('qkv.bias', ), 'set qkv_bias=False$'),
+    ({}, ('cls_token', 'patch_embed.proj.bias'), r"set with_cls_token=False and out_type='avg_featmap', patch_cfg="),
+    ({}, ('norm.', ), r'set final_norm=False'),
+], ids=str)
+def test_what_a_checkpoint_lacks(kwargs, left_out, remedy):
+    """By the argument that makes such a network; another checkpoint is no remedy for it."""
+    backbone = MODELS.build(tiny_backbone('mocov3_deep', init_cfg=None, **kwargs))
+    weights = {key: value for key, value in TIMM.items()
+               if not any(key.startswith(part) or key.endswith(f'.{part}') for part in left_out)}
+    backbone.load_state_dict(weights, strict=False)
+    with pytest.raises(RuntimeError, match=remedy):
+        backbone.check_weights()

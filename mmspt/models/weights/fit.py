@@ -1,7 +1,7 @@
 """Give a checkpoint's weights the model's shapes and places, or refuse them."""
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from mmengine.logging import MMLogger
@@ -9,6 +9,61 @@ from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor
 
 from .layouts import StateDict
+
+PLAIN = 'a plain ViT with absolute positions (of MAE, MoCo-v3, DINO, DINOv2, DeiT, timm augreg)'
+OTHER_NETWORKS = (
+    (r'(^|\.)(reg_token|register_tokens|storage_tokens)$', 'register tokens',
+     'the model that was pre-trained without them (dinov2_vitb14, not dinov2_vitb14_reg)'),
+    (r'^dist_token$', 'a distillation token',
+     'the model that was trained without distillation (deit_base_patch16_224, not deit_base_distilled_patch16_224)'),
+    (r'^((layers|blocks)\.\d+\.(blocks|downsample)|stages\.\d+)\.', 'stages, such as Swin', PLAIN),
+    (r'rel(ative)?_pos|\.[qv]_bias$', 'relative positions, such as BEiT or SAM', PLAIN),
+    (r'(^|\.)rope', 'rotary positions, such as EVA-02 or DINOv3', PLAIN),
+    (r'\.attn\.[qk]_norm\.', 'normalized queries and keys', PLAIN),
+    (r'\.mlp\.w(12|3)\.', 'SwiGLU under the names of its authors',
+     "MMPretrain's conversion (vit-giant-p14_dinov2-pre_3rdparty), with layer_cfgs=dict(ffn_type='swiglu_fused')"),
+)
+"""Weights, what their networks have that :class:`.FrozenViT` lacks, and what to use instead."""
+ARGUMENTS = (
+    (r'\.gamma[12]\.weight$', 'layer_scale_init_value=1e-5', 'layer_scale_init_value=0'),
+    (r'^pre_norm\.', 'pre_norm=True', 'pre_norm=False'),
+    (r'\.attn\.qkv\.bias$', 'qkv_bias=True', 'qkv_bias=False'),
+    (r'^patch_embed\.projection\.bias$', 'patch_cfg=dict(bias=True)', 'patch_cfg=dict(bias=False)'),
+    (r'\.ffn\.w(12|3)\.', "layer_cfgs=dict(ffn_type='swiglu_fused')", "layer_cfgs=dict(ffn_type='origin')"),
+    (r'^prompts\.', '`num_prompts`, or `prompts` to the method that was tuned', None),
+    (r'^cls_token$', None, "with_cls_token=False and out_type='avg_featmap'"),
+    (r'^ln[12]\.', None, "final_norm=False (out_type='avg_featmap' if the checkpoint has fc_norm)"),
+)
+"""Weights, and the arguments of the network that has them, and of the one that has not."""
+
+
+def refuse_other_networks(encoder: StateDict, reads: set[str]) -> None:
+    """Raise ValueError for weights of a network of another kind; ``reads`` are the names of the model's parameters."""
+    for pattern, what, instead in OTHER_NETWORKS:
+        found = [key for key in encoder if key not in reads and re.search(pattern, key)]
+        if found:
+            raise ValueError(f'a checkpoint must be of a plain ViT, but this one is of a network with {what} '
+                             f'({_some(found, 2)}), which is not supported: use {instead}')
+
+
+def arguments(names: Iterable[str], present: bool) -> tuple[list[str], list[str]]:
+    """Find the arguments that give a network some weights, or leave them out.
+
+    Args:
+        names (Iterable[str]): Of the weights.
+        present (bool): Whether the network shall have them.
+
+    Returns:
+        tuple[list[str], list[str]]: The arguments, and the names of the weights that no argument is for.
+    """
+    found, rest = [], []
+    for name in names:
+        matches = [pair[not present] for pattern, *pair in ARGUMENTS if re.search(pattern, name)]
+        if matches and matches[0]:
+            found.append(matches[0])
+        else:
+            rest.append(name)
+    return list(dict.fromkeys(found)), rest
 
 
 def place_final_norm(encoder: StateDict, reads: set[str]) -> StateDict:
@@ -110,9 +165,10 @@ def check_fit(encoder: StateDict, model: Mapping[str, Tensor], num_layers: int) 
                          'what was pre-trained')
     unknown = [key for key in encoder if key not in model]
     if unknown:
+        remedy, rest = arguments(unknown, True)
         raise ValueError(f'a checkpoint must hold nothing that the backbone would leave out: it has {_some(unknown)}. '
-                         'Set the argument that creates them (layer_scale_init_value, pre_norm, qkv_bias, out_type, '
-                         'num_prompts, or `prompts` to the method that was tuned), or save the checkpoint without them')
+                         + (f'No argument creates {_some(rest, 2)}, it is another network: use {PLAIN}' if rest else
+                            f'Set {", ".join(remedy)}'))
     odd = [f'{key} is {value.dtype}' for key, value in encoder.items() if value.is_complex()]
     if odd:
         raise ValueError(f'weights must be real numbers: {_some(odd)}. Use another checkpoint')
@@ -131,6 +187,8 @@ def _is_finite(value: Tensor) -> bool:
 def _remedy(wrong: list[str]) -> str:
     if any(line.startswith('prompts') for line in wrong):
         return '`num_prompts` and `prompt_type` (or `prompts`)'
+    if all('.ffn.' in line for line in wrong):
+        return '`arch` (its feedforward_channels)'
     if any(line.startswith('patch_embed.projection.bias') for line in wrong) or not wrong[0].startswith('patch_embed'):
         return '`arch` (its width)'
     return '`patch_size` (and `in_channels`)'

@@ -9,6 +9,7 @@ MMPretrain             ``[backbone.]layers.0.ln1.weight``                  ``Vis
 FAIR MAE               ``model: blocks.0.norm1.weight``                    facebookresearch/mae
 FAIR MoCo-v3           ``state_dict: module.base_encoder.blocks.0...``     facebookresearch/moco-v3
 timm                   ``blocks.0.norm1.weight``, ``blocks.0.ls1.gamma``   huggingface/pytorch-image-models
+DINOv2, in chunks      ``blocks.C.N.norm1.weight``, N counts all blocks    facebookresearch/dinov2
 =====================  ==================================================  ========================
 """
 import re
@@ -39,6 +40,7 @@ LAYOUTS = (
         (r'^norm_pre\.', 'pre_norm.'),
         (r'^norm\.', 'ln1.'),
         (r'^fc_norm\.', 'ln2.'),
+        (r'^blocks\.\d+\.(\d+)\.', r'blocks.\1.'),  # DINOv2's chunks
         (r'^blocks\.(\d+)\.norm([12])\.', r'layers.\1.ln\2.'),
         (r'^blocks\.(\d+)\.mlp\.fc1\.', r'layers.\1.ffn.layers.0.0.'),
         (r'^blocks\.(\d+)\.mlp\.fc2\.', r'layers.\1.ffn.layers.1.'),
@@ -67,6 +69,9 @@ def find_encoder(checkpoint: Mapping[str, Any]) -> StateDict | None:
     Returns:
         dict[str, Tensor] | None: ``cls_token``, ``pos_embed``, ``patch_embed.projection.weight``,
         ``layers.0.ln1.weight``, ..., without heads and decoders; None if no known layout is there.
+
+    Raises:
+        ValueError: Two weights of one name.
     """
     checkpoint = unwrap(checkpoint)
     for prefix in PREFIXES:
@@ -74,7 +79,12 @@ def find_encoder(checkpoint: Mapping[str, Any]) -> StateDict | None:
             if f'{prefix}{layout.patch_embed}' in checkpoint:
                 encoder = {key[len(prefix):]: value for key, value in checkpoint.items()
                            if key.startswith(prefix) and isinstance(value, Tensor)}
-                return {_rename(key, layout): value for key, value in encoder.items() if not NOT_ENCODER.match(key)}
+                names = {key: _rename(key, layout) for key in encoder if not NOT_ENCODER.match(key)}
+                twice = [key for key, name in names.items() if list(names.values()).count(name) > 1]
+                if twice:
+                    raise ValueError(f'a checkpoint must hold each weight once, but {", ".join(twice[:4])} stand for '
+                                     'the same: name one with a single encoder, whose blocks are counted through')
+                return {name: encoder[key] for key, name in names.items()}
     return None
 
 

@@ -7,7 +7,7 @@ from mmengine.model.weight_init import PretrainedInit, initialize
 from torch import Tensor
 
 from .fingerprint import KEY, check_fingerprint, to_hex
-from .fit import check_fit, fit_position, place_final_norm
+from .fit import arguments, check_fit, fit_position, place_final_norm, refuse_other_networks
 from .layouts import find_encoder, unknown_layout
 from .provenance import all_weights, frozen_weights
 
@@ -52,6 +52,7 @@ def prepare(vit: 'FrozenViT', given: dict[str, Tensor]) -> dict[str, Tensor]:
         if given and not any(key in own for key in given):
             raise unknown_layout(given)
         encoder = given  # a part of the network's own weights, such as prompts alone
+    refuse_other_networks(encoder, set(own))
     encoder, resized = fit_position(place_final_norm(encoder, set(own)), tuple(vit.patch_embed.init_out_size),
                                     vit.with_cls_token, vit.interpolate_mode)
     if expected is not None and not all(vit.is_learnable(name) for name in encoder):
@@ -127,9 +128,12 @@ def check_filled(vit: 'FrozenViT') -> None:
         MMLogger.get_current_instance().warning(
             f'{len(missing)} frozen weights are random and stay so (allow_random_backbone=True): {listed}')
         return
-    hint = ' (a model whose mean is read by `ln2` wants final_norm=False)' if 'ln2.weight' in missing and \
-        'ln1.weight' in vit.provenance.filled else ''
+    remedy = "Name one: model.backbone.init_cfg=dict(type='Pretrained', checkpoint=...) or load_from=...; " \
+        'allow_random_backbone=True trains prompts on a random network'
+    if any(not vit.is_learnable(name) for name in vit.provenance.filled):
+        found, rest = arguments(missing, False)
+        remedy = 'The checkpoint is of another network or incomplete: name another' if rest else \
+            f'The checkpoint is of a network without them: set {", ".join(found)}'
     raise RuntimeError(
         f'every {"frozen" if vit.frozen else "pre-trained"} weight must come from a checkpoint, but {len(missing)} of '
-        f"them are random{hint}: {listed}. Name one: model.backbone.init_cfg=dict(type='Pretrained', checkpoint=...) "
-        'or load_from=...; allow_random_backbone=True trains prompts on a random network')
+        f'them are random: {listed}. {remedy}')

@@ -84,7 +84,7 @@ def test_builds(path):
         wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
         schedulers = cfg.param_scheduler if isinstance(cfg.param_scheduler, list) else [cfg.param_scheduler]
         for scheduler in schedulers:
-            built = build_scheduler(scheduler, wrapper, epoch_length=3)
+            built = build_scheduler(dict(end=cfg.train_cfg.max_epochs) | scheduler, wrapper, epoch_length=3)
             assert all(math.isfinite(value) for value in built.get_last_value())
     trained = {name for name, p in model.named_parameters() if p.requires_grad and not name.startswith('head.')}
     gated = {'backbone.prompts.tokens', 'backbone.prompts.gate_logits', 'backbone.prompts.temperatures'}
@@ -131,7 +131,7 @@ def test_recipe(path):
     assert cfg.train_dataloader.drop_last
     assert cfg.train_dataloader.sampler.shuffle and not cfg.test_dataloader.sampler.shuffle
     assert not cfg.test_dataloader.get('drop_last')
-    assert cfg.train_cfg.max_epochs == cfg.param_scheduler.end == 100
+    assert cfg.train_cfg.max_epochs == 100 and 'end' not in cfg.param_scheduler
     assert cfg.param_scheduler.warmup == (5 if folder == 'finetune' else 10)
     assert cfg.param_scheduler.type == 'mmspt.WarmupCosineLR' and cfg.param_scheduler.convert_to_iter_based
     peak = dict(gatevpt=0.1, vipamin=0.0625, finetune=6.25e-5).get(folder, 1e-3 if ssl == 'sup' else 5e-2)

@@ -12,6 +12,6 @@ model = dict(
 
 train_dataloader = dict(batch_size=64)
 
-param_scheduler = dict(warmup=2, end=12)
+param_scheduler = dict(warmup=2)
 train_cfg = dict(max_epochs=12, val_interval=1)
 default_hooks = dict(logger=dict(interval=4), checkpoint=dict(interval=4), nmi=dict(interval=4))

@@ -18,6 +18,6 @@ model = dict(
 
 train_dataloader = dict(batch_size=64)
 
-param_scheduler = dict(warmup=2, end=10)
+param_scheduler = dict(warmup=2)
 train_cfg = dict(max_epochs=10, val_interval=1)
 default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=1), nmi=dict(interval=11))

@@ -51,7 +51,7 @@ optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=1.5e-3, betas=(0.9, 0.95), weight_decay=0.05),
     paramwise_cfg=dict(bias_decay_mult=0., norm_decay_mult=0.))
 param_scheduler = dict(
-    type='mmspt.WarmupCosineLR', warmup=4, end=50, eta_min=0., by_epoch=True, convert_to_iter_based=True)
+    type='mmspt.WarmupCosineLR', warmup=4, eta_min=0., by_epoch=True, convert_to_iter_based=True)
 train_cfg = dict(by_epoch=True, max_epochs=50)
 
 default_hooks = dict(checkpoint=dict(interval=1, save_best=None), logger=dict(interval=65))

@@ -64,7 +64,7 @@ optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=5e-4, weight_decay=0.1),
     paramwise_cfg=dict(bias_decay_mult=0., norm_decay_mult=0.))
 param_scheduler = dict(
-    type='mmspt.WarmupCosineLR', warmup=1, end=8, eta_min=0., by_epoch=True, convert_to_iter_based=True)
+    type='mmspt.WarmupCosineLR', warmup=1, eta_min=0., by_epoch=True, convert_to_iter_based=True)
 train_cfg = dict(by_epoch=True, max_epochs=8)
 
 default_hooks = dict(checkpoint=dict(interval=1, save_best=None), logger=dict(interval=65))

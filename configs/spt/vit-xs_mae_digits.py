@@ -6,6 +6,6 @@ _base_ = [
 
 model = dict(head=dict(num_classes=10))
 
-param_scheduler = dict(warmup=2, end=12)
+param_scheduler = dict(warmup=2)
 train_cfg = dict(max_epochs=12, val_interval=1)
 default_hooks = dict(logger=dict(interval=7), checkpoint=dict(interval=4), nmi=dict(interval=7))

@@ -8,6 +8,6 @@ _base_ = [
 
 model = dict(backbone=dict(img_size=32, patch_size=2), head=dict(num_classes=17))
 
-param_scheduler = dict(warmup=2, end=10)
+param_scheduler = dict(warmup=2)
 train_cfg = dict(max_epochs=10, val_interval=1)
 default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=1), nmi=dict(interval=11))

@@ -13,7 +13,7 @@ data_preprocessor = dict(mean=[125.3, 123.0, 113.9], std=[63.0, 62.1, 66.7])
 model = dict(head=dict(num_classes={{_base_.data_preprocessor.num_classes}}))
 
 optim_wrapper = dict(paramwise_cfg=dict(head_decay=0.01))
-param_scheduler = dict(warmup=2, end=20)
+param_scheduler = dict(warmup=2)
 train_cfg = dict(max_epochs=20, val_interval=1)
 search_space = ['lr=0.01,0.03,0.1,0.3,1,3']
 

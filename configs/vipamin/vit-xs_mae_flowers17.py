@@ -15,6 +15,6 @@ custom_hooks = [
 ]
 search_space = ['lr=0.00625,0.0125,0.03125,0.0625,0.125,0.3125,0.625', 'custom_hooks.0.initializer.k=2,8,32,128']
 
-param_scheduler = dict(warmup=2, end=10)
+param_scheduler = dict(warmup=2)
 train_cfg = dict(max_epochs=10, val_interval=1)
 default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=1), nmi=dict(interval=11))

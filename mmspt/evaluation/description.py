@@ -117,7 +117,7 @@ def recipe_of(cfg: Mapping[str, Any], world_size: int = 1) -> dict[str, Any]:
     optim_wrapper, batch = cfg.get('optim_wrapper') or {}, loader.get('batch_size')
     recipe = flatten(dict(
         optim_wrapper=optim_wrapper,
-        param_scheduler=cfg.get('param_scheduler') or {},
+        param_scheduler=_with_ends(cfg.get('param_scheduler') or {}, plan),
         auto_scale_lr=(cfg.get('auto_scale_lr') or {}).get('enable', False),
         max_epochs=plan.get('max_epochs'),
         max_iters=plan.get('max_iters'),
@@ -134,6 +134,15 @@ def recipe_of(cfg: Mapping[str, Any], world_size: int = 1) -> dict[str, Any]:
         if isinstance(value, str) and (osp.isabs(value) or key.rpartition('.')[2] in WEIGHTS):
             recipe[key] = osp.basename(osp.normpath(value))
     return {key: value for key, value in recipe.items() if 'data_root' not in key.split('.')}
+
+
+def _with_ends(schedulers: Any, plan: Mapping[str, Any]) -> Any:
+    """Name the end of our schedules where the config leaves it to MMEngine: the run's epochs, or its iterations."""
+    if isinstance(schedulers, list | tuple):
+        return [_with_ends(scheduler, plan) for scheduler in schedulers]
+    if type_name(schedulers.get('type')) != 'WarmupCosineLR':
+        return schedulers
+    return dict(end=plan.get('max_epochs' if schedulers.get('by_epoch', True) else 'max_iters')) | dict(schedulers)
 
 
 def flatten(value: Any, prefix: str = '') -> dict[str, Any]:

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 from mmengine.config import Config
 from mmengine.dataset import DefaultSampler
+from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 
 from forked import train_ranks
@@ -15,6 +16,7 @@ from mmspt.datasets import RoundDownSampler
 from mmspt.engine.global_batch import keep_global_batch
 from mmspt.engine.hooks import GlobalBatchHook, global_batch_hook
 from mmspt.engine.launch import merge_training_args
+from toy import toy_runner
 
 DIGITS = f"""
 _base_ = '{ROOT}/configs/spt/vit-xs_mae_digits.py'
@@ -96,7 +98,8 @@ def log(caplog, monkeypatch, processes, batch, base, accumulated=1, enable=False
     monkeypatch.setattr(global_batch_hook.dist, 'get_world_size', lambda: processes)
     loader = type('Loader', (), dict(batch_size=batch, batch_sampler=None, __len__=lambda self: 187))()
     runner = SimpleNamespace(
-        train_dataloader=loader, train_loop=object.__new__(loop), max_iters=900,
+        train_dataloader=loader, train_loop=object.__new__(loop), max_iters=900, max_epochs=4,
+        param_schedulers=None,
         optim_wrapper=SimpleNamespace(param_groups=[dict(lr=0., initial_lr=0.05), dict(lr=0., initial_lr=0.01)],
                                       _accumulative_counts=accumulated),
         auto_scale_lr=dict(base_batch_size=base, enable=enable), logger=logging.getLogger('global batch'))
@@ -161,3 +164,35 @@ def test_the_rate_is_scaled_if_the_user_says_so(tmp_path):
     output, found = run(2, tmp_path, '--auto-scale-lr', '--cfg-options', 'train_cfg.max_epochs=2')
     assert '64 (processes: 2, batch size: 32, ' in output
     assert max(record['lr'] for record in found) == pytest.approx(0.1)
+
+
+OURS = dict(type='mmspt.WarmupCosineLR', warmup=1, eta_min=0., convert_to_iter_based=True)
+COSINE = dict(type='CosineAnnealingLR', T_max=3, begin=1, by_epoch=True, convert_to_iter_based=True)
+ITERATIONS = dict(by_epoch=False, max_iters=6)
+
+
+@pytest.mark.parametrize(('scheduler', 'plan', 'last', 'said'), [
+    # rates at the 6th of 6 steps, two an epoch: 0.1 (1 + cos(pi (5 - 2) / (6 - 2))) / 2, ...
+    (OURS, {}, 0.0146447, ''), (OURS | dict(end=3), {}, 0.0146447, ''),
+    (OURS | dict(end=5), {}, 0.0691342, 'ends at epoch 5, the training at epoch 3, so the rate ends on its way down'),
+    (OURS | dict(end=2), {}, 0.05, 'ends at epoch 2, the training at epoch 3, so the rate stays as it is then'),
+    (COSINE, {}, 0.05, 'ends at epoch 4, the training at epoch 3'), (COSINE | dict(T_max=2), {}, 0.0146447, ''),
+    (dict(type='MultiStepLR', milestones=[1]), {}, 0.01, ''),
+    (OURS | dict(by_epoch=False, warmup=2, convert_to_iter_based=False), ITERATIONS, 0.0146447, ''),
+    (OURS | dict(end=4), ITERATIONS, 0.05, 'ends at iteration 8, the training at iteration 6.*set by_epoch=False'),
+    (dict(type='CosineAnnealingLR', T_max=3), ITERATIONS, 0.1, 'counts epochs, the run iterations; set by_epoch=False'),
+])
+def test_a_schedule_is_as_long_as_the_run(scheduler, plan, last, said, tmp_path):
+    plan = plan or dict(by_epoch=True, max_epochs=3)
+    rates = []
+
+    class Rates(Hook):
+        def before_train_iter(self, runner, batch_idx, data_batch=None):
+            rates.append(runner.optim_wrapper.get_lr()['lr'][0])
+
+    runner = toy_runner(tmp_path, [Rates(), GlobalBatchHook()], test=False, plan=plan, param_scheduler=scheduler)
+    runner.train()
+    assert len(rates) == 6 and rates[-1] == pytest.approx(last, rel=1e-4)
+    warnings = [line for path in tmp_path.glob('*/*.log') for line in path.read_text().splitlines()
+                if 'WARNING - ' in line and 'param_scheduler' in line]
+    assert bool(re.search(said, ''.join(warnings))) and bool(said) == bool(warnings)

@@ -88,7 +88,7 @@ def test_resume(done):
     (dict(begin=95), 'begin=380, end=400, warmup=40'),
 ])
 def test_lengths_that_do_not_fit(changes, values):
-    with pytest.raises(ValueError, match=f'0 <= warmup <= end - begin, .*{values}.*set `end` to the number of epochs'):
+    with pytest.raises(ValueError, match=f'0 <= warmup <= end - begin, .*{values}.*set warmup to no more'):
         build(make_optimizer(5e-2), **changes)
 
 

@@ -4,7 +4,7 @@ from mmengine.config import Config
 
 from helpers import ROOT
 from mmspt.evaluation import describe_run
-from mmspt.evaluation.description import arch_of, config_name, method_of
+from mmspt.evaluation.description import arch_of, config_name, method_of, recipe_of
 from mmspt.evaluation.method_names import unusual
 from mmspt.registry import MODELS
 
@@ -112,7 +112,8 @@ def test_the_recipe_sees_what_seeds_must_share():
                          'max_epochs': {'train_cfg.max_epochs': 50},
                          'train.pipeline.1.scale': {'train_dataloader.dataset.pipeline.1.scale': 448}}.items():
         recipe = of('spt/vit-b_mae_cub.py', **changed)['recipe']
-        assert {name for name in recipe if recipe[name] != base.get(name)} == {key}
+        differ = {name for name in recipe if recipe[name] != base.get(name)}
+        assert differ == {key} | ({'param_scheduler.end'} if key == 'max_epochs' else set())
     cfg = Config.fromfile(ROOT / 'configs/spt/vit-b_mae_cub.py')
     cfg.optim_wrapper.accumulative_counts = 2
     assert describe_run(cfg, world_size=4)['recipe']['global_batch'] == 256
@@ -156,3 +157,12 @@ def test_objects_have_no_address_in_the_recipe():
 def test_training_on_what_is_tested_is_told(train, shared):
     found = describe_run(dict(test_dataloader=dict(dataset=CUB), train_dataloader=dict(dataset=train)))
     assert found['trained_on'].get('tested', False) is shared
+
+
+@pytest.mark.parametrize(('plan', 'scheduler', 'end'), [
+    (dict(max_epochs=9), {}, 9), (dict(max_epochs=9), dict(end=4), 4), (dict(max_iters=50), dict(by_epoch=False), 50)])
+def test_a_schedule_without_an_end_ends_with_the_run(plan, scheduler, end):
+    """So its runs are seeds of those whose config names the same end."""
+    recipe = recipe_of(dict(train_cfg=plan, param_scheduler=dict(type='mmspt.WarmupCosineLR') | scheduler))
+    assert recipe['param_scheduler.end'] == end
+    assert 'param_scheduler.0.end' not in recipe_of(dict(train_cfg=plan, param_scheduler=[dict(type='LinearLR')]))

@@ -76,7 +76,7 @@ def test_48_steps_of_the_recipe(case):
     """Through the optimizer wrapper, paramwise_cfg and schedule of configs/_base_, four steps an epoch."""
     arrays, model = golden(case)
     wrapper = build_optim_wrapper(model, SCHEDULE.optim_wrapper)
-    cfg = dict(SCHEDULE.param_scheduler)
+    cfg = dict(SCHEDULE.param_scheduler, end=SCHEDULE.train_cfg.max_epochs)
     assert cfg.pop('convert_to_iter_based')
     scheduler = PARAM_SCHEDULERS.get(cfg.pop('type')).build_iter_from_epoch(wrapper, epoch_length=4, **cfg)
     rates, losses = [], []

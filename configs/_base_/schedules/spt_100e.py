@@ -9,7 +9,7 @@ optim_wrapper = dict(
     paramwise_cfg=dict(bias_decay_mult=0., flat_decay_mult=0., head_decay=0.5))
 
 param_scheduler = dict(
-    type='mmspt.WarmupCosineLR', warmup=10, end=100, eta_min=1e-8, by_epoch=True, convert_to_iter_based=True)
+    type='mmspt.WarmupCosineLR', warmup=10, eta_min=1e-8, by_epoch=True, convert_to_iter_based=True)
 
 train_cfg = dict(by_epoch=True, max_epochs=100, val_interval=5)
 

@@ -1,28 +1,32 @@
-"""Log the global batch of a run, and losses averaged over it."""
+"""Log the global batch of a run, and losses averaged over it; compare the schedule's length with the run's."""
 from typing import Any
 
 import torch
 from mmengine import dist
 from mmengine.hooks import Hook
+from mmengine.optim.scheduler import CosineAnnealingParamScheduler
 from mmengine.runner import IterBasedTrainLoop, Runner
 
 from mmspt.registry import HOOKS
 
 from ..global_batch import batch_of
+from ..schedulers import WarmupCosineLR
 
 
 @HOOKS.register_module()
 class GlobalBatchHook(Hook):
     """Log once how many images an optimizer step takes, and average each iteration's losses over the processes.
 
-    It warns if the global batch differs from ``auto_scale_lr.base_batch_size``, for which the rate was chosen, and the
-    rate is not scaled. MMEngine logs the losses of the first process alone; here the log has the mean over all
-    processes, so it does not depend on their number.
+    It warns if a cosine schedule is not as long as the run, and if the global batch differs from
+    ``auto_scale_lr.base_batch_size``, for which the rate was chosen, and the rate is not scaled. MMEngine
+    logs the losses of the first process alone; here the log has the mean over all processes, so it does not depend on
+    their number.
     """
     priority = 'HIGHEST'  # before RuntimeInfoHook, which writes the losses into the message hub
 
     def before_train(self, runner: Runner) -> None:
-        """Log processes, batch a process, global batch, iterations and rate; warn if batch and rate do not fit."""
+        """Log processes, batch a process, global batch, iterations and rate; warn of what does not fit."""
+        warn_of_length(runner)
         processes, batch = dist.get_world_size(), batch_of(runner.train_dataloader)
         if batch is None:
             return
@@ -51,3 +55,24 @@ class GlobalBatchHook(Hook):
         losses = {name: value.detach() for name, value in outputs.items() if isinstance(value, torch.Tensor)}
         dist.all_reduce_dict(losses, op='mean')
         outputs.update(losses)
+
+
+def warn_of_length(runner: Runner) -> None:
+    """Warn if the last cosine of the schedules ends before or after the run; other schedules have no natural end."""
+    unit, length, scale = 'epoch', runner.max_epochs, len(runner.train_dataloader)
+    if isinstance(runner.train_loop, IterBasedTrainLoop):
+        unit, length, scale = 'iteration', runner.max_iters, 1
+    schedulers = runner.param_schedulers if isinstance(runner.param_schedulers, list) else []
+    cosines = [s for s in schedulers if isinstance(s, (WarmupCosineLR, CosineAnnealingParamScheduler))]
+    if unit == 'iteration' and any(s.by_epoch for s in cosines):
+        runner.logger.warning('The rate stays as it is: param_scheduler counts epochs, the run iterations; set '
+                              'by_epoch=False there, and all lengths in iterations')
+        return
+    ends = [(s.begin + getattr(s, 'T_max', s.end - s.begin)) / (1 if s.by_epoch else scale) for s in cosines]
+    end = max(ends, default=length)
+    if end != length:
+        what = 'rate stays as it is then' if end < length else 'rate ends on its way down'
+        units = '' if unit == 'epoch' else 'set by_epoch=False and convert_to_iter_based=False, and '
+        runner.logger.warning(f'param_scheduler ends at {unit} {end:g}, the training at {unit} {length}, so the '
+                              f'{what}: for a schedule as long as the training, {units}leave its `end` (and T_max) '
+                              'out, or set them so')

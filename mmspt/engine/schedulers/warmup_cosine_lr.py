@@ -30,8 +30,8 @@ class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
         optimizer (Optimizer or OptimWrapper): Whose rate is scheduled.
         warmup (int): Epochs (iterations if not ``by_epoch``) of linear warm-up. Defaults to 10.
         eta_min (float): Learning rate at the end. Defaults to 1e-8.
-        begin, end, last_step, by_epoch, verbose: As in MMEngine; ``end`` is the length of the training, and
-            ``convert_to_iter_based=True`` sets the rate at every iteration.
+        begin, end, last_step, by_epoch, verbose: As in MMEngine, whose runner sets ``end`` to the run's length where
+            the config does not; ``convert_to_iter_based=True`` sets the rate at every iteration.
 
     Raises:
         ValueError: ``end`` is missing, or comes before ``begin + warmup``.
@@ -49,7 +49,9 @@ class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
                  verbose: bool = False) -> None:
         if end >= INF or end - begin < warmup or warmup < 0:
             raise ValueError(f'WarmupCosineLR needs 0 <= warmup <= end - begin, got begin={begin}, end={end}, '
-                             f'warmup={warmup}: set `end` to the number of epochs, and warmup to no more')
+                             f'warmup={warmup}: set warmup to no more than the length of the run, and leave `end` out, '
+                             'which is that length then (a run of iterations needs by_epoch=False and '
+                             'convert_to_iter_based=False)')
         self.warmup, self.total, self.eta_min = warmup, end - begin, eta_min
         super().__init__(optimizer, begin=begin, end=end, last_step=last_step, by_epoch=by_epoch, verbose=verbose)
 

@@ -3,7 +3,7 @@
 differ, images that cannot be read, images of one split in another. Exit status: 0 nothing wrong, 1 something, 2 usage.
 
     tools/check_data.py TASK [FOLDER]       one of the paper's 24 tasks, or fgvc, vtab, all; docs/data.md lists them
-    tools/check_data.py CONFIG.py           the data sets that a config names
+    tools/check_data.py CONFIG              the data sets that a config names
 """
 import argparse
 import json
@@ -13,13 +13,14 @@ from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
-from mmengine.config import Config, DictAction
+from mmengine.config import DictAction
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from mmspt.config import ENDINGS, read_config
 from mmspt.datasets.audit.checks import Source, check_source
-from mmspt.datasets.audit.sources import read_config, read_task
+from mmspt.datasets.audit.sources import read_loaders, read_task
 from mmspt.datasets.tasks import FGVC, TASKS, VTAB
 from mmspt.files import write_text
 
@@ -41,7 +42,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--json', metavar='FILE', help='write figures and findings, with all files, to FILE')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='override the config: key=value ...')
     args = parser.parse_args()
-    is_config = args.what.endswith('.py')
+    is_config = args.what.endswith(ENDINGS)
     if is_config and not osp.isfile(args.what):
         parser.error(f"a config must be a file, but '{args.what}' is not")
     if not is_config and args.what not in TASKS | GROUPS:
@@ -63,10 +64,10 @@ def parse_args() -> argparse.Namespace:
 
 def read_sources(args: argparse.Namespace) -> list[Source]:
     """Read what the command line names."""
-    if args.what.endswith('.py'):
-        cfg = Config.fromfile(args.what)
+    if args.what.endswith(ENDINGS):
+        cfg = read_config(args.what)
         cfg.merge_from_dict(args.cfg_options or {})
-        return [read_config(cfg)]
+        return [read_loaders(cfg)]
     if args.what in TASKS and args.folder:
         return [read_task(args.what, args.folder)]
     sources = []

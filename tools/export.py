@@ -4,9 +4,10 @@ written is compared with PyTorch; docs/export.md says what goes in and comes out
 import argparse
 import sys
 
-from mmengine.config import Config, DictAction
+from mmengine.config import DictAction
 from rich.console import Console
 
+from mmspt.config import read_config
 from mmspt.engine.build import load_model
 from mmspt.engine.start import prepare_process
 from mmspt.serving.export import export, find_kind
@@ -29,7 +30,7 @@ def main() -> None:
     console = Console(width=None if sys.stdout.isatty() else WIDTH, markup=False, highlight=False)
     try:
         find_kind(args.out)
-        cfg = Config.fromfile(args.config)
+        cfg = read_config(args.config)
         cfg.merge_from_dict(args.cfg_options or {})
         model, meta = load_model(cfg, args.checkpoint)
         classes = (meta.get('dataset_meta') or {}).get('classes')

@@ -5,7 +5,7 @@ import argparse
 
 from mmengine.config import Config
 
-from mmspt.config import find_hook
+from mmspt.config import find_hook, read_config
 from mmspt.engine.launch import build_runner, merge_training_args, parse_training_args, rename_config, shut_down
 
 TRAINING_HOOKS = ('nmi', 'global_batch')
@@ -39,7 +39,7 @@ def only_initialize(cfg: Config) -> Config:
 
 def main() -> None:
     args = parse_args()
-    build_runner(only_initialize(merge_training_args(Config.fromfile(args.config), args))).train()
+    build_runner(only_initialize(merge_training_args(read_config(args.config), args))).train()
     shut_down()
 
 

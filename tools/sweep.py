@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from mmspt.config import read_config
 from mmspt.engine.checks import check_config
 from mmspt.engine.launch import add_amp, default_work_dir, merge_options, name_amp
 from mmspt.engine.reliability.last_checkpoint import find_latest
@@ -102,7 +103,7 @@ class Search:
 
     def __init__(self, args: argparse.Namespace, console: Console) -> None:
         self.args, self.console = args, console
-        cfg = Config.fromfile(args.config)
+        cfg = read_config(args.config)
         merge_options(cfg, args.cfg_options)
         own_space = cfg.pop(FIELD, None)  # the space counts, not where it was given
         self.title = osp.splitext(osp.basename(args.config))[0]

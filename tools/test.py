@@ -8,6 +8,7 @@ import mmengine
 from mmengine.config import Config, ConfigDict
 from mmengine.evaluator import DumpResults
 
+from mmspt.config import read_config
 from mmspt.datasets.nested_configs import leaves
 from mmspt.engine.launch import (
     add_launcher,
@@ -76,7 +77,7 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
 
 def main() -> None:
     args = parse_args()
-    cfg = merge_args(Config.fromfile(args.config), args)
+    cfg = merge_args(read_config(args.config), args)
     runner = build_runner(rename_config(cfg, 'test'), 'test')
     if args.out and args.out_item != 'metrics':
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))

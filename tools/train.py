@@ -3,8 +3,7 @@
 before anything is built, ``--launcher pytorch`` works without a GPU, and ``--amp`` takes a data type."""
 import argparse
 
-from mmengine.config import Config
-
+from mmspt.config import read_config
 from mmspt.engine.launch import build_runner, merge_training_args, parse_training_args, shut_down
 from mmspt.engine.reliability.disk import explain_disk_errors
 
@@ -24,7 +23,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    cfg = merge_training_args(Config.fromfile(args.config), args)
+    cfg = merge_training_args(read_config(args.config), args)
     with explain_disk_errors(cfg.work_dir):
         build_runner(cfg).train()
     shut_down()

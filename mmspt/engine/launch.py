@@ -14,6 +14,7 @@ from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from mmspt.config import type_name
 from mmspt.datasets.nested_configs import skip_bad_images
 
 from .checks import check_config
@@ -126,8 +127,8 @@ def use_amp(cfg: Config, dtype: str) -> None:
     Raises:
         ValueError: ``optim_wrapper.type`` is neither OptimWrapper nor AmpOptimWrapper.
     """
-    kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
-    if kind not in ('OptimWrapper', 'AmpOptimWrapper', 'mmspt.AmpOptimWrapper'):
+    kind = type_name(cfg.optim_wrapper.get('type', 'OptimWrapper'))
+    if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
         raise ValueError(f'--amp needs optim_wrapper.type OptimWrapper or AmpOptimWrapper, got {kind}: change it, or '
                          'leave --amp out')
     cfg.optim_wrapper.type = 'mmspt.AmpOptimWrapper'

@@ -6,7 +6,7 @@ from typing import Any
 
 from mmpretrain.models import VisionTransformer
 
-from mmspt.config import find_hook, type_name
+from mmspt.config import find_hook, name_classes, type_name
 from mmspt.datasets.nested_configs import leaves, without_skipping
 from mmspt.datasets.tasks import TASKS, task_of
 
@@ -28,6 +28,7 @@ def describe_run(cfg: Mapping[str, Any], trained: bool = True, world_size: int =
         trained (bool): Whether the config trained the weights; a test does not know their training data.
         world_size (int): Number of processes, each with a batch of its own.
     """
+    cfg, filename = name_classes(cfg), getattr(cfg, 'filename', None)
     model = cfg.get('model') or {}
     inner = model.get('module') or model  # test-time augmentation wraps the classifier
     backbone = inner.get('backbone') or {}
@@ -39,7 +40,7 @@ def describe_run(cfg: Mapping[str, Any], trained: bool = True, world_size: int =
     start = hook.get('initializer') or dict(type='RandomSampleInit' if hook else 'UniformInit')  # the backbone's own
     initializer = type_name(start.get('type')) if num_prompts else None
     return dict(
-        config=config_name(getattr(cfg, 'filename', None)),
+        config=config_name(filename),
         task=_joined(task for task, _ in tasks),
         group=tasks[0][1] if len(tasks) == 1 else 'Other',
         split=_joined(map(split_of, test)),

@@ -1,9 +1,12 @@
 """Find the runs below folders: finished ones, unfinished ones, and those without a test."""
+import json
 import os
 import os.path as osp
 import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
+
+from mmspt.config import ENDINGS
 
 from .result import RESULT_FILE, read_result
 from .settings import Run
@@ -97,7 +100,7 @@ def read_run(folder: str, files: Iterable[str], logs: Iterable[str]) -> Run | Un
 
 def is_run(files: Iterable[str], logs: Iterable[str]) -> bool:
     """Return whether a folder with these files and MMEngine's log folders is the work directory of a run."""
-    configs = [name for name in files if name.endswith('.py')]
+    configs = [name for name in files if name.endswith(ENDINGS) and not name.endswith('.json')]
     only_prompts = bool(configs) and all(name.endswith('_init_prompts.py') for name in configs)
     return RESULT_FILE in files or 'last_checkpoint' in files or (any(logs) and not only_prompts)
 
@@ -105,7 +108,8 @@ def is_run(files: Iterable[str], logs: Iterable[str]) -> bool:
 def find_config(folder: str, files: Iterable[str]) -> str:
     """Return the path of the config that MMEngine wrote there last, other than a test's; 'CONFIG' if none."""
     paths = [osp.join(folder, name) for name in files
-             if name.endswith('.py') and not name.endswith(('_test.py', '_init_prompts.py'))]
+             if name.endswith(ENDINGS) and not name.endswith(('_test.py', '_init_prompts.py'))]
+    paths = [path for path in paths if not path.endswith('.json') or _is_config(path)]
     return max(paths, key=osp.getmtime, default='CONFIG')
 
 
@@ -115,4 +119,15 @@ def _has_no_test(config: str) -> bool:
         return False
     with open(config, encoding='utf-8') as file:
         text = file.read()
-    return bool(text.strip()) and re.search(r'^test_dataloader\s*=(?!\s*None\b)', text, re.MULTILINE) is None
+    wanted = r'(^|")test_dataloader"?\s*[=:](?!\s*(None|null)\b)'
+    return bool(text.strip()) and re.search(wanted, text, re.MULTILINE) is None
+
+
+def _is_config(path: str) -> bool:
+    """Return whether a JSON file in a work directory is a config, and not a result or predictions."""
+    try:
+        with open(path, encoding='utf-8') as file:
+            content = json.load(file)
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and isinstance(content.get('model'), dict)

@@ -11,6 +11,7 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
+from mmspt.config import name_classes
 from mmspt.datasets.nested_configs import leaves
 from mmspt.engine.model import check_linear_classifier
 from mmspt.models import PromptedViT
@@ -42,6 +43,7 @@ def make_pack(model: nn.Module, config: Config, task: str, classes: Sequence[str
         ValueError: The model, or its preprocessing, is of a kind that a pack cannot hold.
     """
     check_linear_classifier(model)
+    config = Config(name_classes(config))
     vit = cast(PromptedViT, model.backbone)
     if not vit.frozen:
         raise ValueError('a pack holds what was tuned on a frozen backbone, but this one has frozen=False: share its '

@@ -8,11 +8,10 @@ from shlex import quote
 from typing import Any
 
 import torch
-from mmengine.config import Config
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from mmspt.config import find_hook
+from mmspt.config import find_hook, read_config
 from mmspt.engine.build import build_dataset, load_model
 from mmspt.engine.checks import check_data_folder
 from mmspt.engine.hooks.prompt_init_hook import INITIAL_PROMPTS
@@ -49,7 +48,7 @@ class RunFolder:
         if not osp.isfile(self.config_path):
             raise ValueError(f"a run must hold the config that MMEngine wrote there, but '{folder}' has none: copy it "
                              f'back, or train again with python tools/train.py CONFIG --work-dir {quote(folder)}')
-        self.config = Config.fromfile(self.config_path)
+        self.config = read_config(self.config_path)
         self._checkpoint, self._backbone = checkpoint, backbone
         self.device = check_device(device)
 

@@ -40,14 +40,17 @@ def test_a_run_that_is_reached_twice_counts_once(folder):
     assert len(runs) == len(unfinished) == 1
 
 
-@pytest.mark.parametrize(('text', 'untested'), [
-    ('test_dataloader = None\n', True),
-    ("model = dict()\ntest_dataloader = dict(\n    batch_size=1)\n", False), ('', False),
+@pytest.mark.parametrize(('name', 'text', 'untested'), [
+    ('job.py', 'test_dataloader = None\n', True),
+    ('job.py', "model = dict()\ntest_dataloader = dict(\n    batch_size=1)\n", False), ('job.py', '', False),
+    ('job.yaml', 'test_dataloader: null\n', True), ('job.yml', 'test_dataloader:\n  batch_size: 1\n', False),
+    ('job.json', '{"model": {}, "test_dataloader": null}', True),
+    ('job.json', '{"model": {}, "test_dataloader": {"batch_size": 1}}', False),
 ])
-def test_a_run_without_a_test_is_passed_by(folder, text, untested):
+def test_a_run_without_a_test_is_passed_by(folder, name, text, untested):
     """Its config is read, never executed."""
-    top = folder('run/last_checkpoint', 'run/job.py')
-    (top / 'run/job.py').write_text(text and f'{text}raise RuntimeError\n')
+    top = folder('run/last_checkpoint', f'run/{name}')
+    (top / 'run' / name).write_text(f'{text}raise RuntimeError\n' if text and name == 'job.py' else text)
     found = find_runs([str(top)])
     assert found.untested == [str(top / 'run')] * untested
     assert len(found.unfinished) == (not untested)

@@ -7,6 +7,8 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import DATASETS
 
+from mmspt.config import type_name
+
 from ..benchmark import BenchmarkTask
 from ..fine_grained import VPT_LISTS, FineGrained
 from ..lists import Item
@@ -60,7 +62,7 @@ def _read_lists(dataset: BenchmarkTask, name: str, num_classes: int | None = Non
     return Split(name, items, num_classes, size, whole)
 
 
-def read_config(cfg: Config) -> Source:
+def read_loaders(cfg: Config) -> Source:
     """Read the data sets of a config's three data loaders; what cannot be read becomes a finding.
 
     They need ``get_data_info(index)`` with 'gt_label' and 'img_path' or 'img', as MMPretrain's have. Wrappers are built
@@ -117,7 +119,7 @@ def _find_bad_line(role: str, config: dict) -> Finding | None:
     """Name the first bad line of a list, which MMPretrain's error does not."""
     for leaf in leaves(config):
         path = osp.expanduser(osp.join(leaf.get('data_root') or '', leaf.get('ann_file') or ''))
-        if leaf.get('type') == 'CustomDataset' and osp.isfile(path):
+        if type_name(leaf.get('type')) == 'CustomDataset' and osp.isfile(path):
             with open(path, encoding='utf-8', errors='replace') as file:
                 for number, line in enumerate(file, 1):
                     if not line.strip().rpartition(' ')[2].isdecimal():

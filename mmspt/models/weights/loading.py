@@ -3,8 +3,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from mmengine.logging import MMLogger
-from mmengine.model.weight_init import PretrainedInit, initialize
+from mmengine.model.weight_init import initialize
 from torch import Tensor
+
+from mmspt.config import type_name
 
 from .fingerprint import KEY, check_fingerprint, to_hex
 from .fit import arguments, check_fit, fit_position, place_final_norm, refuse_other_networks
@@ -14,7 +16,7 @@ from .provenance import all_weights, frozen_weights
 if TYPE_CHECKING:
     from ..backbones.frozen_vit import FrozenViT
 
-PRETRAINED = ('Pretrained', 'mmengine.Pretrained', 'mmpretrain.Pretrained', PretrainedInit)
+PRETRAINED = ('Pretrained', 'PretrainedInit')  # the registered name and the class's
 
 
 def plain_init_cfg(init_cfg: Any) -> Any:
@@ -22,7 +24,7 @@ def plain_init_cfg(init_cfg: Any) -> Any:
     type the one name after which MMEngine fills weights last, so that nothing is drawn anew over them."""
     if isinstance(init_cfg, (list, tuple)):
         return [plain_init_cfg(cfg) for cfg in init_cfg]
-    if not isinstance(init_cfg, dict) or init_cfg.get('type') not in PRETRAINED:
+    if not isinstance(init_cfg, dict) or type_name(init_cfg.get('type')) not in PRETRAINED:
         return init_cfg
     drop = ('prefix', ) if str(init_cfg.get('prefix')).rstrip('.') == 'backbone' else ()
     return {key: value for key, value in init_cfg.items() if key not in drop} | dict(type='Pretrained')

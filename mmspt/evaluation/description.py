@@ -16,6 +16,8 @@ ARCHS = VisionTransformer.arch_zoo | {name: dict(num_layers=12) for name in ('mo
 FAMILIES = {'': 'ViT', 'deit': 'DeiT', 'dinov2': 'DINOv2', 'eva': 'EVA', 'mocov3': 'MoCo-v3'}
 SOURCE = ('type', 'data_root', 'ann_file', 'data_prefix', 'split', 'task')  # keys that say which images are read
 WEIGHTS = ('checkpoint', 'pretrained', 'load_from')
+ANYBODYS = re.compile(r'((pytorch|model|checkpoint|best|last|latest|epoch|iter|weights|teacher)[-_.\d]*)+\.\w+(\.tar)?')
+"""Names of files, such as model.safetensors and epoch_300.pth, that do not tell whose weights they hold."""
 
 
 def describe_run(cfg: Mapping[str, Any], trained: bool = True, world_size: int = 1) -> dict[str, Any]:
@@ -133,7 +135,10 @@ def recipe_of(cfg: Mapping[str, Any], world_size: int = 1) -> dict[str, Any]:
         custom_hooks=cfg.get('custom_hooks') or []))
     for key, value in recipe.items():
         if isinstance(value, str) and (osp.isabs(value) or key.rpartition('.')[2] in WEIGHTS):
-            recipe[key] = osp.basename(osp.normpath(value))
+            folder, name = osp.split(osp.normpath(value))
+            if ANYBODYS.fullmatch(name):
+                name = value if '://' in value else osp.join(osp.basename(folder), name)
+            recipe[key] = name
     return {key: value for key, value in recipe.items() if 'data_root' not in key.split('.')}
 
 

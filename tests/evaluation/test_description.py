@@ -119,6 +119,20 @@ def test_the_recipe_sees_what_seeds_must_share():
     assert describe_run(cfg, world_size=4)['recipe']['global_batch'] == 256
 
 
+@pytest.mark.parametrize(('one', 'other', 'same'), [
+    ('https://h.co/a/resolve/main/model.safetensors', 'https://h.co/b/resolve/main/model.safetensors', False),
+    ('here/mae/epoch_300.pth', 'here/moco/epoch_300.pth', False),
+    ('/a/checkpoint-799.pth.tar', '/b/checkpoint-799.pth.tar', False),
+    ('/a/mae/epoch_300.pth', 'b/mae/epoch_300.pth', True),
+    ('https://h.co/vit_model_b.pth', '/a/vit_model_b.pth', True),
+])
+def test_two_backbones_in_files_of_one_name(one, other, same):
+    """Are no seeds of one setting."""
+    recipes = [of('spt/vit-b_mae_cub.py', **{'model.backbone.init_cfg.checkpoint': path})['recipe']
+               for path in (one, other)]
+    assert (recipes[0] == recipes[1]) == same
+
+
 def wrapped(*datasets, **more):
     return dict(dataset=dict(type='ConcatDataset', datasets=[dict(dataset) for dataset in datasets], **more))
 

@@ -5,22 +5,25 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mmpretrain.models import VisionTransformer
+from torch import nn
 
 from mmspt.config import find_hook, name_classes, type_name
 from mmspt.datasets.nested_configs import leaves, without_skipping
 from mmspt.datasets.tasks import TASKS, task_of
 
-from .method_names import count_prompts, is_prompted, name_prompts
+from .method_names import added_by, count_prompts, is_frozen_vit, is_prompted, name_prompts
 
 ARCHS = VisionTransformer.arch_zoo | {name: dict(num_layers=12) for name in ('mocov3-s', 'mocov3-small')}
 FAMILIES = {'': 'ViT', 'deit': 'DeiT', 'dinov2': 'DINOv2', 'eva': 'EVA', 'mocov3': 'MoCo-v3'}
 SOURCE = ('type', 'data_root', 'ann_file', 'data_prefix', 'split', 'task')  # keys that say which images are read
+EMBEDDING = re.compile(r'patch_embed\.|pos_embed$|cls_token$')  # fixed in MoCo-v3's full fine-tuning, too
 WEIGHTS = ('checkpoint', 'pretrained', 'load_from')
 ANYBODYS = re.compile(r'((pytorch|model|checkpoint|best|last|latest|epoch|iter|weights|teacher)[-_.\d]*)+\.\w+(\.tar)?')
 """Names of files, such as model.safetensors and epoch_300.pth, that do not tell whose weights they hold."""
 
 
-def describe_run(cfg: Mapping[str, Any], trained: bool = True, world_size: int = 1) -> dict[str, Any]:
+def describe_run(cfg: Mapping[str, Any], trained: bool = True, world_size: int = 1,
+                 model: nn.Module | None = None) -> dict[str, Any]:
     """Return the fields of :class:`mmspt.evaluation.Result` that a config tells, 'config' to 'recipe' without
     'num_images'; missing parts of the config become None or 'unknown', never an error.
 
@@ -29,10 +32,12 @@ def describe_run(cfg: Mapping[str, Any], trained: bool = True, world_size: int =
             backbone's ('MAE', 'MoCo-v3', 'supervised', ...).
         trained (bool): Whether the config trained the weights; a test does not know their training data.
         world_size (int): Number of processes, each with a batch of its own.
+        model (nn.Module | None): The classifier that the config built: which of its parameters train names the method
+            of a backbone that is not one of ours. Defaults to None.
     """
     cfg, filename = name_classes(cfg), getattr(cfg, 'filename', None)
-    model = cfg.get('model') or {}
-    inner = model.get('module') or model  # test-time augmentation wraps the classifier
+    outer = cfg.get('model') or {}
+    inner = outer.get('module') or outer  # test-time augmentation wraps the classifier
     backbone = inner.get('backbone') or {}
     test, train = (list(leaves((cfg.get(field) or {}).get('dataset') or {}))
                    for field in ('test_dataloader', 'train_dataloader'))
@@ -40,19 +45,19 @@ def describe_run(cfg: Mapping[str, Any], trained: bool = True, world_size: int =
     num_prompts = count_prompts(backbone)
     hook = find_hook(cfg, 'PromptInitHook')
     start = hook.get('initializer') or dict(type='RandomSampleInit' if hook else 'UniformInit')  # the backbone's own
-    initializer = type_name(start.get('type')) if num_prompts else None
+    initializer = type_name(start.get('type')) if num_prompts and is_prompted(backbone) else None
     return dict(
         config=config_name(filename),
         task=_joined(task for task, _ in tasks),
         group=tasks[0][1] if len(tasks) == 1 else 'Other',
         split=_joined(map(split_of, test)),
         trained_on=_trained_on(train, test) if trained else None,
-        method=method_of(backbone, initializer),
+        method=method_of(backbone, initializer, getattr(model, 'backbone', None)),
         initializer=initializer,
         num_prompts=num_prompts,
         arch=arch_of(backbone),
         pretraining=cfg.get('pretraining') or 'unknown',
-        tta=inner is not model,
+        tta=inner is not outer,
         recipe=recipe_of(cfg, world_size) if trained else None)
 
 
@@ -77,13 +82,30 @@ def split_of(dataset: Mapping[str, Any]) -> str | None:
     return dataset.get('split') or dataset.get('ann_file') or prefix or None
 
 
-def method_of(backbone: Mapping[str, Any], initializer: str | None) -> str:
-    """Name the method by its prompts (:func:`.name_prompts`), without prompts by what of the backbone is trained."""
-    if count_prompts(backbone):
-        name = name_prompts(backbone, str(initializer))
-        return name if backbone.get('frozen', True) else f'{name}, backbone tuned'
+def method_of(backbone: Mapping[str, Any], initializer: str | None, built: nn.Module | None = None) -> str:
+    """Name the method by its prompts (:func:`.name_prompts`), without prompts by what of the backbone is trained: in
+    the built one, if it is given; a class that trains parts which its config does not name gives its own name."""
     if is_prompted(backbone):
-        return 'Linear' if backbone.get('frozen', True) else 'Full'
+        tuned, added = not backbone.get('frozen', True), added_by(backbone)
+        if not count_prompts(backbone):
+            return 'Full' if tuned else added or 'Linear'
+        name = name_prompts(backbone, str(initializer))
+        return f'{name}, backbone tuned' if tuned else f'{name}, {added}' if added else name
+    said = _said_method(backbone)
+    if built is None or not list(built.parameters()):
+        return said
+    trains = [parameter.requires_grad for name, parameter in built.named_parameters() if not EMBEDDING.match(name)]
+    if all(trains):
+        return 'Full'
+    if not any(parameter.requires_grad for parameter in built.parameters()):
+        return 'Linear'
+    return type(built).__name__ if said == 'Full' else said
+
+
+def _said_method(backbone: Mapping[str, Any]) -> str:
+    """The method of a backbone without our prompts, as its class and config say it."""
+    if is_frozen_vit(backbone):
+        return 'Full' if not backbone.get('frozen', True) else added_by(backbone) or 'Linear'
     stages = backbone.get('frozen_stages', -1)
     if stages < 0:
         return 'Full'

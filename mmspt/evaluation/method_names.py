@@ -6,6 +6,7 @@ from typing import Any
 from mmpretrain.registry import MODELS as parent
 
 from mmspt.models import GatedPromptedViT, GatedPrompts, PromptedViT, PromptMethod
+from mmspt.models.backbones.frozen_vit import FrozenViT
 from mmspt.models.backbones.prompted_vit import PROMPT_TYPES
 from mmspt.prompts import PromptInitializer
 from mmspt.registry import MODELS, TASK_UTILS
@@ -19,10 +20,21 @@ def is_prompted(backbone: Mapping[str, Any]) -> bool:
     return _is_kind(backbone, PromptedViT)
 
 
+def is_frozen_vit(backbone: Mapping[str, Any]) -> bool:
+    """Whether a backbone's config names a FrozenViT, ours or somebody else's."""
+    return _is_kind(backbone, FrozenViT)
+
+
+def added_by(backbone: Mapping[str, Any]) -> str | None:
+    """Name the class of a FrozenViT that adds learnable parts to ours; None if it adds none."""
+    found = _class_of(backbone.get('type'), MODELS)
+    return None if set(found.learnable_modules) <= set(PromptedViT.learnable_modules) else found.__name__
+
+
 def count_prompts(backbone: Mapping[str, Any]) -> int:
     """Number of prompts that a backbone's config asks for; 0 if it has none."""
     if not is_prompted(backbone):
-        return 0
+        return int(backbone.get('num_prompts') or 0)  # of somebody else's class
     given = (backbone.get('prompts') or {}).get('num_prompts', backbone.get('num_prompts'))
     if given is not None:
         return given

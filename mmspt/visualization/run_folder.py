@@ -58,9 +58,12 @@ class RunFolder:
         is in the result or, before the run is tested, in its log."""
         description = describe_run(self.config, world_size=int(read_environment(self.folder).get('GPU number', 1)))
         try:
-            recorded = read_result(osp.join(self.folder, RESULT_FILE)).recipe or {}
+            result = read_result(osp.join(self.folder, RESULT_FILE))
         except (OSError, ValueError):  # not tested, or a broken file, which the tables report
-            recorded = {}
+            return description
+        recorded = result.recipe or {}
+        if description['method'] == 'Full':
+            description['method'] = result.method  # which the model said, not the config
         if 'global_batch' in recorded:
             description['recipe']['global_batch'] = recorded['global_batch']
         return description

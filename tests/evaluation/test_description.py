@@ -1,11 +1,17 @@
 """A config's place in the tables, for our recipes, MMPretrain's stock ones and configs with holes."""
+from types import SimpleNamespace
+
 import pytest
+import torch
 from mmengine.config import Config
+from mmpretrain.models import VisionTransformer
 
 from helpers import ROOT
 from mmspt.evaluation import describe_run
 from mmspt.evaluation.description import arch_of, config_name, method_of, recipe_of
 from mmspt.evaluation.method_names import unusual
+from mmspt.models import PromptedViT
+from mmspt.models.backbones.frozen_vit import FrozenViT
 from mmspt.registry import MODELS
 
 
@@ -62,6 +68,56 @@ def test_named_architectures_of_the_host(short, long, name, depth):
     assert arch_of(dict(frozen, arch=short)) == arch_of(dict(frozen, arch=long)) == f'{name}/14'
     assert method_of(dict(frozen, arch=long), None) == 'Linear'
     assert method_of(dict(frozen, arch=long, frozen_stages=depth - 1), None) == f'{depth - 1} blocks frozen'
+
+
+class Adapted(FrozenViT):
+    """Somebody's own network on ours."""
+    learnable_modules = ('adapter', )
+
+    def __init__(self, num_prompts=0, **kwargs):
+        super().__init__(**kwargs)
+        self.adapter = torch.nn.Linear(8, 8)
+
+
+class AdaptedPrompts(PromptedViT):
+    learnable_modules = (*PromptedViT.learnable_modules, 'adapter')
+
+
+class AllFrozen(VisionTransformer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.requires_grad_(False)
+
+
+class OnlyBiases(VisionTransformer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad = name.endswith('bias')
+
+
+class Renamed(PromptedViT):
+    pass
+
+
+@pytest.mark.parametrize(('kind', 'options', 'method', 'said', 'num_prompts'), [
+    (Adapted, {}, 'Adapted', 'Adapted', 0), (Adapted, dict(frozen=False), 'Full', 'Full', 0),
+    (Adapted, dict(num_prompts=4), 'Adapted', 'Adapted', 4), (Renamed, dict(num_prompts=0), 'Linear', 'Linear', 0),
+    (AdaptedPrompts, dict(num_prompts=3), 'VPT-Deep, AdaptedPrompts', 'VPT-Deep, AdaptedPrompts', 3),
+    (Renamed, dict(num_prompts=3), 'VPT-Deep', 'VPT-Deep', 3), (FrozenViT, {}, 'Linear', 'Linear', 0),
+    (AllFrozen, {}, 'Linear', 'Full', 0), (OnlyBiases, {}, 'OnlyBiases', 'Full', 0),
+    (VisionTransformer, {}, 'Full', 'Full', 0), (VisionTransformer, dict(frozen_stages=2), 'Linear', 'Linear', 0),
+    (VisionTransformer, dict(frozen_stages=1), '1 blocks frozen', '1 blocks frozen', 0),
+    (FrozenViT, dict(frozen=False, stop_grad_conv1=True), 'Full', 'Full', 0),
+])
+def test_networks_of_others_are_named_by_what_trains(kind, options, method, said, num_prompts):
+    """By the model, and without one as far as class and config say it."""
+    small = dict(arch=dict(embed_dims=8, num_layers=2, num_heads=2, feedforward_channels=8), img_size=32, patch_size=16)
+    model = SimpleNamespace(backbone=kind(**small, **options))
+    cfg = dict(model=dict(type='ImageClassifier', backbone=dict(type=kind, **small, **options)))
+    found = describe_run(cfg, model=model)
+    assert (found['method'], found['num_prompts']) == (method, num_prompts)
+    assert describe_run(cfg)['method'] == said
 
 
 @pytest.mark.parametrize(('kind', 'num_prompts'), [('PromptedViT', 20), ('GatedPromptedViT', 100)])

@@ -108,7 +108,7 @@ def make_result(runner: Runner, metrics: dict[str, Any], loaded: dict[str, Any] 
     reached, wanted = at.get('iter' if iterations else 'epoch'), plan.get('max_iters' if iterations else 'max_epochs')
     stopped = trained and getattr(runner.train_loop, 'stop_training', False)  # by EarlyStoppingHook and the like
     tested = runner.test_loop.dataloader.dataset
-    description = describe_run(runner.cfg, trained, dist.get_world_size())
+    description = describe_run(runner.cfg, trained, dist.get_world_size(), unwrap(runner.model))
     shared = count_shared(runner.train_dataloader.dataset, tested) if trained else None
     if shared is not None:  # the images tell more than the config
         description['trained_on'].pop('tested', None)

@@ -11,6 +11,7 @@ from mmengine.evaluator import DumpResults
 from mmspt.config import read_config
 from mmspt.datasets.nested_configs import leaves
 from mmspt.engine.launch import (
+    add_hooks,
     add_launcher,
     build_runner,
     merge_options,
@@ -64,6 +65,7 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
     cfg.load_from = args.checkpoint
     if args.amp:
         cfg.test_cfg.fp16 = True
+    add_hooks(cfg, class_names='ClassNamesHook')
     if args.show or args.show_dir is not None:
         cfg.default_hooks.setdefault('visualization', dict(type='VisualizationHook'))
         cfg.default_hooks.visualization.update(

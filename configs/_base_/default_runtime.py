@@ -10,6 +10,7 @@ default_hooks = dict(
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='VisualizationHook', enable=False),
     result=dict(type='mmspt.ResultHook'),
+    class_names=dict(type='mmspt.ClassNamesHook'),
     nmi=dict(type='mmspt.PromptNMIHook', interval=50),
     global_batch=dict(type='mmspt.GlobalBatchHook'),
     finite_loss=dict(type='mmspt.FiniteLossHook'),

@@ -1,4 +1,5 @@
 from .birds import CUB, NABirds
+from .custom import CustomDataset
 from .digits import Digits
 from .flowers102 import Flowers102
 from .round_down_sampler import RoundDownSampler
@@ -8,5 +9,5 @@ from .stanford_dogs import StanfordDogs
 from .transforms import LoadImageFromFile
 from .vtab import VTAB1k
 
-__all__ = ['CUB', 'Digits', 'Flowers102', 'LoadImageFromFile', 'NABirds', 'RoundDownSampler', 'StanfordCars',
-           'StanfordDogs', 'VTAB1k', 'build_without_bad_images']
+__all__ = ['CUB', 'CustomDataset', 'Digits', 'Flowers102', 'LoadImageFromFile', 'NABirds', 'RoundDownSampler',
+           'StanfordCars', 'StanfordDogs', 'VTAB1k', 'build_without_bad_images']

@@ -1,4 +1,4 @@
-"""Data set configs within others."""
+"""Data sets within others, as configs and built."""
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -13,6 +13,14 @@ def leaves(dataset: Mapping[str, Any]) -> Iterator[Any]:
         yield from leaves(config)
     if not inner:
         yield dataset
+
+
+def parts(dataset: Any) -> Iterator[Any]:
+    """Yield a built data set after those that it wraps, however deep."""
+    for part in (getattr(dataset, 'dataset', None), *getattr(dataset, 'datasets', ())):
+        if part is not None:
+            yield from parts(part)
+    yield dataset
 
 
 def with_skipping(dataset: dict) -> dict:

@@ -13,6 +13,7 @@ from mmspt.fail_together import fail_together
 from mmspt.registry import DATASETS
 
 from .image_checks import explain, map_in_threads
+from .nested_configs import parts
 
 LONG = 2000
 """Number of images from which there is a progress bar."""
@@ -80,7 +81,5 @@ def try_images(dataset: BaseDataset, indices: Sequence[int]) -> list[tuple[int, 
 
 def find_bad_images(dataset: Any) -> Iterator[tuple[str, str]]:
     """Yield path and reason of each image left out, however deep in wrappers."""
-    yield from getattr(dataset, 'bad_images', ())
-    for part in (getattr(dataset, 'dataset', None), *getattr(dataset, 'datasets', ())):
-        if part is not None:
-            yield from find_bad_images(part)
+    for part in parts(dataset):
+        yield from getattr(part, 'bad_images', ())

@@ -4,10 +4,11 @@ import os.path as osp
 import tempfile
 from typing import Any
 
-import numpy as np
 from mmengine.config import Config
-from mmpretrain.models import ClsHead
+from mmpretrain.models import ClsHead, MultiLabelClsHead
 
+from mmspt.datasets.class_names import check_folders, names_of
+from mmspt.datasets.lists import check_list
 from mmspt.datasets.nested_configs import leaves
 from mmspt.public_checkpoints import PUBLIC_CHECKPOINTS, find_checkpoint
 
@@ -67,6 +68,8 @@ def check_data_folder(dataset: dict, field: str) -> None:
             raise FileNotFoundError(f"{field} must read what exists, but '{path}' does not exist: {remedy}")
         if not (os.listdir(path) if osp.isdir(path) else osp.getsize(path)):
             raise ValueError(f"{field} must read images, but '{path}' is empty: {remedy}")
+    for leaf in leaves(dataset):
+        check_list(leaf)
 
 
 def _paths(dataset: dict) -> list[str]:
@@ -78,27 +81,45 @@ def _paths(dataset: dict) -> list[str]:
     return [osp.expanduser(path) for path in (root, *parts) if path]  # as MMPretrain does
 
 
-def check_labels(dataset: Any, model: Any) -> None:
-    """Check that every class index has an output of the head.
+def labels_of(dataset: Any) -> set[int] | None:
+    """Return the labels that occur in a data set; None if it tells none."""
+    if not hasattr(dataset, 'get_cat_ids'):
+        return set().union(*(labels_of(part) or () for part in getattr(dataset, 'datasets', ()))) or None
+    try:
+        return {int(label) for index in range(len(dataset)) for label in dataset.get_cat_ids(index)}
+    except KeyError:  # images without labels
+        return None
+
+
+def check_labels(dataset: Any, model: Any, train: bool = False) -> set[int]:
+    """Check that every class index has an output of the head, and that class folders have the labels of their names.
 
     Args:
         dataset (BaseDataset): MMPretrain's data set; one without ``get_cat_ids(index)`` is not checked.
         model (ImageClassifier): The model; one whose head is no classification head is not checked.
+        train (bool): Whether it is trained on, so that one class is too few. Defaults to False.
+
+    Returns:
+        set[int]: The labels that occur; empty if nothing was checked.
 
     Raises:
-        ValueError: A label below 0, or not below ``num_classes``.
+        ValueError: A label below 0, or not below ``num_classes``; see also
+            :func:`mmspt.datasets.class_names.check_folders`.
     """
     head = getattr(model, 'head', None)
     num_classes = getattr(head, 'num_classes', None)
-    if not isinstance(head, ClsHead) or num_classes is None or not hasattr(dataset, 'get_cat_ids') or not len(dataset):
-        return
-    try:
-        dataset.get_cat_ids(0)
-    except KeyError:  # images without labels
-        return
-    labels = np.concatenate([np.asarray(dataset.get_cat_ids(i), dtype=np.int64) for i in range(len(dataset))])
-    if labels.min() < 0 or labels.max() >= num_classes:
+    if not isinstance(head, ClsHead | MultiLabelClsHead) or num_classes is None:
+        return set()
+    check_folders(dataset, train)
+    labels = labels_of(dataset)
+    if not labels:
+        return set()
+    if train and num_classes == 1 and isinstance(head, ClsHead):
+        raise ValueError('a task must have at least two classes, but model.head.num_classes is 1: set it to the number '
+                         'of classes, and the labels from 0')
+    if min(labels) < 0 or max(labels) >= num_classes:
         raise ValueError(
             f'class indices must lie in [0, {num_classes}), the size of the head, but {type(dataset).__name__} has '
-            f'labels from {labels.min()} to {labels.max()}: set model.head.num_classes={labels.max() + 1}, or start '
-            'the labels at 0')
+            f'labels from {min(labels)} to {max(labels)}: set model.head.num_classes='
+            f'{max(max(labels) + 1, len(names_of(dataset)))}, or start the labels at 0')
+    return labels

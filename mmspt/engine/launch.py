@@ -73,9 +73,7 @@ def merge_training_args(cfg: Config, args: argparse.Namespace) -> Config:
         cfg.load_from = None if args.resume == 'auto' else args.resume
     merge_options(cfg, args.cfg_options)
     set_batch(cfg, args)
-    cfg.default_hooks = cfg.get('default_hooks') or ConfigDict()  # MMPretrain's default runtime lacks these hooks
-    cfg.default_hooks.setdefault('resume', ConfigDict(type='mmspt.ResumeHook'))  # drops what MMEngine would evaluate
-    cfg.default_hooks.setdefault('global_batch', ConfigDict(type='mmspt.GlobalBatchHook'))
+    add_hooks(cfg, resume='ResumeHook', global_batch='GlobalBatchHook', class_names='ClassNamesHook')
     set_loader_defaults(cfg, not args.no_pin_memory, not args.no_persistent_workers)
     return cfg
 
@@ -88,6 +86,13 @@ def merge_options(cfg: Config, options: Mapping[str, Any] | None) -> None:
         if near and key.partition('.')[0] not in known:
             raise ValueError(f"--cfg-options must set what is read, but nothing reads '{key}': write {near[0]}")
     cfg.merge_from_dict(dict(options or {}))
+
+
+def add_hooks(cfg: Config, **hooks: str) -> None:
+    """Add default hooks of ours, by name and type, that MMPretrain's default runtime lacks."""
+    cfg.default_hooks = cfg.get('default_hooks') or ConfigDict()
+    for name, kind in hooks.items():
+        cfg.default_hooks.setdefault(name, ConfigDict(type=f'mmspt.{kind}'))
 
 
 def default_work_dir(config: str) -> str:

@@ -13,8 +13,8 @@ REMEDY = r'unpack .* as docs/data.md says; tools/check_data.py'
     ('images/test/0_4.jpg 0\nimages/nowhere.jpg 1\n', FileNotFoundError,
      r"every listed image must exist, but 1 of 2 do not, '.*images/nowhere.jpg' first"),
     ('images/test/0_4.jpg 10\n', ValueError, r"must lie in \[0, 10\), counted from 0, but that of '.*svhn/.*' is 10"),
-    ('images/test/0_4.jpg 0\nimages/test/0_5.jpg\n', ValueError, r"two fields, but line 2 of '.*test.txt' is "),
-    ('images/test/0_4.jpg cat\n', ValueError, r"whole number, but that of 'images/.*' in '.*test.txt' is 'cat'"),
+    ('images/test/0_4.jpg 0\nimages/test/0_5.jpg\n', ValueError, r"test\.txt:2: a line must .*0_5\.jpg'"),
+    ('images/test/0_4.jpg cat\n', ValueError, r"test\.txt:1: a line .*0_4\.jpg cat'"),
     ('', ValueError, "must have images, but the lists give 'test' none")])
 def test_list_of_vtab(content, kind, message, tmp_path, tasks):
     root = make_task('vtab_svhn', tmp_path)

@@ -3,10 +3,11 @@ from ..reliability.checkpoint_hook import CheckpointHook
 from ..reliability.finite_loss_hook import FiniteLossHook
 from ..reliability.preemption_hook import PreemptionHook
 from ..reliability.resume_hook import ResumeHook
+from .class_names_hook import ClassNamesHook
 from .global_batch_hook import GlobalBatchHook
 from .prompt_init_hook import PromptInitHook
 from .prompt_nmi_hook import PromptNMIHook
 from .result_hook import ResultHook
 
-__all__ = ['BadImagesHook', 'CheckpointHook', 'FiniteLossHook', 'GlobalBatchHook', 'PreemptionHook', 'PromptInitHook',
-           'PromptNMIHook', 'ResultHook', 'ResumeHook']
+__all__ = ['BadImagesHook', 'CheckpointHook', 'ClassNamesHook', 'FiniteLossHook', 'GlobalBatchHook', 'PreemptionHook',
+           'PromptInitHook', 'PromptNMIHook', 'ResultHook', 'ResumeHook']

@@ -1,0 +1,88 @@
+"""Compare the class names of training, validation, test, checkpoint and head."""
+from collections.abc import Sequence
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.runner import BaseLoop, Runner
+
+from mmspt.datasets.class_names import compare_names, follow_names, names_of, quote
+from mmspt.datasets.custom import EXTENSIONS, scan_folders
+from mmspt.datasets.nested_configs import parts
+from mmspt.registry import HOOKS
+
+from ..checks import check_labels
+from ..model import unwrap
+
+
+@HOOKS.register_module()
+class ClassNamesHook(Hook):
+    """Make sure that a label means one class everywhere, before training and before a test.
+
+    The names of the training set count: a validation or test set with others is an error, or is numbered anew if it is
+    a :class:`mmspt.datasets.CustomDataset` of folders that lacks some of them. In a test, and in a resumed training,
+    those in the checkpoint count. A checkpoint in ``load_from`` that has others is a warning. Data sets without names
+    are not compared. The labels are checked too (:func:`mmspt.engine.checks.check_labels`).
+
+    Raises:
+        ValueError: Names or labels that do not agree; the message says how.
+    """
+    priority = 'NORMAL'  # as a default hook after ResultHook, which builds the test set, before PromptInitHook
+
+    def __init__(self) -> None:
+        self._saved: Sequence[str] = ()
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Remember the names in the checkpoint, unless they are numbers that a pack gave."""
+        meta = (checkpoint.get('meta') or {}).get('dataset_meta') or {}
+        names = list(meta.get('classes') or ())
+        self._saved = names if names != [f'class {label}' for label in range(len(names))] else ()
+
+    def before_train(self, runner: Runner) -> None:
+        """Compare the three data sets with each other, and with the checkpoint."""
+        dataset, model = runner.train_loop.dataloader.dataset, unwrap(runner.model)
+        if self._saved and runner._resume:
+            self._follow(runner, 'train', self._saved, 'the checkpoint')
+        elif self._saved and names_of(dataset) and compare_names(names_of(dataset), self._saved):
+            runner.logger.warning('The weights of load_from were trained on other classes: train '
+                                  f'{compare_names(names_of(dataset), self._saved)}, compared with them')
+        trained = check_labels(dataset, model, train=True)
+        names, outputs = names_of(dataset), getattr(getattr(model, 'head', None), 'num_classes', None)
+        if names and outputs is not None and len(names) < outputs:
+            runner.logger.warning(f'The head has {outputs} outputs, but train names {len(names)} classes: set '
+                                  f'model.head.num_classes={len(names)} unless that is meant')
+        for part in parts(dataset):
+            if getattr(part, 'folder_to_idx', None) and not hasattr(part, 'number_anew'):
+                left_out = scan_folders(part.img_prefix, part.is_valid_file)[2]
+                if left_out:
+                    runner.logger.warning(f"MMPretrain's CustomDataset passes over in '{part.img_prefix}': {left_out}; "
+                                          f"type='mmspt.CustomDataset' reads {', '.join(EXTENSIONS)}")
+        for split in ('val', 'test'):
+            if isinstance(getattr(runner, f'_{split}_loop'), BaseLoop):
+                self._follow(runner, split, names, 'train')
+                found = check_labels(getattr(runner, f'{split}_loop').dataloader.dataset, model)
+                unseen = [str(names[label]) if names else str(label) for label in sorted(found - trained)]
+                if unseen and trained:
+                    runner.logger.warning(f'{split} has images of classes that train has none of: {quote(unseen)}')
+
+    def before_val(self, runner: Runner) -> None:
+        """Compare with the checkpoint if nothing is trained."""
+        self._without_training(runner, 'val')
+
+    def before_test(self, runner: Runner) -> None:
+        """Compare with the checkpoint if nothing is trained."""
+        self._without_training(runner, 'test')
+
+    def _without_training(self, runner: Runner, split: str) -> None:
+        if not isinstance(runner._train_loop, BaseLoop):
+            self._follow(runner, split, self._saved, f"the checkpoint '{runner._load_from}'")
+            check_labels(getattr(runner, f'{split}_loop').dataloader.dataset, unwrap(runner.model))
+
+    def _follow(self, runner: Runner, split: str, names: Sequence[Any], whose: str) -> None:
+        loop = getattr(runner, f'{split}_loop')
+        dataset = loop.dataloader.dataset
+        differed = follow_names(dataset, names, split, whose) if names else ''
+        if differed:
+            runner.logger.warning(f'{split} {differed}, compared with {whose}: its labels follow the names of {whose}')
+            runner.visualizer.dataset_meta = dataset.metainfo
+            if split != 'train':
+                loop.evaluator.dataset_meta = dataset.metainfo

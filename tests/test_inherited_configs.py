@@ -146,7 +146,8 @@ def test_names_that_others_have_too_are_had_by_prefix():
     shared = {(name, ours) for name, kind in kinds.items() for ours in kind.module_dict if kind.parent.get(ours)}
     assert shared == {
         ('OPTIM_WRAPPERS', 'AmpOptimWrapper'),
-        ('DATASETS', 'CUB'), ('DATASETS', 'Flowers102'), ('DATASETS', 'StanfordCars'),
+        ('DATASETS', 'CUB'), ('DATASETS', 'CustomDataset'), ('DATASETS', 'Flowers102'),
+        ('DATASETS', 'StanfordCars'),
         ('TRANSFORMS', 'LoadImageFromFile'), ('HOOKS', 'CheckpointHook')}
     assert registry.DATASETS.get('mmpretrain.CUB') is mmpretrain.datasets.CUB
     assert registry.HOOKS.get('mmengine.CheckpointHook') is CheckpointHook

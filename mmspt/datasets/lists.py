@@ -84,7 +84,7 @@ def check_list(dataset: Mapping[str, Any]) -> None:
     """Raise DataError for a line of a data set config's list file that MMPretrain's CustomDataset cannot read."""
     path = osp.expanduser(osp.join(dataset.get('data_root') or '', dataset.get('ann_file') or ''))
     if dataset.get('type') in ('CustomDataset', 'mmpretrain.CustomDataset', MMPretrainCustomDataset) \
-            and osp.isfile(path) and dataset.get('with_label', True):
+            and dataset.get('_scope_') != 'mmspt' and osp.isfile(path) and dataset.get('with_label', True):
         read_items(path, by_mmpretrain=True)
 
 

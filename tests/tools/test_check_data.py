@@ -1,5 +1,6 @@
 """tools/check_data.py: one run over a data set says everything that is wrong with it."""
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -160,7 +161,8 @@ def test_config(own, check):
         file.write('a.png\n')
     _, (report, ) = check(own / 'config.py', '--cfg-options', 'model.head.num_classes=4')
     assert texts(report, 'train') == ['1 of 4 classes have no image: 3']
-    assert texts(report, 'val') == [f"a line must be '<path> <label>', but line 7 of '{own}/val.txt' is 'a.png'"]
+    assert texts(report, 'val') == [f"{own}/val.txt:7: a line must be '<path> <label>' with a whole number as label, "
+                                    "but is 'a.png': number the classes from 0, in the order of metainfo.classes"]
     assert [row['split'] for row in report['splits']] == ['train', 'test']
 
 
@@ -177,6 +179,52 @@ test_dataloader = val_dataloader
     assert texts(report, 'train/val') == ["18 of 18 images of 'val' are in 'train' too"]
     fault, = (finding for finding in report['findings'] if finding['split'] == 'test')
     assert fault['text'].startswith('the test set must not be the validation set too') and not fault['note']
+
+
+FOLDERS = "{role}_dataloader = dict(dataset=dict(type={kind!r}, data_root={root!r}, data_prefix={role!r}))"
+
+
+@pytest.mark.parametrize(('kind', 'change', 'train', 'val'), [
+    ('CustomDataset', lambda root: shutil.rmtree(root / 'val/class_1'), [],
+     ["class names must agree, since a label means the class at its place, but val lacks 'class_1', compared with "
+      "train: set type='mmspt.CustomDataset' in its data set, whose labels follow the names of the folders"]),
+    ('mmspt.CustomDataset', lambda root: shutil.rmtree(root / 'val/class_1'), [], []),
+    ('mmspt.CustomDataset', lambda root: (root / 'train/.ipynb_checkpoints').mkdir(), [], []),
+    ('mmspt.CustomDataset', lambda root: (root / 'val/class_1/000.png').rename(root / 'val/class_1/0.webp'), [], []),
+    ('CustomDataset', lambda root: (root / 'val/class_1/000.png').rename(root / 'val/class_1/0.webp'), [],
+     ["left out of '{root}/val': files: 1 .webp (extensions=[...] names the endings to read)"])])
+def test_class_folders(kind, change, train, val, check, tmp_path):
+    """Judged by the names, as a training judges them; the class that is absent is named, not another."""
+    root = tmp_path / 'folders'
+    for seed, role in enumerate(('train', 'val')):
+        make_images(root / role, per_class=2, seed=seed)
+    change(root)
+    loaders = [FOLDERS.format(role=role, kind=kind, root=str(root)) for role in ('train', 'val')]
+    (root / 'config.py').write_text('\n'.join(['model = dict(head=dict(num_classes=3))', *loaders]))
+    _, (report, ) = check(root / 'config.py', status=int(bool(train + val)))
+    assert (texts(report, 'train'), texts(report, 'val')) == (train, [text.format(root=root) for text in val])
+    notes = [finding['text'] for finding in report['findings'] if finding['note']]
+    if kind != 'CustomDataset' and not (root / 'val/class_1').exists():
+        assert notes == ["val lacks 'class_1', compared with train, whose names its labels follow",
+                         '1 of 3 classes have no image: class_1']
+    assert ('hidden folders' in str(notes)) == (root / 'train/.ipynb_checkpoints').exists()
+
+
+def test_several_labels_an_image(own, check):
+    """MMPretrain's MultiLabelDataset; an image may have no label, and one that is out of range is named."""
+    data = [dict(img_path=path, gt_label=labels) for path, labels in (
+        ('class_0/000.png', [0, 2]), ('class_1/000.png', []), ('class_2/000.png', [1, 3]))]
+    (own / 'train.json').write_text(json.dumps(dict(metainfo=dict(classes=['a', 'b', 'c']), data_list=data)))
+    (own / 'config.py').write_text(f"""
+model = dict(head=dict(num_classes=3))
+train_dataloader = dict(dataset=dict(type='MultiLabelDataset', data_root={str(own)!r}, data_prefix='images',
+                                     ann_file='train.json'))
+""")
+    _, (report, ) = check(own / 'config.py')
+    assert texts(report, 'train') == ['labels run 0..3, but must lie in 0..2: 1 of 3 do not']
+    (own / 'train.json').write_text((own / 'train.json').read_text().replace('[1, 3]', '[1]'))
+    _, (report, ) = check(own / 'config.py', status=0)
+    assert report['splits'][0]['images'] == 3 and not report['findings']
 
 
 def test_half_of_the_classes_is_meant_if_the_config_says_so(check, tmp_path):

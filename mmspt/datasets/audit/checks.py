@@ -7,21 +7,23 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..image_checks import explain, map_in_threads
-from ..lists import Item, find_missing
+from ..lists import find_missing
 from ..transforms import LoadImageFromFile
 
 
 class Split(NamedTuple):
     """The images of a split, and what is expected of them."""
     name: str
-    items: list[Item]
-    """(path as it is opened, label) of each image."""
+    items: list[tuple[str, Any]]
+    """(path as it is opened, label) of each image; a tuple of labels in multi-label sets."""
     num_classes: int | None = None
     """Labels must lie in [0, num_classes); None if that is not known."""
     size: int | None = None
     """Number of images of the published split; None if there is none."""
     every_class: bool = False
     """Whether a class without an image is a fault, not a note."""
+    classes: tuple[str, ...] = ()
+    """Names of the classes; empty if there are none."""
 
 
 class Finding(NamedTuple):
@@ -97,23 +99,34 @@ def digest_pixels(image: np.ndarray) -> str:
 
 def check_labels(split: Split) -> Iterator[Finding]:
     """Find another number of images than the published one, labels out of range, and classes without images."""
-    labels = [label for _, label in split.items]
-    if split.size is not None and len(labels) != split.size:
-        yield Finding(split.name, f'{len(labels):,} images are listed, the published split has {split.size:,}',
+    labels = [label for _, some in split.items for label in each(some)]
+    if split.size is not None and len(split.items) != split.size:
+        yield Finding(split.name, f'{len(split.items):,} images are listed, the published split has {split.size:,}',
                       'get the complete lists; results do not compare with published ones')
     if split.num_classes is None or not labels:
         return
     low, high = min(labels), max(labels)
-    wrong = [path for path, label in split.items if not 0 <= label < split.num_classes]
+    wrong = [path for path, some in split.items if not all(0 <= label < split.num_classes for label in each(some))]
     if wrong:
         yield Finding(split.name, f'labels run {low}..{high}, but must lie in 0..{split.num_classes - 1}: '
-                      f'{len(wrong):,} of {len(labels):,} do not', 'correct the list, or the number of classes', wrong)
-    absent = sorted(set(range(split.num_classes)) - set(labels))
+                      f'{len(wrong):,} of {len(split.items):,} do not', 'correct the list, or the number of classes',
+                      wrong)
+    if split.classes and len(split.classes) != split.num_classes:
+        yield Finding(split.name, f'{len(split.classes):,} classes are named, model.head.num_classes is '
+                      f'{split.num_classes:,}', f'set it to {len(split.classes)} unless it is meant', note=True)
+    count = len(split.classes) or split.num_classes
+    absent = sorted(set(range(count)) - set(labels))
     if absent and not wrong:
-        first = ', '.join(map(str, absent[:5])) + (', ...' if len(absent) > 5 else '')
+        named = [split.classes[label] if split.classes else str(label) for label in absent[:5]]
+        first = ', '.join(named) + (', ...' if len(absent) > 5 else '')
         remedy = 'complete the list, or check a config whose model.head.num_classes is the number that you mean'
-        yield Finding(split.name, f'{len(absent):,} of {split.num_classes:,} classes have no image: {first}',
+        yield Finding(split.name, f'{len(absent):,} of {count:,} classes have no image: {first}',
                       remedy if split.every_class else '', note=not split.every_class)
+
+
+def each(label: int | tuple[int, ...]) -> tuple[int, ...]:
+    """Return an image's labels."""
+    return label if isinstance(label, tuple) else (label, )
 
 
 def check_files(split: Split, missing: set[str], errors: Mapping[str, str], remedy: str) -> Iterator[Finding]:
@@ -149,7 +162,7 @@ def check_overlap(splits: Sequence[Split], digests: Mapping[str, str], known: bo
 def _figures(split: Split, missing: set[str], errors: Mapping[str, str] | None,
              findings: Sequence[Finding]) -> dict[str, Any]:
     """Return a split's row of the table; ``errors`` is None if nothing was decoded."""
-    labels = {label for _, label in split.items}
+    labels = {label for _, some in split.items for label in each(some)}
     faults = sum(split.name in finding.split.split('/') and not finding.note for finding in findings)
     return dict(split=split.name, images=sum(path not in missing for path, _ in split.items), expected=split.size,
                 classes=len(labels), expected_classes=split.num_classes,

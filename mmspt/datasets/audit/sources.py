@@ -3,16 +3,17 @@ import copy
 import os.path as osp
 from typing import Any
 
+import numpy as np
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import DATASETS
 
-from mmspt.config import type_name
-
 from ..benchmark import BenchmarkTask
+from ..class_names import check_folders, follow_names, names_of
+from ..custom import EXTENSIONS, scan_folders
 from ..fine_grained import VPT_LISTS, FineGrained
-from ..lists import Item
-from ..nested_configs import leaves, without_skipping
+from ..lists import DataError, check_list
+from ..nested_configs import leaves, parts, without_skipping
 from ..tasks import TASKS, task_of
 from .checks import Finding, Source, Split, digest_pixels
 
@@ -76,15 +77,21 @@ def read_loaders(cfg: Config) -> Source:
     if not configs:
         source.findings.append(Finding('all', f"a config must name a data set, but '{cfg.filename}' does not",
                                        'set train_dataloader.dataset'))
+    names: tuple[str, ...] = ()
     for role, config in configs.items():
         if role == 'test' and config == configs.get('val'):
             source.findings.append(TESTED)
             continue
         try:
             with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
-                source.splits.append(_read_dataset(role, config, num_classes, source.in_memory))
+                dataset = _build(config)
+                found = _check_names(role, dataset, names)
+                source.findings.extend(found)
+                source.splits.append(_read_dataset(role, dataset, config, num_classes, source.in_memory))
+                if role == 'train' and all(finding.note for finding in found):
+                    names = source.splits[-1].classes
         except Exception as error:  # any data set class, any error
-            source.findings.append(_find_bad_line(role, config) or _as_finding(role, error, REMEDY))
+            source.findings.append(_as_finding(role, error, REMEDY))
     return source
 
 
@@ -97,12 +104,43 @@ def _bare(config: dict) -> dict:
     return config
 
 
-def _read_dataset(name: str, config: dict, num_classes: int | None, in_memory: dict[str, str]) -> Split:
+def _build(config: dict) -> Any:
+    for leaf in leaves(config):
+        check_list(leaf)
     dataset = DATASETS.build(copy.deepcopy(config))
-    if isinstance(dataset, BenchmarkTask) and config.get('indices') is None:
+    if not _is_task(dataset, config):
+        dataset.full_init()
+    return dataset
+
+
+def _is_task(dataset: Any, config: dict) -> bool:
+    return isinstance(dataset, BenchmarkTask) and config.get('indices') is None
+
+
+def _check_names(role: str, dataset: Any, names: tuple[str, ...]) -> list[Finding]:
+    """Compare class folders and names as a training does, whose labels follow the training set's ``names``."""
+    found = []
+    for part in parts(dataset):
+        if getattr(part, 'folder_to_idx', None):
+            _, images, left_out = scan_folders(part.img_prefix, part.is_valid_file)
+            known = scan_folders(part.img_prefix, lambda file: file.lower().endswith(EXTENSIONS))[1]
+            missed = sum(map(len, known.values())) - sum(map(len, images.values()))
+            if left_out:
+                remedy = f"set type='mmspt.CustomDataset', which reads {missed:,} images more" if missed > 0 else ''
+                found.append(Finding(role, f"left out of '{part.img_prefix}': {left_out}", remedy, note=not remedy))
+    try:
+        check_folders(dataset, role == 'train')
+        differs = follow_names(dataset, names, role, 'train') if names else ''
+    except DataError as error:
+        return [*found, Finding(role, str(error))]
+    return [*found, Finding(role, f'{role} {differs}, compared with train, whose names its labels follow',
+                            note=True)] if differs else found
+
+
+def _read_dataset(name: str, dataset: Any, config: dict, num_classes: int | None, in_memory: dict[str, str]) -> Split:
+    if _is_task(dataset, config):
         return _read_lists(dataset, name, num_classes)
-    dataset.full_init()
-    items: list[Item] = []
+    items: list[tuple[str, Any]] = []
     for index in range(len(dataset)):
         info = dataset.get_data_info(index)
         if 'gt_label' not in info or not ('img_path' in info or 'img' in info):
@@ -111,23 +149,13 @@ def _read_dataset(name: str, config: dict, num_classes: int | None, in_memory: d
         path = info.get('img_path', f'{name}[{index}]')
         if 'img_path' not in info:
             in_memory[path] = digest_pixels(info['img'])
-        items.append((path, int(info['gt_label'])))
-    return Split(name, list(dict.fromkeys(items)), num_classes, every_class=name == 'train')
-
-
-def _find_bad_line(role: str, config: dict) -> Finding | None:
-    """Name the first bad line of a list, which MMPretrain's error does not."""
-    for leaf in leaves(config):
-        path = osp.expanduser(osp.join(leaf.get('data_root') or '', leaf.get('ann_file') or ''))
-        if type_name(leaf.get('type')) == 'CustomDataset' and osp.isfile(path):
-            with open(path, encoding='utf-8', errors='replace') as file:
-                for number, line in enumerate(file, 1):
-                    if not line.strip().rpartition(' ')[2].isdecimal():
-                        return Finding(role, f"a line must be '<path> <label>', but line {number} of '{path}' is "
-                                       f'{line.strip()[:200]!r}', 'correct it')
-    return None
+        label = info['gt_label']
+        items.append((path, int(label) if np.ndim(label) == 0 else tuple(sorted(map(int, label)))))
+    return Split(name, list(dict.fromkeys(items)), num_classes, every_class=name == 'train', classes=names_of(dataset))
 
 
 def _as_finding(split: str, error: Exception, remedy: str) -> Finding:
+    if isinstance(error, DataError):
+        return Finding(split, str(error))
     known = isinstance(error, OSError | ValueError) and str(error)
     return Finding(split, f'{error}' if known else f'{type(error).__name__}: {error}', remedy)

@@ -3,6 +3,8 @@ import os
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.dataset import InfiniteSampler
+from torch import nn
 
 WORLD_SIZE = dict(pytorch='WORLD_SIZE', slurm='SLURM_NTASKS', mpi='OMPI_COMM_WORLD_SIZE')
 """Launcher -> the environment variable with the number of processes."""
@@ -16,6 +18,38 @@ def world_size_of(launcher: str) -> int:
 def batch_of(loader: Any) -> int | None:
     """Return the images a batch of one process; None for a loader without a batch size."""
     return loader.batch_size or getattr(loader.batch_sampler, 'batch_size', None)
+
+
+def check_last_batch(loader: Any, batch: int, model: Any, max_iters: int) -> None:
+    """Check that an epoch has iterations, and that its last batch is not one image where BatchNorm needs two.
+
+    Args:
+        loader (DataLoader): Of one process.
+        batch (int): Images a batch, see :func:`batch_of`.
+        model (ImageClassifier): Its neck and head are searched for BatchNorm1d.
+        max_iters (int): Iterations of the run.
+
+    Raises:
+        ValueError: Otherwise.
+    """
+    try:
+        images, iterations = len(loader.sampler), len(loader)
+    except TypeError:  # a stream
+        return
+    if not iterations:
+        raise ValueError(f'an epoch must have an iteration, but drop_last=True leaves none of {images} images in '
+                         f'batches of {batch} (of one process): set train_dataloader.drop_last=False, or a '
+                         f'train_dataloader.batch_size of at most {images}')
+    endless = isinstance(loader.sampler, InfiniteSampler)
+    drops = getattr(loader.batch_sampler, 'drop_last', True)
+    last = batch if drops or endless or max_iters < iterations else images % batch or batch
+    parts = [(name, getattr(model, name, None)) for name in ('neck', 'head')]
+    norms = [f'{part}.{name}'.rstrip('.') for part, module in parts if isinstance(module, nn.Module)
+             for name, inner in module.named_modules() if isinstance(inner, nn.BatchNorm1d) and inner.training]
+    if last == 1 and norms:
+        remedy = 'drop_last=True or another batch_size' if batch > 1 and images > batch else 'batch_size of 2 or more'
+        raise ValueError(f"BatchNorm ({norms[0]}) needs two images a batch, but {images} images in batches of {batch} "
+                         f'(of one process) leave one alone: set train_dataloader.{remedy}')
 
 
 def keep_global_batch(cfg: Config, batch_given: bool = False) -> None:

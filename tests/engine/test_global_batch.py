@@ -6,14 +6,16 @@ from types import SimpleNamespace
 
 import pytest
 from mmengine.config import Config
-from mmengine.dataset import DefaultSampler
+from mmengine.dataset import DefaultSampler, InfiniteSampler
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
+from torch import nn
+from torch.utils.data import DataLoader
 
 from forked import train_ranks
 from helpers import ROOT, scalars
 from mmspt.datasets import RoundDownSampler
-from mmspt.engine.global_batch import keep_global_batch
+from mmspt.engine.global_batch import check_last_batch, keep_global_batch
 from mmspt.engine.hooks import GlobalBatchHook, global_batch_hook
 from mmspt.engine.launch import merge_training_args
 from toy import toy_runner
@@ -96,9 +98,10 @@ def test_round_down_sampler(size, processes, monkeypatch):
 
 def log(caplog, monkeypatch, processes, batch, base, accumulated=1, enable=False, loop=EpochBasedTrainLoop):
     monkeypatch.setattr(global_batch_hook.dist, 'get_world_size', lambda: processes)
-    loader = type('Loader', (), dict(batch_size=batch, batch_sampler=None, __len__=lambda self: 187))()
+    loader = type('Loader', (), dict(batch_size=batch, batch_sampler=None, sampler=range(999),
+                                     __len__=lambda self: 187))()
     runner = SimpleNamespace(
-        train_dataloader=loader, train_loop=object.__new__(loop), max_iters=900, max_epochs=4,
+        train_dataloader=loader, train_loop=object.__new__(loop), max_iters=900, max_epochs=4, model=None,
         param_schedulers=None,
         optim_wrapper=SimpleNamespace(param_groups=[dict(lr=0., initial_lr=0.05), dict(lr=0., initial_lr=0.01)],
                                       _accumulative_counts=accumulated),
@@ -120,6 +123,33 @@ def test_the_log_states_the_batch_once(processes, batch, options, text, warning,
     assert text in record.message and record.levelno == logging.INFO
     assert [other.levelno for other in warnings] == [logging.WARNING] * bool(warning)
     assert re.search(warning, ''.join(other.message for other in warnings))
+
+
+def check(images, batch, norm=nn.BatchNorm1d, max_iters=99, sampler=None, **kwargs):
+    data = list(range(images))
+    loader = DataLoader(data, batch, sampler=sampler and sampler(data), **kwargs)
+    model = SimpleNamespace(neck=None, head=nn.Sequential(norm(4), nn.Linear(4, 3)))
+    check_last_batch(loader, batch, model, max_iters)
+
+
+@pytest.mark.parametrize('options', [
+    dict(images=18, batch=8), dict(images=17, batch=8, drop_last=True), dict(images=17, batch=8, norm=nn.LayerNorm),
+    dict(images=17, batch=8, max_iters=2), dict(images=17, batch=8, sampler=InfiniteSampler),
+    dict(images=17, batch=1, norm=nn.LayerNorm)])
+def test_batches_that_batch_norm_can_take(options):
+    check(**options)
+
+
+@pytest.mark.parametrize(('options', 'remedy'), [
+    (dict(images=17, batch=8), r'head\.0.* 17 images in batches of 8 .*set train_dataloader.drop_last=True or another'),
+    (dict(images=17, batch=8, sampler=DefaultSampler), 'drop_last=True or another batch_size'),
+    (dict(images=16, batch=1), 'set train_dataloader.batch_size of 2'),
+    (dict(images=5, batch=8, drop_last=True, norm=nn.LayerNorm),
+     'none of 5 images in .*drop_last=False, or .* at most 5'),
+])
+def test_batches_of_one_and_epochs_without_a_batch(options, remedy):
+    with pytest.raises(ValueError, match=remedy):
+        check(**options)
 
 
 def run(world_size, folder, *flags):

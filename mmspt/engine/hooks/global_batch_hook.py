@@ -9,7 +9,8 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 
 from mmspt.registry import HOOKS
 
-from ..global_batch import batch_of
+from ..global_batch import batch_of, check_last_batch
+from ..model import unwrap
 from ..schedulers import WarmupCosineLR
 
 
@@ -21,6 +22,9 @@ class GlobalBatchHook(Hook):
     ``auto_scale_lr.base_batch_size``, for which the rate was chosen, and the rate is not scaled. MMEngine
     logs the losses of the first process alone; here the log has the mean over all processes, so it does not depend on
     their number.
+
+    Raises:
+        ValueError: An epoch has no iteration, or a batch of one image that a BatchNorm1d of neck or head cannot take.
     """
     priority = 'HIGHEST'  # before RuntimeInfoHook, which writes the losses into the message hub
 
@@ -30,6 +34,7 @@ class GlobalBatchHook(Hook):
         processes, batch = dist.get_world_size(), batch_of(runner.train_dataloader)
         if batch is None:
             return
+        check_last_batch(runner.train_dataloader, batch, unwrap(runner.model), runner.max_iters)
         accumulated = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
         whole = processes * batch * accumulated
         groups = runner.optim_wrapper.param_groups

@@ -205,6 +205,9 @@ def test_mmpretrains_own_tools(tmp_path):
     tool(*train, '--resume', '--cfg-options', 'train_cfg.max_epochs=2', cwd=folder)
     output = tool(STOCK / 'test.py', 'mine.py', 'run/epoch_2.pth', '--work-dir', 'test', cwd=folder)
     assert 'Epoch(test) [5/5]' in output and len(losses(folder / 'run')) == 4
+    output = tool(STOCK / 'visualization' / 'vis_scheduler.py', 'mine.py', '--not-show', '--dataset-size', '400',
+                  '--save-path', 'rate.png', cwd=folder)  # it trains a convolution in the model's place
+    assert 'head_decay does nothing: SimpleModel has' in output and (folder / 'rate.png').is_file()
 
 
 @pytest.mark.slow

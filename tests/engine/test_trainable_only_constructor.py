@@ -93,6 +93,13 @@ def test_head_decay_is_absolute():
     assert decays['head.fc.weight'] == (0.05, 3.) and decays['backbone.prompts'] == (0.1, 0.02)
 
 
+def test_head_decay_needs_a_head():
+    model = Model()
+    del model.head
+    with pytest.raises(ValueError, match=r'head_decay needs a parameter head\.\*.*Model has none'):
+        build_optim_wrapper(model, Config.fromfile(SCHEDULE).optim_wrapper)
+
+
 @pytest.mark.parametrize('value', [-0.1, '0.5'])
 def test_wrong_head_decay(value):
     with pytest.raises(ValueError, match=r'head_decay must be a finite number of at least 0.*got .*: set') as error:

@@ -88,6 +88,9 @@ class PromptInitHook(Hook):
         """Check the model and the labels; fill the prompts unless the run was resumed."""
         model = unwrap(runner.model)
         backbone = find_prompted_vit(model)
+        if backbone is None and not hasattr(model, 'backbone'):  # the stand-in of MMPretrain's vis_scheduler.py
+            runner.logger.warning(f'PromptInitHook does nothing: {type(model).__name__} has no backbone')
+            return
         if backbone is None:
             raise ValueError(f"PromptInitHook needs a mmspt.PromptedViT, {type(model).__name__} has none: set "
                              "model.backbone.type='mmspt.PromptedViT'")

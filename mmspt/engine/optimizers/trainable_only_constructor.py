@@ -58,6 +58,10 @@ class TrainableOnlyOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     def _set_head_decay(self, wrapper: OptimWrapper, model: nn.Module) -> None:
         weights = {id(p) for name, p in model.named_parameters() if name.startswith(HEAD) and p.ndim > 1}
         groups = [group for group in wrapper.optimizer.param_groups if id(group['params'][0]) in weights]
+        if not groups and not hasattr(model, 'backbone'):  # the stand-in of MMPretrain's vis_scheduler.py
+            MMLogger.get_current_instance().warning(
+                f'paramwise_cfg.head_decay does nothing: {type(model).__name__} has neither backbone nor head')
+            return
         if not groups:
             raise ValueError(f'paramwise_cfg.head_decay needs a parameter {HEAD}* of more than one dimension, '
                              f'{type(model).__name__} has none: set head_decay=None')

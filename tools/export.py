@@ -3,13 +3,17 @@
 written is compared with PyTorch; docs/export.md says what goes in and comes out."""
 import argparse
 import sys
+from typing import cast
 
 from mmengine.config import DictAction
 from rich.console import Console
 
 from mmspt.config import read_config
 from mmspt.engine.build import load_model
+from mmspt.engine.model import check_linear_classifier
 from mmspt.engine.start import prepare_process
+from mmspt.models import PromptedViT
+from mmspt.packs.preprocessing import image_size
 from mmspt.serving.export import export, find_kind
 
 WIDTH = 200  # columns where the output is no terminal
@@ -35,11 +39,14 @@ def main() -> None:
         model, meta = load_model(cfg, args.checkpoint)
         classes = (meta.get('dataset_meta') or {}).get('classes')
         with console.status('') as status:
-            written = export(model, args.out, classes, say=status.update)
+            check_linear_classifier(model)
+            height, width = image_size(cfg, cast(PromptedViT, model.backbone).img_size)
+            written = export(model, args.out, classes, status.update, (height, width))
     except (ImportError, OSError, RuntimeError, ValueError) as error:
         raise SystemExit(f'export: {error}') from error
     console.print(f'{args.checkpoint} -> {", ".join(written.paths)}', soft_wrap=True)
-    console.print(f'{written.num_bytes:,} bytes; greatest difference from PyTorch {written.difference:.1e}')
+    console.print(f'{written.num_bytes:,} bytes; for images of {height} x {width} pixels (height x width); '
+                  f'greatest difference from PyTorch {written.difference:.1e}')
 
 
 if __name__ == '__main__':

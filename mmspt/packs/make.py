@@ -12,7 +12,6 @@ from mmengine.config import Config
 from torch import Tensor, nn
 
 from mmspt.config import name_classes
-from mmspt.datasets.nested_configs import leaves
 from mmspt.engine.model import check_linear_classifier
 from mmspt.models import PromptedViT
 from mmspt.version import __version__
@@ -49,6 +48,11 @@ def make_pack(model: nn.Module, config: Config, task: str, classes: Sequence[str
         raise ValueError('a pack holds what was tuned on a frozen backbone, but this one has frozen=False: share its '
                          'whole checkpoint instead')
     backbone = Architecture.from_model(vit)
+    preprocessing = Preprocessing.from_config(config, backbone.img_size)
+    if preprocessing.size != backbone.img_size:
+        raise ValueError(f"a pack's images must have the backbone's img_size, {backbone.img_size}, but the test "
+                         f'pipeline outputs {preprocessing.size} (height, width): share its whole checkpoint instead, '
+                         'or train again with equal sizes')
 
     def kept(weight: Tensor) -> Tensor:
         return weight.detach().to('cpu', dtype)
@@ -61,19 +65,10 @@ def make_pack(model: nn.Module, config: Config, task: str, classes: Sequence[str
         gate=gate,
         weight=kept(model.get_parameter('head.fc.weight')), bias=kept(model.get_parameter('head.fc.bias')),
         backbone=backbone, fingerprint=vit.fingerprint(),
-        preprocessing=_preprocessing(config, backbone.img_size),
+        preprocessing=preprocessing,
         checkpoint=_origin(vit, config), recipe=_recipe(config) if with_recipe else '', metrics=dict(metrics),
         versions=dict(mmspt=__version__, torch=str(torch.__version__), mmengine=mmengine.__version__,
                       mmpretrain=mmpretrain.__version__))
-
-
-def _preprocessing(config: Config, size: tuple[int, int]) -> Preprocessing:
-    loader = config.get('test_dataloader') or config.get('val_dataloader')
-    if loader is None:
-        raise ValueError('a pack needs the pipeline of test_dataloader, but the config has none: add one')
-    pipeline = next(iter(leaves(loader.dataset))).get('pipeline', [])
-    return Preprocessing.from_pipeline(
-        pipeline, config.model.get('data_preprocessor') or config.get('data_preprocessor') or {}, size)
 
 
 def _origin(vit: PromptedViT, config: Config) -> str:

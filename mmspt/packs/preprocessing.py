@@ -8,9 +8,11 @@ import numpy as np
 import torch
 from mmcv.image.geometric import cv2_interp_codes, pillow_interp_codes
 from mmcv.transforms import BaseTransform, CenterCrop, Resize
+from mmengine.config import Config
 from mmpretrain.datasets.transforms import ResizeEdge
 from torch import Tensor
 
+from mmspt.datasets.nested_configs import leaves
 from mmspt.datasets.transforms import LoadImageFromFile
 
 from .fields import check_fields, shown
@@ -94,6 +96,18 @@ class Preprocessing:
         return cls._of(unchanged | dict(size=size) | _read_steps(pipeline) | normalization)
 
     @classmethod
+    def from_config(cls, config: Config, size: tuple[int, int]) -> 'Preprocessing':
+        """Read a config's, see :meth:`from_pipeline`; test-time augmentation is left out."""
+        loader = config.get('test_dataloader') or config.get('val_dataloader')
+        if loader is None:
+            raise ValueError('a pack needs the pipeline of test_dataloader, but the config has none: add one')
+        pipeline = [dict(type='PackInputs') if str(step.get('type')).endswith('TestTimeAug') else step
+                    for step in next(iter(leaves(loader.dataset))).get('pipeline', [])]
+        model = config.model.get('module') or config.model  # of test-time augmentation
+        preprocessor = model.get('data_preprocessor') or config.get('data_preprocessor') or {}
+        return cls.from_pipeline(pipeline, preprocessor, size)
+
+    @classmethod
     def from_json(cls, content: Any) -> 'Preprocessing':
         """Read what :func:`dataclasses.asdict` gave, or a card of version 1, which lists transforms.
 
@@ -143,6 +157,15 @@ class Preprocessing:
             yield ResizeEdge(self.resize, backend=self.backend, interpolation=self.interpolation)
         if self.crop:
             yield CenterCrop(self.size[::-1])
+
+
+def image_size(config: Config, img_size: tuple[int, int]) -> tuple[int, int]:
+    """Return (height, width) of a config's test images; ``img_size`` where its pipeline does not fix it, or has steps
+    that :class:`Preprocessing` does not know."""
+    try:
+        return Preprocessing.from_config(config, img_size).size
+    except ValueError:
+        return img_size
 
 
 def _read_steps(pipeline: Any) -> dict[str, Any]:

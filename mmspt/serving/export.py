@@ -38,11 +38,11 @@ class Exported(NamedTuple):
 
 
 def export(model: ImageClassifier, out: str, classes: Sequence[str] | None = None,
-           say: Callable[[str], object] = lambda step: None) -> Exported:
+           say: Callable[[str], object] = lambda step: None, size: tuple[int, int] | None = None) -> Exported:
     """Write a tuned model and :func:`check` the file; one that fails does not reach ``out``.
 
     The file maps ``images`` (B, 3, H, W), float32, RGB, 0 to 255, to ``logits`` (B, C), for any B up to 65,535 and the
-    H and W that the model was built for. ONNX's ``metadata_props``, or the extra file ``mmspt.json`` of a .pt2, hold
+    H and W that are given. ONNX's ``metadata_props``, or the extra file ``mmspt.json`` of a .pt2, hold
     the text of :func:`describe`. Weights of more than 2 GB go into ``<out>.data`` beside an .onnx file.
 
     Args:
@@ -50,6 +50,7 @@ def export(model: ImageClassifier, out: str, classes: Sequence[str] | None = Non
         out (str): The file; .onnx or .pt2 tells the format.
         classes (Sequence[str] | None): Names of the classes. Defaults to None.
         say (Callable): Is told each step. Defaults to nobody.
+        size (tuple[int, int] | None): (H, W); None is the backbone's ``img_size``.
 
     Raises:
         ImportError: The extra `onnx` is not installed, and ``out`` is .onnx.
@@ -58,7 +59,7 @@ def export(model: ImageClassifier, out: str, classes: Sequence[str] | None = Non
         RuntimeError: The file does not give the model's logits.
     """
     kind = find_kind(out)
-    folded = FoldedModel(model).cpu()
+    folded = FoldedModel(model, size).cpu()
     notes = describe(folded, classes)
     folder, name = osp.split(osp.realpath(out))
     os.makedirs(folder, exist_ok=True)
@@ -67,7 +68,7 @@ def export(model: ImageClassifier, out: str, classes: Sequence[str] | None = Non
         say(f'recording and writing {out}')
         kind.write(record(folded), file, notes)
         say(f'comparing {out} with PyTorch')
-        difference = check(file, model)
+        difference = check(file, model, size)
         names = sorted(os.listdir(staging), key=len)
         for written in reversed(names):  # the graph after its weights
             os.replace(osp.join(staging, written), osp.join(folder, written))
@@ -99,7 +100,7 @@ def describe(folded: FoldedModel, classes: Sequence[str] | None = None) -> dict[
     return {name: json.dumps(value) for name, value in notes.items()}
 
 
-def check(path: str, model: ImageClassifier) -> float:
+def check(path: str, model: ImageClassifier, size: tuple[int, int] | None = None) -> float:
     """Compare a file with the model it was made of, on the CPU, on batches of 1, 2, 3 and 5 images.
 
     Logits differ by rounding, in proportion to the largest of them: the unit is the largest |logit| of an image, and 1
@@ -108,6 +109,7 @@ def check(path: str, model: ImageClassifier) -> float:
     Args:
         path (str): An .onnx or .pt2 file of our own making: torch.export.load unpickles.
         model (ImageClassifier): In any mode, which stays.
+        size (tuple[int, int] | None): (H, W); None is the backbone's ``img_size``.
 
     Returns:
         float: The greatest difference, in these units.
@@ -117,12 +119,12 @@ def check(path: str, model: ImageClassifier) -> float:
     """
     kind = find_kind(path)
     reference = share(model).eval().cpu()
-    shape = FoldedModel(reference).image_shape
+    shape = FoldedModel(reference, size).image_shape
     run = kind.load(path)
     generator = torch.Generator().manual_seed(0)
     differences = []
-    for size in BATCH_SIZES:
-        images = random_images(size, shape, generator)
+    for count in BATCH_SIZES:
+        images = random_images(count, shape, generator)
         raw = images.flip(1) if shape[0] == 3 else images  # MMPretrain reads BGR
         with torch.no_grad():
             expected = reference(reference.data_preprocessor(dict(inputs=raw))['inputs'])

@@ -33,9 +33,10 @@ class FoldedModel(nn.Module):
 
     Args:
         model (ImageClassifier): Of a PromptedViT ('cls_token' or 'avg_featmap') and a LinearClsHead, in float32.
+        size (tuple[int, int] | None): (height, width) of the images; None is the backbone's ``img_size``.
 
     Attributes:
-        image_shape (tuple[int, int, int]): Channels, height and width of the images that the model was built for.
+        image_shape (tuple[int, int, int]): Channels, height and width of the images.
         num_classes (int): C.
 
     Raises:
@@ -44,7 +45,7 @@ class FoldedModel(nn.Module):
     pixel_mean: Tensor
     pixel_std: Tensor
 
-    def __init__(self, model: ImageClassifier) -> None:
+    def __init__(self, model: ImageClassifier, size: tuple[int, int] | None = None) -> None:
         check_linear_classifier(model)
         if model.backbone.out_type not in OUT_TYPES:
             raise ValueError(f'out_type must be one of {OUT_TYPES}, which a linear head reads, got '
@@ -74,7 +75,7 @@ class FoldedModel(nn.Module):
         self.head = share(model.head.fc)
         channels = backbone.patch_embed.projection.in_channels
         self.flips = channels == 3 and not preprocessor.to_rgb  # MMPretrain reads images as BGR
-        height, width = backbone.img_size
+        height, width = size or backbone.img_size
         self.image_shape = (channels, height, width)
         self.num_classes = self.head.out_features
         super().train(False)

@@ -4,6 +4,7 @@ import logging
 
 import pytest
 import torch
+from mmengine.logging import MMLogger
 from mmpretrain.models import VisionTransformer
 from mmpretrain.registry import MODELS
 
@@ -157,3 +158,18 @@ def test_deep_copies_load_into_themselves():
     twin.load_state_dict(net.state_dict())
     twin.train()(torch.randn(1, 3, 32, 32))
     assert net.provenance.filled == set() and TINY['num_layers'] == len(twin.layers)
+
+
+def test_images_of_another_size_are_stated_once(monkeypatch):
+    """Height before width, in training as well as in what prompts start from."""
+    said = []
+    monkeypatch.setattr(MMLogger.get_current_instance(), 'warning', said.append)
+    net = MODELS.build(dict(type='mmspt.PromptedViT', num_prompts=2, allow_random_backbone=True, **SMALL)
+                       | dict(img_size=[32, 48]))
+    net.train()(torch.randn(1, 3, 32, 48))
+    assert len(said) == 1 and 'random' in said[0]
+    for _ in range(2):
+        next(net.patch_tokens(torch.randn(1, 3, 24, 40), 1))
+        net.eval()(torch.randn(1, 3, 24, 40))
+    assert len(said) == 2 and 'Images of 24 x 40 pixels' in said[1] and 'img_size 32 x 48' in said[1]
+    assert 'model.backbone.img_size=(24, 40)' in said[1]

@@ -65,6 +65,13 @@ def test_folded_model_gives_the_scores_of_a_test_run(kwargs):
     assert_same_scores(FoldedModel(model)(images), scores_of_a_test_run(model, raw))
 
 
+def test_another_size_than_img_size(tmp_path):
+    model, raw = classifier(**MEAN), torch.randint(0, 256, (3, 3, 24, 40), dtype=torch.uint8)
+    export(model, str(tmp_path / 'model.pt2'), size=(24, 40))
+    run = exporting.KINDS['.pt2'].load(str(tmp_path / 'model.pt2'))
+    assert_same_scores(run(raw.flip(1).float()), scores_of_a_test_run(model, raw))
+
+
 def test_preprocessing_is_part_of_the_network():
     model = classifier()
     raw, images = pixels(model, 2)

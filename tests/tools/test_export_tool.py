@@ -1,5 +1,8 @@
 """tools/export.py on a trained run, and on what cannot be exported."""
+import json
 import re
+
+import torch
 
 from helpers import tool
 
@@ -7,9 +10,21 @@ from helpers import tool
 def test_a_trained_run(runs, tmp_path):
     out = tmp_path / 'model.pt2'
     output = tool('export.py', runs.job.config, f'{runs.spt}/epoch_2.pth', out)
-    assert f'epoch_2.pth -> {out}\n{out.stat().st_size:,} bytes; greatest difference from PyTorch ' in output
+    assert f'epoch_2.pth -> {out}\n{out.stat().st_size:,} bytes; ' \
+        'for images of 32 x 32 pixels (height x width); greatest difference from PyTorch ' in output
     assert float(re.search(r'PyTorch (\S+)', output)[1]) <= 1e-4
     assert 'Warning' not in output
+
+
+def test_the_size_is_that_of_the_test_pipeline(runs, tmp_path):
+    """In MMCV's order (width, height); whatever img_size says."""
+    out = tmp_path / 'model.pt2'
+    output = tool('export.py', runs.job.config, f'{runs.spt}/epoch_2.pth', out, '--cfg-options',
+                  'test_dataloader.dataset.pipeline.1.scale=(48,40)')
+    assert 'for images of 40 x 48 pixels' in output
+    notes = {'mmspt.json': ''}
+    torch.export.load(out, extra_files=notes)
+    assert json.loads(json.loads(notes['mmspt.json'])['image_size']) == [40, 48]
 
 
 def test_another_ending_is_refused_before_anything_is_built(tmp_path):

@@ -45,6 +45,7 @@ class FrozenViT(VisionTransformer):
            for name in ('mocov3-s', 'mocov3-small')},
     }
     learnable_modules: ClassVar[tuple[str, ...]] = ()
+    img_size: Any  # MMPretrain's class sets it
 
     def __init__(self,
                  *args: Any,
@@ -60,6 +61,8 @@ class FrozenViT(VisionTransformer):
         self.frozen = frozen
         self.allow_random_backbone = allow_random_backbone
         self.norm_eval = norm_eval
+        self.img_size = tuple(self.img_size)
+        self._other_sizes: set[tuple[int, int]] = set()  # of images, that were logged
         self.patch_size = tuple(self.patch_embed.projection.kernel_size)
         self.provenance = Provenance()
         self.saved = SavedWeights()
@@ -174,6 +177,9 @@ class FrozenViT(VisionTransformer):
 
     def _embed(self, images: Tensor) -> tuple[Tensor, Tensor, tuple[int, int]]:
         """Turn images (B, 3, H, W) into block 1's input (B, n + N_e, D), bare patch tokens (B, N_e, D) and (h, w)."""
+        height, width = images.shape[-2:]
+        if (height, width) != self.img_size:
+            self._note_size(height, width)
         patches, resolution = self.patch_embed(images)
         x = patches
         if self.cls_token is not None:
@@ -182,6 +188,16 @@ class FrozenViT(VisionTransformer):
                                     mode=self.interpolate_mode, num_extra_tokens=self.num_extra_tokens)
         x = x + position.to(self.pos_embed.dtype)
         return self.pre_norm(self.drop_after_pos(x)), patches, resolution
+
+    def _note_size(self, height: int, width: int) -> None:
+        """Say once that images have another size than ``img_size``."""
+        if (height, width) not in self._other_sizes and len(self._other_sizes) < 3:
+            self._other_sizes.add((height, width))
+            own = f'{self.img_size[0]} x {self.img_size[1]}'
+            MMLogger.get_current_instance().warning(
+                f'Images of {height} x {width} pixels (height x width) come to a backbone of img_size {own}, so its '
+                f'position embedding is resized for each batch. Unless you mean that, set model.backbone.img_size='
+                f'({height}, {width}), or the sizes in the pipelines so that they give {own}')
 
     @torch.no_grad()
     def patch_tokens(self, images: Tensor, num_layers: int) -> Iterator[Tensor]:

@@ -11,6 +11,7 @@ from mmengine.logging import MMLogger
 from rich.console import Console
 
 from mmspt.checkpoint_loaders import load_file
+from mmspt.datasets.class_names import compare_names, composed
 from mmspt.engine.start import prepare_process
 from mmspt.evaluation import RESULT_FILE, read_result
 from mmspt.files import write_bytes
@@ -89,12 +90,17 @@ def metrics_of(run: RunFolder) -> dict[str, float]:
 def class_names(path: str | None, run: RunFolder) -> list[str]:
     """Return class names from a file, else from the checkpoint, else numbers."""
     count = len(run.model.get_parameter('head.fc.bias'))
+    meta = load_file(run.checkpoint).get('meta') or {}
+    trained = list((meta.get('dataset_meta') or {}).get('classes') or [])
     if path is not None:
         with open(path, encoding='utf-8-sig') as file:
             names = [line.removesuffix('\n') for line in file]
+        if not set(composed(names)).isdisjoint(composed(trained)) and compare_names(names, trained):
+            raise ValueError(f"--classes must name the classes in the order of their labels, but '{path}' "
+                             f'{compare_names(names, trained)}, compared with the checkpoint: leave --classes out, or '
+                             'correct the file')
     else:
-        meta = load_file(run.checkpoint).get('meta') or {}
-        names = list((meta.get('dataset_meta') or {}).get('classes') or [])
+        names = trained
         if not names:
             MMLogger.get_current_instance().warning('The data set gave its classes no names; they are called class 0, '
                                                     'class 1, ...: --classes FILE names them')

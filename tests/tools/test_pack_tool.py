@@ -9,7 +9,8 @@ import safetensors.torch
 import torch
 
 import mmspt
-from helpers import golden_checkpoint, tool
+from helpers import golden_checkpoint, load_tool, tool
+from mmspt.visualization.run_folder import RunFolder
 
 ACCURACY = 'accuracy/top1'
 NAMES = dict(prompts='backbone.prompts.tokens')
@@ -78,6 +79,21 @@ def test_names_of_classes_and_precision(runs, tmp_path):
     assert all(torch.equal(value, state[NAMES.get(name, name)].half()) for name, value in tensors.items())
     (tmp_path / 'names.txt').write_text('wren\ncrow\n')
     assert 'outputs, 3, got 2' in tool('pack.py', 'export', runs.spt, '--classes', tmp_path / 'names.txt', fails=True)
+
+
+def test_names_of_classes_in_another_order(runs, tmp_path, monkeypatch):
+    """Names that the training knew keep their labels; others are for display."""
+    pack_tool, run = load_tool('pack'), RunFolder(runs.spt, device='cpu')
+    meta = dict(dataset_meta=dict(classes=['rose', 'iris', 'lily']))
+    monkeypatch.setattr(pack_tool, 'load_file', lambda path: dict(meta=meta))
+    path = tmp_path / 'names.txt'
+    for names, fits in (('rose iris lily', True), ('a b c', True), ('iris rose lily', False), ('rose iris c', False)):
+        path.write_text(names.replace(' ', '\n'))
+        if fits:
+            assert pack_tool.class_names(str(path), run) == names.split()
+        else:
+            with pytest.raises(ValueError, match=r'order of their labels, but .* (has another order|lacks)'):
+                pack_tool.class_names(str(path), run)
 
 
 def test_inspect_and_verify_several(pack, runs, tmp_path):

@@ -11,6 +11,7 @@ default_hooks = dict(
     visualization=dict(type='VisualizationHook', enable=False),
     result=dict(type='mmspt.ResultHook'),
     class_names=dict(type='mmspt.ClassNamesHook'),
+    metrics=dict(type='mmspt.MetricsHook'),
     nmi=dict(type='mmspt.PromptNMIHook', interval=50),
     global_batch=dict(type='mmspt.GlobalBatchHook'),
     finite_loss=dict(type='mmspt.FiniteLossHook'),

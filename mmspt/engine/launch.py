@@ -73,7 +73,8 @@ def merge_training_args(cfg: Config, args: argparse.Namespace) -> Config:
         cfg.load_from = None if args.resume == 'auto' else args.resume
     merge_options(cfg, args.cfg_options)
     set_batch(cfg, args)
-    add_hooks(cfg, resume='ResumeHook', global_batch='GlobalBatchHook', class_names='ClassNamesHook')
+    add_hooks(cfg, resume='ResumeHook', global_batch='GlobalBatchHook', class_names='ClassNamesHook',
+              metrics='MetricsHook')
     set_loader_defaults(cfg, not args.no_pin_memory, not args.no_persistent_workers)
     return cfg
 

@@ -1,7 +1,7 @@
 """Save checkpoints so that the last good one survives a kill, a full disk and a diverged training."""
 import os.path as osp
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,12 +16,26 @@ from .disk import explain_disk_errors
 from .saving import check_finite_weights, without_frozen_weights
 
 
+def is_number(value: Any) -> bool:
+    """Return whether a metric is one number, which can be compared; a confusion matrix and values by class are not."""
+    return isinstance(value, int | float) or getattr(value, 'ndim', None) == 0
+
+
+def find_best_metric(hook: MMEngineCheckpointHook, metrics: Mapping[str, Any]) -> str | None:
+    """Return the first metric that ``save_best='auto'`` can follow: a number whose better direction is known."""
+    keys = [key.lower() for key in (*hook.greater_keys, *hook.less_keys)]
+    ours = isinstance(hook, CheckpointHook)
+    return next((name for name, value in (list(metrics.items()) if ours else list(metrics.items())[:1])
+                 if is_number(value) and (hook.rules != [None] or any(key in name.lower() for key in keys))), None)
+
+
 @HOOKS.register_module()
 class CheckpointHook(MMEngineCheckpointHook):
     """MMEngine's hook, which removes a checkpoint only after the next is whole, and need not save the frozen backbone.
 
     MMEngine's removes the outdated checkpoint (or the last best) first; this one after the new one was written and
     ``last_checkpoint`` names it. It writes atomically. Trained weights that are not finite are not saved.
+    ``save_best='auto'`` follows the first metric that is one number; recall and f1-score count as better if greater.
 
     Args:
         *args: As in MMEngine.
@@ -41,6 +55,7 @@ class CheckpointHook(MMEngineCheckpointHook):
     last_ckpt: Any
     keep_ckpt_ids: Any
     backend_args: Any
+    _default_greater_keys = [*MMEngineCheckpointHook._default_greater_keys, 'recall', 'f1']
     _steps: Sequence[int] = ()  # steps whose files exist when a checkpoint is written
 
     def __init__(self, *args: Any, save_frozen: bool = True, **kwargs: Any) -> None:
@@ -99,6 +114,13 @@ class CheckpointHook(MMEngineCheckpointHook):
             checkpoint['message_hub']['runtime_info']['keep_ckpt_ids'] = list(self._steps)
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
+        if self.save_best and 'auto' in self.key_indicators:
+            best = find_best_metric(self, metrics)
+            if best is None:
+                runner.logger.warning(f"save_best='auto' finds no number among {', '.join(metrics)}: no best "
+                                      'checkpoint is saved')
+                return
+            self._init_rule(self.rules, [best])
         with self._saving(runner):
             super()._save_best_checkpoint(runner, metrics)
 

@@ -1,5 +1,5 @@
 """The frozen backbone that packs share: load it, check it, merge it with a pack."""
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -65,4 +65,5 @@ def merge(pack: Pack, checkpoint: str) -> dict[str, Any]:
         tuned = {'backbone.prompts.tokens' if name == f'backbone.{FOLDED}tokens' else name: value
                  for name, value in tuned.items() if name != f'backbone.{READING}'}
     tuned = {name: value.float() if value.is_floating_point() else value for name, value in tuned.items()}
-    return dict(state_dict=weights | tuned, meta=dict(dataset_meta=dict(classes=pack.classes)))
+    return dict(state_dict=weights | tuned, meta=dict(
+        dataset_meta=dict(classes=pack.classes), preprocessing=asdict(pack.preprocessing)))

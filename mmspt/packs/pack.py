@@ -14,7 +14,7 @@ from mmspt.checkpoint_loaders import read_safetensors
 from mmspt.files import write_bytes
 from mmspt.models.backbones.prompted_vit import FOLDED
 from mmspt.models.backbones.reading import KEY as READING
-from mmspt.models.backbones.reading import Reading
+from mmspt.models.backbones.reading import PREPROCESSING, Reading, to_tensor
 from mmspt.models.methods import FoldedPrompts
 from mmspt.models.methods.gated_prompts import TEMPERATURES
 from mmspt.models.weights.fingerprint import KEY as FINGERPRINT
@@ -173,10 +173,12 @@ class Pack:
         """Return the pack as a checkpoint of MMEngine: with it ``get_model`` and ``load_from`` take packs.
 
         The fingerprint stands for the frozen weights: :class:`.FrozenViT` reads these from its ``init_cfg`` and
-        compares. ``meta`` brings the class names.
+        compares. ``meta`` brings the class names and, as the weights do, the preprocessing.
         """
-        return dict(state_dict=self.tuned_weights() | {f'backbone.{FINGERPRINT}': self.fingerprint},
-                    meta=dict(dataset_meta=dict(classes=self.classes)))
+        preprocessing = asdict(self.preprocessing)
+        marks = {f'backbone.{FINGERPRINT}': self.fingerprint, f'backbone.{PREPROCESSING}': to_tensor(preprocessing)}
+        return dict(state_dict=self.tuned_weights() | marks,
+                    meta=dict(dataset_meta=dict(classes=self.classes), preprocessing=preprocessing))
 
     def tuned_weights(self) -> dict[str, Tensor]:
         """The weights as :class:`.PromptedViT` and MMPretrain's classifier load them: folded, with their reading."""

@@ -1,7 +1,7 @@
 """How an image becomes the input of a network: resize, center crop, normalize, as timm's data config says it."""
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, get_type_hints
 
 import numpy as np
@@ -9,6 +9,7 @@ import torch
 from mmcv.image.geometric import cv2_interp_codes, pillow_interp_codes
 from mmcv.transforms import BaseTransform, CenterCrop, Resize
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmpretrain.datasets.transforms import ResizeEdge
 from torch import Tensor
 
@@ -123,6 +124,34 @@ class Preprocessing:
     @classmethod
     def _of(cls, content: Any) -> 'Preprocessing':
         return cls(**check_fields(content, get_type_hints(cls), 'preprocessing', REMEDY))
+
+    def check(self, config: Config) -> None:
+        """Raise ValueError if a config's test pipeline or normalization makes other inputs of images; warn if its
+        pipeline has steps that cannot be compared."""
+        try:
+            own = Preprocessing.from_config(config, self.size)
+        except ValueError as error:
+            MMLogger.get_current_instance().warning(
+                f'The images of a pack cannot be compared with those of the config: {error}')
+            return
+        mine, other = self._acting(), own._acting()
+        differ = [f'{name}={value} (the config {other[name]})' for name, value in mine.items() if value != other[name]]
+        if differ:
+            raise ValueError(
+                f'a pack must be given images as it was tuned, with {", ".join(differ)}: set data_preprocessor and '
+                'test_dataloader.dataset.pipeline so, or classify by mmspt.MultiTaskPredictor, which does as the pack '
+                'says')
+
+    def _acting(self) -> dict[str, Any]:
+        """The fields, those without effect set to one value."""
+        fields = asdict(self)
+        if self.resize is None:
+            fields.update(interpolation=None, backend=None)
+        if self.resize == self.size:
+            fields['crop'] = False
+        if self.mean is None:
+            fields.update(mean=(0, 0, 0), std=(1, 1, 1))
+        return fields
 
     def __call__(self, image: str | os.PathLike | np.ndarray) -> Tensor:
         """Return the input that the recipe's test pipeline and ClsDataPreprocessor make of an image.

@@ -179,6 +179,23 @@ def test_the_recipe_tells_nothing_of_the_machine(tuned):
     assert packed(run).checkpoint == 'https://example.org/mae/vit.pth'
 
 
+@pytest.mark.parametrize(('img_size', 'size'), [(32, 24), (24, 32), (24, 24)])
+def test_images_of_another_size_are_refused(img_size, size, tuned, tmp_path):
+    """In eval mode, until training goes on or another checkpoint takes the pack's place."""
+    run, path, other = tuned(), str(tmp_path / 'a.safetensors'), str(tmp_path / 'a.pth')
+    packed(run).save(path)
+    torch.save(run.model.state_dict(), other)
+    model = get_model(run.config, pretrained=path, backbone=dict(img_size=img_size))
+    with pytest.raises(ValueError, match=r'of 32 x 32 pixels .* 24 x 24: set model\.backbone\.img_size'):
+        model(images(size))
+    if img_size == 32:
+        load_checkpoint(model, other)
+        model(images(size))
+        load_checkpoint(model, path)
+        model.train()(images(size))
+        model.eval()(images(size))
+
+
 def test_gates_do_not_load_into_plain_prompts(tuned, tmp_path):
     packed(tuned('mae_shallow', **GATED)).save(tmp_path / 'a.safetensors')
     with pytest.raises(ValueError, match=r"ShallowPrompts holds prompt tokens alone.*type='mmspt.GatedPrompts'"):

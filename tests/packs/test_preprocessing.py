@@ -217,3 +217,42 @@ def test_bad_files(tmp_path):
         make(resize=None)(tmp_path / 'small.png')
     with pytest.raises(ValueError, match='must be a path or an array, got Tensor'):
         make()(torch.zeros(4, 4, 3, dtype=torch.uint8))
+
+
+RESIZE = dict(type='ResizeEdge', scale=40, interpolation='bicubic', backend='pillow')
+CROP = dict(type='CenterCrop', crop_size=32)
+AUGMENT = dict(type='TestTimeAug', transforms=[[dict(type='RandomFlip', prob=1.)], [PACK]])
+
+
+def config_of(*steps, **normalization):
+    return Config(dict(model={}, data_preprocessor=IMAGENET | normalization,
+                       test_dataloader=dict(dataset=dict(type='CustomDataset', pipeline=[LOAD, *steps]))))
+
+
+OTHER = {  # the field that differs -> config
+    'size': config_of(RESIZE, dict(CROP, crop_size=24), PACK),
+    'resize': config_of(dict(RESIZE, scale=36), CROP, PACK),
+    'interpolation': config_of(dict(RESIZE, interpolation='bilinear'), CROP, PACK),
+    'backend': config_of(dict(RESIZE, backend='cv2'), CROP, PACK),
+    'mean': config_of(RESIZE, CROP, PACK, mean=[127.5] * 3),
+    'to_rgb': config_of(RESIZE, CROP, AUGMENT, to_rgb=False),
+}
+
+
+@pytest.mark.parametrize('field', OTHER)
+def test_a_config_of_other_images_is_refused(field):
+    tuned = Preprocessing.from_config(config_of(RESIZE, CROP, PACK), (32, 32))
+    with pytest.raises(ValueError, match=rf'a pack must be given images as it was tuned, with {field}=[^=]*\(the config'
+                                         r' [^=]*: set data_preprocessor'):
+        tuned.check(OTHER[field])
+
+
+def test_configs_of_the_same_images():
+    """In other words, or with augmentation."""
+    tuned = Preprocessing.from_config(config_of(RESIZE, CROP, PACK), (32, 32))
+    tuned.check(config_of(RESIZE, CROP, AUGMENT))
+    tuned.check(config_of(dict(RESIZE, type='mmpretrain.ResizeEdge'), dict(CROP, crop_size=(32, 32)), PACK, mean=(
+        123.675, 116.28, 103.53)))
+    tuned.check(config_of(RESIZE, dict(type='Pad', size=(32, 32)), PACK))  # cannot be compared: a warning
+    whole = Preprocessing.from_config(config_of(dict(type='Resize', scale=32), PACK), (32, 32))
+    whole.check(config_of(dict(type='Resize', scale=(32, 32)), CROP, PACK))

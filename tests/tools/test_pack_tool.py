@@ -138,6 +138,9 @@ def test_the_tools_take_a_pack_and_what_was_merged(pack, runs, tmp_path):
         out = tmp_path / file.stem
         tool('test.py', run / 'job.py', file, '--work-dir', out)
         assert json.loads((out / 'result.json').read_text())['metrics'] == expected
+        said = tool('test.py', run / 'job.py', file, '--work-dir', tmp_path / 'other', '--cfg-options',
+                    'test_dataloader.dataset.pipeline.1.interpolation=nearest', fails=True)
+        assert 'interpolation=bilinear (the config nearest)' in said and not list(tmp_path.glob('other/result.json'))
 
 
 def test_training_goes_on_from_a_pack(pack, runs, tmp_path):

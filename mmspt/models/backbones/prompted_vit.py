@@ -5,6 +5,7 @@ from itertools import islice
 from typing import Any, ClassVar, NamedTuple
 
 import torch
+from mmengine.logging import MMLogger
 from torch import Tensor, nn
 
 from mmspt.registry import MODELS
@@ -14,7 +15,7 @@ from ..layers.prompted_block import prompt_keys_values
 from ..methods import FoldedPrompts, PromptMethod
 from .frozen_vit import FrozenViT
 from .reading import KEY as READING
-from .reading import Reading
+from .reading import PREPROCESSING, Reading, check_size, from_tensor
 
 PROMPT_TYPES = dict(deep='mmspt.DeepPrompts', shallow='mmspt.ShallowPrompts')
 """The short form ``prompt_type`` -> the method that it names."""
@@ -101,6 +102,8 @@ class PromptedViT(FrozenViT):
 
     Attributes:
         prompts (PromptMethod | None): The method and its parameters, such as ``prompts.tokens``; None without prompts.
+        preprocessing (dict | None): How the pack that was loaded makes inputs of images; None without a pack, and once
+            training goes on.
 
     Raises:
         ValueError: An argument out of its range; while loading, weights that do not fit.
@@ -127,6 +130,7 @@ class PromptedViT(FrozenViT):
         if not 0. <= prompt_drop_rate < 1.:
             raise ValueError(f'prompt_drop_rate must lie in [0, 1), got {prompt_drop_rate!r}')
         super().__init__(*args, **kwargs)
+        self.preprocessing: dict | None = None
         self._cache = PromptCache()
         for layer in self.layers:
             PromptedBlock.adopt(layer)
@@ -155,6 +159,14 @@ class PromptedViT(FrozenViT):
 
     def _rename_learnable(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         weights = {OLD_NAMES.get(name, name): value for name, value in weights.items()}
+        if self.provenance.from_init_cfg is None:  # a pack, or another checkpoint in its place
+            packed = weights.pop(PREPROCESSING, None)
+            self.preprocessing = None
+            if packed is not None:
+                self.preprocessing = own = from_tensor(packed)
+                listed = ', '.join(f'{name}={value}' for name, value in own.items())
+                MMLogger.get_current_instance().info(f'This pack was tuned on images of {listed}: the test pipeline '
+                                                     'and data_preprocessor must do the same')
         if READING in weights:  # of a pack, whose prompts are folded
             Reading.from_tensor(weights.pop(READING)).check(Reading.of(self))
             folded = {name.removeprefix(FOLDED): weights.pop(name) for name in list(weights) if name.startswith(FOLDED)}
@@ -246,8 +258,11 @@ class PromptedViT(FrozenViT):
         if self.training:
             self.check_weights()
             self.provenance.reports.clear()
+            self.preprocessing = None
         elif prompts is None:
             self.check_classifier()
+            if self.preprocessing is not None:
+                check_size(self.preprocessing['size'], x, self.img_size)
         x, _, resolution = self._embed(x)
         n, inside = self.num_extra_tokens, 0  # prompts among the tokens, behind CLS
         blocks = self._own_prompts(x.shape[0]) if prompts is None else prompts

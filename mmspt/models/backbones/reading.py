@@ -1,5 +1,6 @@
 """How prompts are read, and what of it feeds the head."""
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -7,6 +8,20 @@ from torch import Tensor
 
 KEY = 'reading'
 """Name under which weights that come with folded prompts carry it."""
+
+
+PREPROCESSING = 'preprocessing'
+"""Name under which a pack's weights carry how it makes inputs of images."""
+
+
+def to_tensor(content: Mapping[str, Any]) -> Tensor:
+    """Write JSON in a tensor of bytes, which a state dict can hold."""
+    return torch.tensor(list(json.dumps(content).encode()), dtype=torch.uint8)
+
+
+def from_tensor(content: Tensor) -> dict[str, Any]:
+    """Read what :func:`to_tensor` wrote."""
+    return json.loads(bytes(content.tolist()))
 
 
 class Reading(NamedTuple):
@@ -25,13 +40,13 @@ class Reading(NamedTuple):
                    source.pool_prompts or not prompts or source.out_type != 'avg_featmap')
 
     def to_tensor(self) -> Tensor:
-        """Write it as JSON in a tensor of bytes, which a state dict can hold."""
-        return torch.tensor(list(json.dumps(self._asdict()).encode()), dtype=torch.uint8)
+        """See :func:`to_tensor`."""
+        return to_tensor(self._asdict())
 
     @classmethod
     def from_tensor(cls, content: Tensor) -> 'Reading':
         """Read what :meth:`to_tensor` wrote."""
-        return cls(**json.loads(bytes(content.tolist())))
+        return cls(**from_tensor(content))
 
     def check(self, own: 'Reading') -> None:
         """Raise ValueError if a model reads prompts in another way than they were tuned."""
@@ -41,3 +56,13 @@ class Reading(NamedTuple):
         if other:
             raise ValueError(f"a pack must be read as it was tuned, but it has {', '.join(other)}: set these in "
                              'model.backbone')
+
+
+def check_size(tuned: Sequence[int], images: Tensor, img_size: tuple[int, int]) -> None:
+    """Raise ValueError if images (B, 3, H, W), or a backbone's ``img_size``, have another size than a pack's images."""
+    for what, size in (('the images are', images.shape[-2:]), ("the backbone's img_size is", img_size)):
+        if tuple(size) != tuple(tuned):
+            raise ValueError(
+                f'a pack must be given images as it was tuned, of {tuned[0]} x {tuned[1]} pixels (height x width), but '
+                f'{what} {size[0]} x {size[1]}: set model.backbone.img_size and the sizes in the test pipeline so, or '
+                'classify by mmspt.MultiTaskPredictor, which does as the pack says')

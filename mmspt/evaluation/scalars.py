@@ -17,11 +17,12 @@ def read_records(work_dir: str) -> list[dict]:
     records: list[dict] = []
     for path in sorted(glob(osp.join(escape(work_dir), '*', 'vis_data', 'scalars.json'))):
         part = list(_read_part(path))
-        begins, first = (dict(map(_moment, reversed(some))) for some in (part, records))
+        begins, first = ({kind: moment for record in reversed(some) for kind, moment in _moments(record).items()}
+                         for some in (part, records))
         # a run's first loss, or its first NMI (at iteration 0), is logged at the same moment whenever it begins
         restarted = any(begins.get(kind, float('inf')) <= first.get(kind, -1) for kind in ('iter', 'nmi/epoch'))
-        moments = zip(records, map(_moment, records), strict=True)
-        kept = [record for record, (kind, moment) in moments if moment < begins.get(kind, float('inf'))]
+        kept = [record for record in records
+                if all(moment < begins.get(kind, float('inf')) for kind, moment in _moments(record).items())]
         records = part if restarted else kept + part
     return records
 
@@ -38,10 +39,11 @@ def _read_part(path: str) -> Iterator[dict]:
                                  'take the line out') from error
 
 
-def _moment(record: dict) -> tuple[str, float]:
-    """Return the unit that a record counts in (training: iterations, NMI: epochs, others: steps), and its count."""
-    kind = next((kind for kind in ('iter', 'nmi/epoch') if kind in record), 'step')
-    return kind, float(record[kind])
+def _moments(record: dict) -> dict[str, float]:
+    """Return what a record counts in (training: iterations, NMI: epochs), and its count; in any other record each
+    quantity counts in steps of its own, since these are epochs for one and iterations for another."""
+    kinds = {kind: float(record[kind]) for kind in ('iter', 'nmi/epoch') if kind in record}
+    return kinds or {key: float(record['step']) for key in record if key not in ('step', 'time', 'data_time')}
 
 
 def read_scalars(work_dir: str, key: str) -> dict[int, float]:

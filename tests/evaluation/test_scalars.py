@@ -43,6 +43,18 @@ def test_a_resumed_part_takes_the_place_of_what_came_after(tmp_path):
     assert read_scalars(str(tmp_path), 'acc') == {1: 1., 2: 3.}
 
 
+@pytest.mark.parametrize('begin', [[dict(acc=3., time=1., step=1)], [dict(norm=2., step=20)], train(20)])
+def test_quantities_that_count_otherwise_keep_their_history(tmp_path, begin):
+    """A hook's own statistic counts in iterations, a validation in epochs; the resumed part begins with either."""
+    write(tmp_path / '20260101_000000', [*train(10), dict(norm=1., step=10), dict(acc=1., time=1., step=1), *train(20),
+                                         dict(norm=1., step=20), dict(acc=2., time=1., step=2)])
+    write(tmp_path / '20260102_000000', begin)
+    key = next(iter(begin[0]))
+    expected = dict(norm={10: 1., 20: 1.}, acc={1: 1., 2: 2.}) | dict(
+        acc=dict(acc={1: 3.}), norm=dict(norm={10: 1., 20: 2.})).get(key, {})
+    assert {name: read_scalars(str(tmp_path), name) for name in expected} == expected
+
+
 @pytest.mark.parametrize('begin', [nmi(0), train(10)])
 def test_a_run_that_was_begun_again_is_another(tmp_path, begin):
     write(tmp_path / '20260101_000000', [*nmi(0), *train(10), dict(acc=1., step=1), *nmi(1), *train(20)])

@@ -67,11 +67,12 @@ class StopAfterOne(Hook):
         runner.train_loop.stop_training = True
 
 
-def toy_runner(work_dir, hooks=(), metric=None, labels=(0, 1, 0), test=True, plan=PLAN, **kwargs):
+def toy_runner(work_dir, hooks=(), metric=None, labels=(0, 1, 0), test=True, plan=PLAN,
+               optimizer=None, **kwargs):
     """A runner of two epochs with two batches each; it is tested if ``test``."""
     tested = dict(test_dataloader=DataLoader(Images(labels), batch_size=2), test_cfg=dict(),
                   test_evaluator=[metric or Given()]) if test else {}
     return Runner(
         Toy(), str(work_dir), train_dataloader=DataLoader(Images(), batch_size=2), **tested, train_cfg=plan,
-        optim_wrapper=dict(optimizer=dict(type='SGD', lr=.1)), custom_hooks=list(hooks),
+        optim_wrapper=dict(optimizer=optimizer or dict(type='SGD', lr=.1)), custom_hooks=list(hooks),
         cfg=Config(dict(train_cfg=plan)), experiment_name=uuid4().hex, default_scope='mmpretrain', **kwargs)

@@ -43,6 +43,7 @@ class Result:
     versions: dict  # package -> version
     iteration: int | None = None
     max_iters: int | None = None
+    resumed: list | None = None  # changed settings: {epoch, iteration, changed: key -> [before, from there on]}
 
     @property
     def progress(self) -> str:

@@ -38,12 +38,13 @@ def split_settings(runs: list[Run]) -> list[list[Run]]:
     settings: dict[tuple, list[Run]] = defaultdict(list)
     for run in runs:
         r = run.result
-        settings[r.config or '', _text(r.recipe), r.leak or '', r.split or '', r.num_images, r.tta].append(run)
+        trained = _text([r.recipe, r.resumed])
+        settings[r.config or '', trained, r.leak or '', r.split or '', r.num_images, r.tta].append(run)
     return [settings[key] for key in sorted(settings)]
 
 
-def _text(recipe: Mapping[str, Any] | None) -> str:
-    return json.dumps(recipe, sort_keys=True)
+def _text(plain: Any) -> str:
+    return json.dumps(plain, sort_keys=True)
 
 
 def name_setting(setting: Sequence[Run], settings: Sequence[Sequence[Run]]) -> str:
@@ -56,6 +57,8 @@ def name_setting(setting: Sequence[Run], settings: Sequence[Sequence[Run]]) -> s
         parts.append(f'split {result.split}')
     if len({members[0].result.num_images for members in rivals}) > 1:
         parts.append(f'{result.num_images:,} images')
+    if result.resumed:
+        parts.append('resumed with other settings')
     if result.leak:
         parts.append('trained on its test')
     if result.tta:

@@ -19,6 +19,7 @@ from mmspt.registry import HOOKS
 from ..checks import check_data_folder, check_labels
 from ..model import unwrap
 from ..optimizers.paramwise import check_paramwise
+from ..reliability.resume_hook import RESUMED
 from ..training_images import seeded
 
 
@@ -128,6 +129,7 @@ def make_result(runner: Runner, metrics: dict[str, Any], loaded: dict[str, Any] 
         max_epochs=None if iterations else wanted,
         iteration=reached if iterations else None,
         max_iters=wanted if iterations else None,
+        resumed=runner.message_hub.get_info(RESUMED, None) if trained else None,
         finished=stopped or (wanted is not None and reached == wanted),
         metrics=metrics,
         checkpoint=_saved(runner) if trained else runner._load_from,

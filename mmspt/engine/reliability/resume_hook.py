@@ -4,16 +4,21 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
+from mmengine import dist
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch.utils.data import Sampler
 
-from mmspt.engine.schedulers import WarmupCosineLR
+from mmspt.config import name_classes
+from mmspt.evaluation.description import recipe_of
 from mmspt.registry import HOOKS
 
 from .last_checkpoint import find_latest, named_checkpoint
+from .resumed_settings import compare, describe, follow, refuse
 
 EPOCH_LENGTH = 'mmspt_epoch_length'
+RECIPE = 'mmspt_recipe'
+RESUMED = 'mmspt_resumed'  # read by ResultHook
 VALIDATED = 'mmspt_validated'
 
 
@@ -26,12 +31,19 @@ class ResumeHook(Hook):
     * A checkpoint from the middle of an epoch (:class:`PreemptionHook` saves them) goes on with the next batch.
     * The validation that was due after the checkpoint, and may have been cut short, is done (again) first.
     * With another number of iterations an epoch (other processes or batch size) the run goes on from the same share of
-      its epochs, and :class:`mmspt.engine.schedulers.WarmupCosineLR` with it.
+      its epochs, and its schedules with it.
+    * What the config changes beside the length of an epoch is obeyed from there on, or refused by name; the log and the
+      run's record name it.
     """
     priority = 'LOWEST'  # validates when all other hooks are ready
 
+    def __init__(self) -> None:
+        self._recipe: dict[str, Any] = {}
+        self._changes: dict[str, list] = {}
+
     def before_run(self, runner: Runner) -> None:
         """Choose the checkpoint for a bare ``--resume``."""
+        self._recipe = recipe_of(name_classes(runner.cfg), dist.get_world_size())
         if not runner._resume or runner._load_from is not None:
             return
         path = find_latest(runner.work_dir)
@@ -43,7 +55,8 @@ class ResumeHook(Hook):
             runner.logger.info(f"No checkpoint in '{runner.work_dir}' yet: the run begins anew")
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Save the number of iterations an epoch."""
+        """Save the recipe and the number of iterations an epoch."""
+        checkpoint['meta'][RECIPE] = self._recipe
         if isinstance(runner.train_loop, EpochBasedTrainLoop):
             checkpoint['meta'][EPOCH_LENGTH] = len(runner.train_dataloader)
 
@@ -52,7 +65,7 @@ class ResumeHook(Hook):
         MMEngine would evaluate as Python (it writes ``meta['cfg']`` itself).
 
         Raises:
-            ValueError: The checkpoint has no position in a training.
+            ValueError: The checkpoint has no position in a training, or the config changes what cannot be obeyed.
         """
         (checkpoint.get('meta') or {}).pop('config', None)
         if not runner._resume:
@@ -62,8 +75,20 @@ class ResumeHook(Hook):
         if epoch is None or done is None:
             raise ValueError(f"'{runner._load_from}' has no position to resume from (epoch={epoch!r}, iter={done!r}): "
                              'to begin with its weights, name it in load_from without --resume')
-        if not isinstance(runner._train_loop, EpochBasedTrainLoop):
-            return
+        before = meta.get(RECIPE)  # absent from MMEngine's own checkpoints
+        changes = compare(before, self._recipe) if before else {}
+        refuse(runner, checkpoint, changes)
+        if isinstance(runner._train_loop, EpochBasedTrainLoop):
+            self._convert_position(runner, meta)
+        schedules = any(key.startswith(('param_scheduler', 'max_')) for key in changes)
+        found = follow(runner, checkpoint, meta['iter'] != done, schedules)
+        self._changes = changes if before else found
+        if self._changes:
+            runner.logger.warning(f'Resumed with other settings from epoch {epoch}, iteration {meta["iter"]} on: '
+                                  f'{describe(self._changes)}')
+
+    def _convert_position(self, runner: Runner, meta: dict[str, Any]) -> None:
+        epoch, done = meta['epoch'], meta['iter']
         length = len(runner.train_dataloader)
         # MMEngine's own checkpoints lack the length: those of epochs have whole epochs, those of iterations may not
         whole = epoch and done % epoch == 0 and not osp.basename(runner._load_from).startswith('iter_')
@@ -78,10 +103,12 @@ class ResumeHook(Hook):
                                   'of an epoch: the epoch that was cut short begins anew')
             begun = 0
         meta['iter'] = epoch * length + begun
-        _shift_schedules(runner, checkpoint, meta['iter'] - done)
 
     def before_train(self, runner: Runner) -> None:
-        """Validate if the checkpoint was saved before its validation was over."""
+        """Record what changed; validate if the checkpoint was saved before its validation was over."""
+        if self._changes:
+            part = dict(epoch=runner.epoch, iteration=runner.iter, changed=self._changes)
+            runner.message_hub.update_info(RESUMED, [*runner.message_hub.get_info(RESUMED, []), part])
         loop = runner.train_loop
         moment = _moment(runner)
         if not moment or runner.val_loop is None or runner.message_hub.get_info(VALIDATED, 0) >= moment:
@@ -121,21 +148,6 @@ class _Rest(Sampler):
 
     def __len__(self) -> int:
         return len(self.sampler)
-
-
-def _shift_schedules(runner: Runner, checkpoint: dict, shift: int) -> None:
-    """Move the saved state of schedules that count iterations by ``shift`` iterations."""
-    schedulers = runner.param_schedulers if shift and isinstance(runner.param_schedulers, list) else []
-    others = []
-    for scheduler, state in zip(schedulers, checkpoint.get('param_schedulers') or [], strict=False):
-        if isinstance(scheduler, WarmupCosineLR) and not state['by_epoch']:
-            state['_global_step'] += shift
-            state['last_step'] = max(state['_global_step'] - scheduler.begin, -1)
-        elif not state['by_epoch']:
-            others.append(type(scheduler).__name__)
-    if others:
-        runner.logger.warning(f'{", ".join(others)} go on as they were saved, with the iterations of the earlier '
-                              "epochs; type='mmspt.WarmupCosineLR' follows the new ones")
 
 
 def _can_skip(loader: Any) -> bool:

@@ -81,7 +81,7 @@ class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
         So a run that is resumed with another number of epochs follows the new schedule from there.
         """
         kept = {name: value for name, value in vars(self).items()
-                if name in ('warmup', 'total', 'eta_min', 'begin', 'end', 'by_epoch')}
+                if name in ('warmup', 'total', 'eta_min', 'begin', 'end', 'by_epoch', 'base_values')}
         super().load_state_dict({**state_dict, **kept})
         if not self.begin <= self._global_step < self.end:  # another schedule's turn
             return

@@ -66,16 +66,15 @@ def fetch(url: str, md5: str | None = None) -> str:
     plain = osp.join(torch.hub.get_dir(), 'checkpoints', name)
     path = osp.join(osp.dirname(plain), f'{hashlib.sha256(url.encode()).hexdigest()[:8]}-{name}')
     in_name = re.search(r'-([0-9a-f]{8,64})\.', name)
-    os.makedirs(osp.dirname(path), exist_ok=True)
-    with FileLock(f'{path}.lock'):
-        if osp.isfile(path):
-            return path
-        if osp.isfile(plain):
-            if md5 and _digest(plain, 'md5').startswith(md5):
-                return plain
-            if in_name and _digest(plain, 'sha256').startswith(in_name[1]):
-                return plain
-        _download(url, path, md5)
+    if not osp.isfile(path) and osp.isfile(plain) and (
+            (md5 and _digest(plain, 'md5').startswith(md5))
+            or (in_name and _digest(plain, 'sha256').startswith(in_name[1]))):
+        return plain
+    if not osp.isfile(path):  # what is there needs no lock: the folder may be read-only
+        os.makedirs(osp.dirname(path), exist_ok=True)
+        with FileLock(f'{path}.lock'):
+            if not osp.isfile(path):
+                _download(url, path, md5)
     return path
 
 

@@ -116,9 +116,10 @@ def test_another_file_of_its_name_is_not_taken(hub):
 
 
 def test_a_public_checkpoint_in_the_hub_folder_is_taken(hub):
+    """And nothing is written there: it may be read-only."""
     hub.folder.mkdir(parents=True)
     os.rename(hub.root / NAME, hub.folder / NAME)
-    assert load(NAME) == [0., 1., 2.] and hub.server.requests == []
+    assert load(NAME) == [0., 1., 2.] and hub.server.requests == [] and os.listdir(hub.folder) == [NAME]
 
 
 @pytest.mark.parametrize('by_url', [False, True])

@@ -11,7 +11,7 @@ from mmengine.logging import MMLogger
 from rich.console import Console
 
 from mmspt.checkpoint_loaders import load_file
-from mmspt.datasets.class_names import compare_names, composed
+from mmspt.datasets.class_names import moved_names, quote
 from mmspt.engine.start import prepare_process
 from mmspt.evaluation import RESULT_FILE, read_result
 from mmspt.files import write_bytes
@@ -95,10 +95,11 @@ def class_names(path: str | None, run: RunFolder) -> list[str]:
     if path is not None:
         with open(path, encoding='utf-8-sig') as file:
             names = [line.removesuffix('\n') for line in file]
-        if not set(composed(names)).isdisjoint(composed(trained)) and compare_names(names, trained):
-            raise ValueError(f"--classes must name the classes in the order of their labels, but '{path}' "
-                             f'{compare_names(names, trained)}, compared with the checkpoint: leave --classes out, or '
-                             'correct the file')
+        moved = moved_names(names, trained)
+        if moved:
+            raise ValueError(f"--classes must name the classes in the order of their labels, but '{path}' has "
+                             f'{quote(moved)} at another place than the checkpoint: leave --classes out, or correct '
+                             'the file')
     else:
         names = trained
         if not names:

@@ -1,4 +1,5 @@
 """Class names where two lists of them meet: a label means a class only while the lists agree."""
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 from unicodedata import normalize
@@ -24,22 +25,37 @@ def composed(names: Sequence[Any]) -> list[str]:
     return [normalize('NFC', str(name)) for name in names]
 
 
+def spelled(names: Sequence[Any]) -> list[str]:
+    """Return names without what a name for display changes: case, spaces, hyphens, underscores, punctuation."""
+    return [re.sub(r'[\W_]+', ' ', name).strip().casefold() for name in composed(names)]
+
+
+def moved_names(names: Sequence[Any], others: Sequence[Any]) -> list[str]:
+    """Return the names that others have at another place, however they are spelled; the rest may be for display."""
+    known = spelled(others)
+    return [str(names[place]) for place, name in enumerate(spelled(names))
+            if name in known and known[place:place + 1] != [name]]
+
+
 def quote(names: Sequence[str]) -> str:
     """Return the first five names in quotes."""
     return ', '.join(map(repr, names[:5])) + (f', ... ({len(names)})' if len(names) > 5 else '')
 
 
 def number_folders(folders: Sequence[str], names: Sequence[Any]) -> dict[str, int] | None:
-    """Return the label of each class folder by its name; None if no folder is named (``names`` are for display)."""
-    places = {name: label for label, name in enumerate(composed(names))}
-    unknown = [folder for folder in folders if normalize('NFC', folder) not in places]
+    """Return the label of each class folder by its name, however it is spelled; None if no folder is named (``names``
+    are for display)."""
+    for form in (composed, spelled):
+        places = {name: label for label, name in enumerate(form(names))}
+        labels = [places[folder] for folder in form(folders) if folder in places]
+        if len(places) == len(names) and len(set(labels)) == len(folders):
+            return dict(zip(folders, labels, strict=True))
+    unknown = [folder for folder in folders if normalize('NFC', folder) not in composed(names)]
     if len(unknown) == len(folders):
         return None
-    if unknown or len(places) < len(names):
-        raise DataError(f'class folders must be among metainfo.classes, each once, but the folders {quote(folders)} '
-                        f'meet the names {quote(composed(names))}: correct metainfo.classes, or rename the folders'
-                        + (f' {quote(unknown)}' if unknown else ''))
-    return {folder: places[normalize('NFC', folder)] for folder in folders}
+    raise DataError(f'class folders must be among metainfo.classes, each once, but the folders {quote(folders)} meet '
+                    f'the names {quote(composed(names))}: correct metainfo.classes, or rename the folders'
+                    + (f' {quote(unknown)}' if unknown else ''))
 
 
 def names_of(dataset: Any) -> tuple[str, ...]:
@@ -71,11 +87,16 @@ def check_folders(dataset: Any, train: bool = False) -> None:
             raise DataError(f'a task must have at least two classes, but the class folders in {place} are '
                             f'{quote(folders)}: set data_root or data_prefix to the folder whose sub-folders are the '
                             'classes')
-        known = not set(composed(folders)).isdisjoint(names)
-        if known and number_folders(folders, names) != part.folder_to_idx:
+        if number_folders(folders, names) not in (None, part.folder_to_idx):
             raise DataError(f'MMPretrain numbers the class folders in {place} in the order of their names, but '
                             f'metainfo.classes has {quote(names)}: bring it into the order {quote(sorted(folders))}, '
                             "or set type='mmspt.CustomDataset', whose labels follow metainfo.classes")
+
+
+def find_folders(dataset: Any) -> dict[str, int]:
+    """Return the label of each class folder of a data set."""
+    found = [getattr(part, 'folder_to_idx', None) or {} for part in parts(dataset)]
+    return {folder: label for folders in found for folder, label in folders.items()}
 
 
 def follow_names(dataset: Any, names: Sequence[Any], who: str, whose: str) -> str:

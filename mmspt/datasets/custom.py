@@ -59,9 +59,9 @@ class CustomDataset(MMPretrainCustomDataset):
     """MMPretrain's data set of the same name, with labels that follow names and lists that are checked by line.
 
     Class folders: hidden files and folders, class folders without images and files of other endings are left out, and
-    one warning says which. ``metainfo.classes`` numbers the folders of these names; if none of its names is a folder's,
-    they are display names of the folders in the order of these. ``mmspt.ClassNamesHook`` numbers validation and test
-    sets as the training set, so these may lack classes.
+    one warning says which. ``metainfo.classes`` numbers the folders of these names (case, spaces, - and _ do not
+    count); if none of its names is a folder's, they are display names of the folders in the order of these.
+    ``mmspt.ClassNamesHook`` numbers validation and test sets as the training set, so these may lack classes.
 
     List files: see :func:`mmspt.datasets.lists.read_items`.
 

@@ -5,11 +5,14 @@ import tempfile
 from typing import Any
 
 from mmengine.config import Config
-from mmpretrain.models import ClsHead, MultiLabelClsHead
+from mmpretrain.models import BaseRetriever, ClsHead, MultiLabelClsHead
+from torch import nn
 
 from mmspt.datasets.class_names import check_folders, names_of
 from mmspt.datasets.lists import check_list
 from mmspt.datasets.nested_configs import leaves
+from mmspt.models import PromptedViT
+from mmspt.packs.preprocessing import Preprocessing
 from mmspt.public_checkpoints import PUBLIC_CHECKPOINTS, find_checkpoint
 
 from .optimizers.paramwise import check_paramwise
@@ -96,7 +99,8 @@ def check_labels(dataset: Any, model: Any, train: bool = False) -> set[int]:
 
     Args:
         dataset (BaseDataset): MMPretrain's data set; one without ``get_cat_ids(index)`` is not checked.
-        model (ImageClassifier): The model; one whose head is no classification head is not checked.
+        model (ImageClassifier): The model; a retriever, and one whose head is no classification head,
+            are not checked.
         train (bool): Whether it is trained on, so that one class is too few. Defaults to False.
 
     Returns:
@@ -108,7 +112,7 @@ def check_labels(dataset: Any, model: Any, train: bool = False) -> set[int]:
     """
     head = getattr(model, 'head', None)
     num_classes = getattr(head, 'num_classes', None)
-    if not isinstance(head, ClsHead | MultiLabelClsHead) or num_classes is None:
+    if not isinstance(head, ClsHead | MultiLabelClsHead) or num_classes is None or isinstance(model, BaseRetriever):
         return set()
     check_folders(dataset, train)
     labels = labels_of(dataset)
@@ -123,3 +127,24 @@ def check_labels(dataset: Any, model: Any, train: bool = False) -> set[int]:
             f'labels from {min(labels)} to {max(labels)}: set model.head.num_classes='
             f'{max(max(labels) + 1, len(names_of(dataset)))}, or start the labels at 0')
     return labels
+
+
+def check_loaded(checkpoint: dict, model: nn.Module, cfg: Config) -> None:
+    """Check what a checkpoint brings to a test: a head and a neck, and of a pack, how it makes inputs of images.
+
+    Raises:
+        ValueError: The test's images are made otherwise, or weights would stay random, which MMEngine only logs.
+            A :class:`.PromptedViT` looks at these itself, since it renames and fills more.
+    """
+    meta = checkpoint.get('meta') or {}
+    if 'preprocessing' in meta:
+        Preprocessing.from_json(meta['preprocessing']).check(cfg)
+    if isinstance(getattr(model, 'backbone', None), PromptedViT) or isinstance(model, BaseRetriever):
+        return
+    state = {name.removeprefix('module.'): value for name, value in checkpoint.get('state_dict', checkpoint).items()}
+    random = [name for name, weight in model.named_parameters() if name.startswith(('head.', 'neck.'))
+              and getattr(state.get(name), 'shape', None) != weight.shape]
+    if random:
+        raise ValueError(f'outside training every weight must come from a checkpoint, but this one has no '
+                         f'{", ".join(random[:4])} of the shape that the config says: name a checkpoint of a training '
+                         'with this config, or the config of the training that wrote this one')

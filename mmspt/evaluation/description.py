@@ -85,10 +85,8 @@ def split_of(dataset: Mapping[str, Any]) -> str | None:
 def method_of(backbone: Mapping[str, Any], initializer: str | None, built: nn.Module | None = None) -> str:
     """Name the method by its prompts (:func:`.name_prompts`), without prompts by what of the backbone is trained: in
     the built one, if it is given; a class that trains parts which its config does not name gives its own name."""
-    if is_prompted(backbone):
+    if is_prompted(backbone) and count_prompts(backbone):
         tuned, added = not backbone.get('frozen', True), added_by(backbone)
-        if not count_prompts(backbone):
-            return 'Full' if tuned else added or 'Linear'
         name = name_prompts(backbone, str(initializer))
         return f'{name}, backbone tuned' if tuned else f'{name}, {added}' if added else name
     said = _said_method(backbone)
@@ -99,13 +97,13 @@ def method_of(backbone: Mapping[str, Any], initializer: str | None, built: nn.Mo
         return 'Full'
     if not any(parameter.requires_grad for parameter in built.parameters()):
         return 'Linear'
-    return type(built).__name__ if said == 'Full' else said
+    return type(built).__name__ if said in ('Full', 'Linear') else said
 
 
 def _said_method(backbone: Mapping[str, Any]) -> str:
     """The method of a backbone without our prompts, as its class and config say it."""
-    if is_frozen_vit(backbone):
-        return 'Full' if not backbone.get('frozen', True) else added_by(backbone) or 'Linear'
+    if is_frozen_vit(backbone) and backbone.get('frozen', True):
+        return added_by(backbone) or 'Linear'
     stages = backbone.get('frozen_stages', -1)
     if stages < 0:
         return 'Full'

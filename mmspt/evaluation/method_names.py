@@ -34,7 +34,8 @@ def added_by(backbone: Mapping[str, Any]) -> str | None:
 def count_prompts(backbone: Mapping[str, Any]) -> int:
     """Number of prompts that a backbone's config asks for; 0 if it has none."""
     if not is_prompted(backbone):
-        return int(backbone.get('num_prompts') or 0)  # of somebody else's class
+        given = backbone.get('num_prompts')
+        return given if isinstance(given, int) else 0  # of somebody else's class
     given = (backbone.get('prompts') or {}).get('num_prompts', backbone.get('num_prompts'))
     if given is not None:
         return given

@@ -39,6 +39,7 @@ def root(tmp_path):
     (None, {('class_0', 'class_0'), ('class_1', 'class_1'), ('class_2', 'class_2')}),
     (['class_2', 'class_0', 'class_1'], {('class_0', 'class_0'), ('class_1', 'class_1'), ('class_2', 'class_2')}),
     (['z', 'class_2', 'class_0', 'class_1'], {('class_0', 'class_0'), ('class_1', 'class_1'), ('class_2', 'class_2')}),
+    (['Class 2', 'class_0', 'CLASS-1'], {('class_2', 'Class 2'), ('class_0', 'class_0'), ('class_1', 'CLASS-1')}),
     (['red', 'green', 'blue'], {('class_0', 'red'), ('class_1', 'green'), ('class_2', 'blue')})])
 def test_labels_follow_names(names, expected, root):
     dataset = build(root, metainfo=dict(classes=names) if names else None)
@@ -112,12 +113,14 @@ def test_a_split_that_lacks_a_class_is_numbered_anew(wrap, serialize, root):
 @pytest.mark.parametrize(('change', 'names', 'message'), [
     (lambda root: (root / '.git').mkdir(), None, r"takes '\.git' in .* for one: delete it, or set type='mmspt"),
     (lambda root: None, ['class_1', 'class_0', 'class_2'], "bring it into the order 'class_0', 'class_1', 'class_2'"),
+    (lambda root: None, ['Class 1', 'Class 0', 'Class 2'], "bring it into the order 'class_0', 'class_1', 'class_2'"),
     (lambda root: None, ['class_1', 'class_0', 'blue'], "rename the folders 'class_2'"),
     (lambda root: [(root / f'class_{i}').rename(root / name) for i, name in enumerate(('train', 'val', 'test'))], None,
      'set data_root or data_prefix to the folder whose sub-folders are the classes')])
 def test_class_folders_of_mmpretrain(change, names, message, root):
     check_folders(build(root, 'CustomDataset'))
-    check_folders(build(root, 'CustomDataset', metainfo=dict(classes=['red', 'green', 'blue'])))
+    for display in (['red', 'green', 'blue'], ['Class 0', 'class_1', 'CLASS_2']):
+        check_folders(build(root, 'CustomDataset', metainfo=dict(classes=display)))
     change(root)
     with pytest.raises(DataError, match=message):
         check_folders(build(root, 'CustomDataset', metainfo=dict(classes=names) if names else None))

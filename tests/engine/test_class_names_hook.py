@@ -1,13 +1,16 @@
 """Runs whose splits, checkpoint and head name their classes differently."""
 import shutil
+from dataclasses import asdict
 
 import pytest
 import torch
 from mmengine.runner import Runner
+from mmpretrain.models import ImageClassifier
 
-from digit_runs import build_runner, log_text
+from digit_runs import STOCK, build_runner, log_text
 from helpers import make_images
 from mmspt.engine.hooks import ClassNamesHook
+from mmspt.packs.preprocessing import Preprocessing
 
 LOAD = [dict(type='mmspt.LoadImageFromFile'), dict(type='Resize', scale=16), dict(type='PackInputs')]
 EVALUATION = dict(type='Accuracy')
@@ -132,3 +135,77 @@ def test_head_and_labels(data):
         runner(data, options=every, num_classes=2, folder='two').train()
     with pytest.raises(ValueError, match=r'at least two classes, but model\.head\.num_classes is 1'):
         runner(data, options=every, num_classes=1, folder='one').train()
+
+
+def test_pack_with_names_for_display(data):
+    """They may differ, their order may not; its images are compared in every test."""
+    run = runner(data)
+    run.train()
+    content = torch.load(data / 'run/epoch_1.pth', weights_only=False)
+
+    def packed(*classes, **changes):
+        tuned = asdict(Preprocessing.from_config(run.cfg, (16, 16)))
+        content['meta'].update(dataset_meta=dict(classes=classes), preprocessing=tuned | changes)
+        torch.save(content, data / 'pack.pth')
+        return runner(data, load_from=str(data / 'pack.pth'), folder='packed')
+
+    packed('Rose', 'Class 1', 'Lily').test()
+    assert 'taken to be for display' in log(data, 'packed')
+    for classes in (('Class 1', 'Class 0', 'Lily'), ('Rose', 'Lily')):
+        with pytest.raises(ValueError, match=r'test lacks .* compared with the checkpoint'):
+            packed(*classes).test()
+    with pytest.raises(ValueError, match='a pack must be given images as it was tuned, with to_rgb=True'):
+        packed('Rose', 'Class 1', 'Lily', to_rgb=True).test()
+
+
+def test_a_test_set_that_is_built_after_training(data):
+    run = runner(data)
+    run.train()
+    (data / 'test/class_1').rename(data / 'test/tulip')
+    with pytest.raises(ValueError, match=r"test lacks 'class_1' and has 'tulip' besides, compared with train"):
+        run.test()
+
+
+def test_folders_of_display_names_have_one_label(data):
+    (data / 'val/class_0').rename(data / 'val/zzz')
+    display = {split: dict(metainfo=dict(classes=['red', 'green', 'blue'])) for split in ('train', 'val', 'test')}
+    with pytest.raises(ValueError, match="one label, but 'class_1' has 1 in train and 0 in val"):
+        runner(data, 'CustomDataset', options=display).train()
+
+
+def test_a_head_of_the_host_that_no_file_filled(data):
+    runner(data, model=STOCK | dict(head=dict(type='LinearClsHead', num_classes=3, in_channels=32))).train()
+    checkpoint = str(data / 'run/epoch_1.pth')
+    for classes in (4, 3):
+        head = dict(type='LinearClsHead', num_classes=classes, in_channels=32)
+        test = runner(data, load_from=checkpoint, num_classes=classes, model=STOCK | dict(head=head))
+        if classes == 3:
+            test.test()
+        else:
+            with pytest.raises(ValueError, match=r'this one has no head\.fc\.weight, head\.fc\.bias of the shape'):
+                test.test()
+
+
+def test_retrievers_have_other_classes_in_validation(data, monkeypatch):
+    for path in ('mmspt.engine.hooks.class_names_hook', 'mmspt.engine.checks'):
+        monkeypatch.setattr(f'{path}.BaseRetriever', ImageClassifier)
+    (data / 'val/class_0').rename(data / 'val/new')
+    runner(data).train()
+
+
+def test_labels_beyond_the_names(data):
+    (data / 'list.txt').write_text('val/class_0/000.png 3\n')
+    options = {split: names(0, 1, 2) for split in ('train', 'test')}
+    runner(data, num_classes=4, options=options | dict(val=names(0, 1, 2) | dict(
+        data_prefix='', ann_file='list.txt'))).train()
+    assert "val has images of classes that train has none of: '3'" in log(data)
+
+
+def test_workers_that_read_before_labels_change(data):
+    """Those of a run of iterations start with it."""
+    runner(data, options=dict(train=names(2, 0, 1))).train()
+    run = runner(data, resume=True, load_from=str(data / 'run/epoch_1.pth'),
+                 train_cfg=dict(by_epoch=False, max_iters=9))
+    run.train_loop.dataloader.num_workers = 1
+    with pytest.raises(ValueError, match=r"set its metainfo\.classes to .* 'class_2', 'class_0', 'class_1'"):
+        run.train()

@@ -96,6 +96,13 @@ class OnlyBiases(VisionTransformer):
             parameter.requires_grad = name.endswith('bias')
 
 
+class Biases(PromptedViT):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad = name.endswith('bias')
+
+
 class Renamed(PromptedViT):
     pass
 
@@ -105,6 +112,7 @@ class Renamed(PromptedViT):
     (Adapted, dict(num_prompts=4), 'Adapted', 'Adapted', 4), (Renamed, dict(num_prompts=0), 'Linear', 'Linear', 0),
     (AdaptedPrompts, dict(num_prompts=3), 'VPT-Deep, AdaptedPrompts', 'VPT-Deep, AdaptedPrompts', 3),
     (Renamed, dict(num_prompts=3), 'VPT-Deep', 'VPT-Deep', 3), (FrozenViT, {}, 'Linear', 'Linear', 0),
+    (Biases, dict(num_prompts=0), 'Biases', 'Linear', 0), (Adapted, dict(num_prompts=[2, 3]), 'Adapted', 'Adapted', 0),
     (AllFrozen, {}, 'Linear', 'Full', 0), (OnlyBiases, {}, 'OnlyBiases', 'Full', 0),
     (VisionTransformer, {}, 'Full', 'Full', 0), (VisionTransformer, dict(frozen_stages=2), 'Linear', 'Linear', 0),
     (VisionTransformer, dict(frozen_stages=1), '1 blocks frozen', '1 blocks frozen', 0),

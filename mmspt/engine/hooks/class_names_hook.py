@@ -3,14 +3,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from mmengine.hooks import Hook
-from mmengine.runner import BaseLoop, Runner
+from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
+from mmpretrain.models import BaseRetriever
 
-from mmspt.datasets.class_names import compare_names, follow_names, names_of, quote
+from mmspt.datasets.class_names import compare_names, find_folders, follow_names, moved_names, names_of, quote
 from mmspt.datasets.custom import EXTENSIONS, scan_folders
 from mmspt.datasets.nested_configs import parts
 from mmspt.registry import HOOKS
 
-from ..checks import check_labels
+from ..checks import check_labels, check_loaded
 from ..model import unwrap
 
 
@@ -21,7 +22,9 @@ class ClassNamesHook(Hook):
     The names of the training set count: a validation or test set with others is an error, or is numbered anew if it is
     a :class:`mmspt.datasets.CustomDataset` of folders that lacks some of them. In a test, and in a resumed training,
     those in the checkpoint count. A checkpoint in ``load_from`` that has others is a warning. Data sets without names
-    are not compared. The labels are checked too (:func:`mmspt.engine.checks.check_labels`).
+    are not compared, nor are retrievers, whose galleries have classes of their own. A pack may name its classes for
+    display. Labels (:func:`mmspt.engine.checks.check_labels`) and, in a test, the checkpoint
+    (:func:`mmspt.engine.checks.check_loaded`) are checked too.
 
     Raises:
         ValueError: Names or labels that do not agree; the message says how.
@@ -30,11 +33,15 @@ class ClassNamesHook(Hook):
 
     def __init__(self) -> None:
         self._saved: Sequence[str] = ()
+        self._packed = False
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Remember the names in the checkpoint, unless they are numbers that a pack gave."""
-        meta = (checkpoint.get('meta') or {}).get('dataset_meta') or {}
-        names = list(meta.get('classes') or ())
+        """Remember the names in the checkpoint, unless they are numbers that a pack gave; check what a test loads."""
+        meta = checkpoint.get('meta') or {}
+        names = list((meta.get('dataset_meta') or {}).get('classes') or ())
+        self._packed = 'preprocessing' in meta
+        if not isinstance(runner._train_loop, BaseLoop):
+            check_loaded(checkpoint, unwrap(runner.model), runner.cfg)
         self._saved = names if names != [f'class {label}' for label in range(len(names))] else ()
 
     def before_train(self, runner: Runner) -> None:
@@ -60,7 +67,7 @@ class ClassNamesHook(Hook):
             if isinstance(getattr(runner, f'_{split}_loop'), BaseLoop):
                 self._follow(runner, split, names, 'train')
                 found = check_labels(getattr(runner, f'{split}_loop').dataloader.dataset, model)
-                unseen = [str(names[label]) if names else str(label) for label in sorted(found - trained)]
+                unseen = [str(names[label] if label < len(names) else label) for label in sorted(found - trained)]
                 if unseen and trained:
                     runner.logger.warning(f'{split} has images of classes that train has none of: {quote(unseen)}')
 
@@ -69,19 +76,38 @@ class ClassNamesHook(Hook):
         self._without_training(runner, 'val')
 
     def before_test(self, runner: Runner) -> None:
-        """Compare with the checkpoint if nothing is trained."""
+        """Compare with the checkpoint if nothing is trained, else with the training set."""
         self._without_training(runner, 'test')
+        if isinstance(runner._train_loop, BaseLoop):
+            self._follow(runner, 'test', names_of(runner.train_loop.dataloader.dataset), 'train')
 
     def _without_training(self, runner: Runner, split: str) -> None:
         if not isinstance(runner._train_loop, BaseLoop):
-            self._follow(runner, split, self._saved, f"the checkpoint '{runner._load_from}'")
-            check_labels(getattr(runner, f'{split}_loop').dataloader.dataset, unwrap(runner.model))
+            dataset = getattr(runner, f'{split}_loop').dataloader.dataset
+            own, whose = names_of(dataset), f"the checkpoint '{runner._load_from}'"
+            if not self._packed or len(own) != len(self._saved) or moved_names(own, self._saved):
+                self._follow(runner, split, self._saved, whose)
+            elif compare_names(own, self._saved):
+                runner.logger.warning(f'{split} {compare_names(own, self._saved)}, compared with {whose}: the names of '
+                                      'a pack are taken to be for display, of the same labels')
+            check_labels(dataset, unwrap(runner.model))
 
     def _follow(self, runner: Runner, split: str, names: Sequence[Any], whose: str) -> None:
         loop = getattr(runner, f'{split}_loop')
         dataset = loop.dataloader.dataset
+        if isinstance(unwrap(runner.model), BaseRetriever):
+            return
         differed = follow_names(dataset, names, split, whose) if names else ''
+        labels = find_folders(runner.train_loop.dataloader.dataset) if whose == 'train' else {}
+        for folder, label in find_folders(dataset).items():
+            if labels.get(folder, label) != label:
+                raise ValueError(f"a class folder must have one label, but '{folder}' has {labels[folder]} in train "
+                                 f'and {label} in {split}: list the names of the folders in metainfo.classes, or give '
+                                 'both the same folders')
         if differed:
+            if isinstance(loop, IterBasedTrainLoop) and loop.dataloader.num_workers:  # they have the labels already
+                raise ValueError(f'{split} {differed}, compared with {whose}: set its metainfo.classes to the names of '
+                                 f'{whose}, {quote(list(names))}')
             runner.logger.warning(f'{split} {differed}, compared with {whose}: its labels follow the names of {whose}')
             runner.visualizer.dataset_meta = dataset.metainfo
             if split != 'train':

@@ -13,7 +13,6 @@ from mmengine.runner import BaseLoop, Runner
 import mmspt
 from mmspt.datasets.overlap import count_shared
 from mmspt.evaluation import RESULT_FILE, Result, describe_run, plain_metrics, read_result, set_aside, write_result
-from mmspt.packs.preprocessing import Preprocessing
 from mmspt.registry import HOOKS
 
 from ..checks import check_data_folder, check_labels
@@ -47,14 +46,8 @@ class ResultHook(Hook):
         self._loaded: dict[str, Any] | None = None  # meta of the checkpoint whose weights the model has
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Remember the epoch and seed of the weights; compare a pack's images with those of the test.
-
-        Raises:
-            ValueError: In a test, other images than the pack was tuned on.
-        """
+        """Remember the epoch and seed of the weights."""
         self._loaded = checkpoint.get('meta') or {}
-        if 'preprocessing' in self._loaded and not isinstance(runner._train_loop, BaseLoop):
-            Preprocessing.from_json(self._loaded['preprocessing']).check(runner.cfg)
 
     def before_train(self, runner: Runner) -> None:
         """Build the test loop and check its labels; check that what the record will state acts."""

@@ -4,7 +4,12 @@ from typing import Any
 import torch
 from mmengine import dist
 from mmengine.hooks import Hook
-from mmengine.optim.scheduler import CosineAnnealingParamScheduler
+from mmengine.optim.scheduler import (
+    ConstantParamScheduler,
+    CosineAnnealingParamScheduler,
+    LinearParamScheduler,
+    MultiStepParamScheduler,
+)
 from mmengine.runner import IterBasedTrainLoop, Runner
 
 from mmspt.registry import HOOKS
@@ -63,13 +68,14 @@ class GlobalBatchHook(Hook):
 
 
 def warn_of_length(runner: Runner) -> None:
-    """Warn if the last cosine of the schedules ends before or after the run; other schedules have no natural end."""
-    unit, length, scale = 'epoch', runner.max_epochs, len(runner.train_dataloader)
+    """Warn if the last cosine of the schedules ends before or after the run, or the run before another one acts."""
+    schedulers = runner.param_schedulers if isinstance(runner.param_schedulers, list) else []
     if isinstance(runner.train_loop, IterBasedTrainLoop):
         unit, length, scale = 'iteration', runner.max_iters, 1
-    schedulers = runner.param_schedulers if isinstance(runner.param_schedulers, list) else []
+    else:
+        unit, length, scale = 'epoch', runner.max_epochs, len(runner.train_dataloader)
     cosines = [s for s in schedulers if isinstance(s, (WarmupCosineLR, CosineAnnealingParamScheduler))]
-    if unit == 'iteration' and any(s.by_epoch for s in cosines):
+    if unit == 'iteration' and any(s.by_epoch and not getattr(s, 'need_val_args', False) for s in schedulers):
         runner.logger.warning('The rate stays as it is: param_scheduler counts epochs, the run iterations; set '
                               'by_epoch=False there, and all lengths in iterations')
         return
@@ -81,3 +87,11 @@ def warn_of_length(runner: Runner) -> None:
         runner.logger.warning(f'param_scheduler ends at {unit} {end:g}, the training at {unit} {length}, so the '
                               f'{what}: for a schedule as long as the training, {units}leave its `end` (and T_max) '
                               'out, or set them so')
+    for s in schedulers:
+        milestones = [s.begin + step for step in s.milestones] if isinstance(s, MultiStepParamScheduler) else []
+        ramp = [s.end] if isinstance(s, (ConstantParamScheduler, LinearParamScheduler)) else []
+        late = [f'{at / (1 if s.by_epoch else scale):g}' for at in (*sorted(milestones), *ramp)
+                if at > length * (1 if s.by_epoch else scale)]
+        if late:
+            runner.logger.warning(f'{type(s).__name__} of param_scheduler acts at {unit} {", ".join(late)}, which the '
+                                  f'training never reaches: it ends at {unit} {length}')

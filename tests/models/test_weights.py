@@ -175,13 +175,13 @@ def test_position_embeddings_are_resized_in_single_precision(dtype, with_cls_tok
     assert torch.equal(backbone.pos_embed, expected)
 
 
-@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16], ids=str)
-def test_a_network_in_half_precision_resizes_its_positions_in_single(dtype):
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float64], ids=str)
+def test_a_network_resizes_its_positions_in_single_at_least(dtype):
     """For images of another size."""
     backbone = MODELS.build(tiny_backbone(init_cfg=None)).to(dtype)
     backbone.load_state_dict(TIMM, strict=False)
-    images = torch.zeros(1, 3, 48, 48, dtype=dtype)
-    expected = resize_pos_embed(backbone.pos_embed.float(), (4, 4), (6, 6), 'bicubic', 1).to(dtype)
+    images, least = torch.zeros(1, 3, 48, 48, dtype=dtype), torch.promote_types(dtype, torch.float32)
+    expected = resize_pos_embed(backbone.pos_embed.to(least), (4, 4), (6, 6), 'bicubic', 1).to(dtype)
     tokens, patches, _ = backbone._embed(images)
     assert torch.equal(tokens[:, 1:], patches + expected[:, 1:])
 

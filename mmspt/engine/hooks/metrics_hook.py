@@ -89,7 +89,8 @@ def try_metrics(evaluator: Evaluator, model: Any, field: str) -> dict[str, Any] 
 def _compute(metric: Any, classes: int) -> dict[str, Any]:
     metric = copy.deepcopy(metric)
     metric.results = []
-    scores = torch.eye(classes)[[0, -1]]  # (2, C)
+    scores = torch.zeros(2, classes)
+    scores[0, 0] = scores[1, -1] = 1
     metric.process(None, [dict(pred_score=score, pred_label=score.argmax(0, keepdim=True), gt_score=score,
                                gt_label=score.argmax(0, keepdim=True)) for score in scores])
     prefix = f'{metric.prefix}/' if metric.prefix else ''

@@ -184,8 +184,9 @@ class FrozenViT(VisionTransformer):
         x = patches
         if self.cls_token is not None:
             x = torch.cat((self.cls_token.expand(x.shape[0], -1, -1), x), dim=1)
-        position = resize_pos_embed(self.pos_embed.float(), self.patch_resolution, resolution,
-                                    mode=self.interpolate_mode, num_extra_tokens=self.num_extra_tokens)
+        single = self.pos_embed.to(torch.promote_types(self.pos_embed.dtype, torch.float32))  # or double
+        position = resize_pos_embed(single, self.patch_resolution, resolution, mode=self.interpolate_mode,
+                                    num_extra_tokens=self.num_extra_tokens)
         x = x + position.to(self.pos_embed.dtype)
         return self.pre_norm(self.drop_after_pos(x)), patches, resolution
 

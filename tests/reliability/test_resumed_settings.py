@@ -4,12 +4,14 @@ import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 
-from mmspt.engine.hooks import ResumeHook
+from mmspt.engine.hooks import ResultHook, ResumeHook
+from mmspt.evaluation import read_result
 from toy import toy_runner
 
 COSINE = [dict(type='mmspt.WarmupCosineLR', warmup=1, eta_min=0., convert_to_iter_based=True)]
 STEPS = [dict(type='LinearLR', start_factor=0.5, begin=0, end=3, by_epoch=False),
          dict(type='MultiStepLR', milestones=[1, 3], gamma=0.1)]
+PLATEAU = [dict(type='ReduceOnPlateauLR', monitor='accuracy', rule='greater')]
 ADAM = dict(type='AdamW', lr=0.1, weight_decay=0.3)
 
 
@@ -40,16 +42,18 @@ class Strip(Hook):
             checkpoint.pop(key, None)
 
 
-def run(folder, scheduler=COSINE, epochs=4, optimizer=ADAM, last=None, strip=None, resume=False, initializer='A'):
+def run(folder, scheduler=COSINE, epochs=4, optimizer=ADAM, last=None, strip=None, resume=False, initializer='A',
+        batch=2, hooks=()):
     """Train for ``epochs`` of two steps, or up to the epoch ``last``; return what was seen, the weights, the runner."""
     watch, plan = Watch(last), dict(by_epoch=True, max_epochs=epochs)
-    runner = toy_runner(folder, [watch, ResumeHook()], test=False, plan=plan, optimizer=optimizer, resume=resume,
-                        param_scheduler=scheduler, default_hooks=dict(checkpoint=dict(
+    runner = toy_runner(folder, [watch, ResumeHook(), *hooks], test=bool(hooks), plan=plan, optimizer=optimizer,
+                        resume=resume, param_scheduler=scheduler, default_hooks=dict(checkpoint=dict(
                             type='mmspt.CheckpointHook', interval=1)))
     if strip is not None:
         runner.register_hook(Strip(*strip))
     runner.cfg = Config(dict(
-        train_cfg=plan, optim_wrapper=dict(optimizer=optimizer), param_scheduler=scheduler, resume=resume,
+        train_cfg=plan, train_dataloader=dict(batch_size=batch),
+        optim_wrapper=dict(optimizer=optimizer), param_scheduler=scheduler, resume=resume,
         custom_hooks=[dict(type='PromptInitHook', initializer=dict(type=initializer))]))
     runner.train()
     return watch.seen, runner.model.weight.detach(), runner
@@ -87,11 +91,30 @@ def test_the_same_settings_are_the_same_run(scheduler, strip, tmp_path):
     assert runner.message_hub.get_info('mmspt_resumed', None) is None
 
 
+def test_a_plateau_goes_on_through_a_longer_run(tmp_path):
+    run(tmp_path, PLATEAU, last=2)
+    seen, _, runner = run(tmp_path, PLATEAU, epochs=6, optimizer=ADAM | dict(weight_decay=0.01), resume=True)
+    assert seen == [(0.1, 0.01, 0.9)] * 8
+    assert runner.param_schedulers[0].end == 6
+
+
+def test_a_finished_run_keeps_its_record(tmp_path):
+    """Nothing is trained with the other batch."""
+    run(tmp_path, hooks=[ResultHook()])
+    before = read_result(tmp_path / 'result.json')
+    run(tmp_path, hooks=[ResultHook()], batch=1, resume=True)
+    after = read_result(tmp_path / 'result.json')
+    assert (after.recipe, after.resumed) == (before.recipe, None) and after.recipe['global_batch'] == 2
+    assert not (tmp_path / 'result.1.json').exists()
+
+
 @pytest.mark.parametrize(('changes', 'message'), [
     (dict(optimizer=dict(type='SGD', lr=0.1)), r'of another optimizer \(optim_wrapper.optimizer.type AdamW -> SGD\)'),
     (dict(optimizer=ADAM | dict(type='Adam')), 'AdamW -> Adam'),
     (dict(epochs=1), 'at epoch 2 and the run ends at epoch 1'),
-    (dict(epochs=2), 'nothing is left to train with max_epochs'),
+    (dict(epochs=2), r'nothing is left to train \(changed: max_epochs 4 -> 2'),
+    (dict(epochs=2, optimizer=ADAM | dict(lr=0.02), strip=()), r'nothing is left to train \(changed: initial_lr 0.1'),
+    (dict(scheduler=PLATEAU), 'cannot change rate or schedule where the schedule depends on the metrics so far'),
     (dict(initializer='B'), 'prompts have started'),
     (dict(optimizer=dict(type='SGD', lr=0.1), strip=()), 'of another optimizer, without dampening, momentum, nesterov'),
 ])

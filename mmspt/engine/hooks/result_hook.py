@@ -18,7 +18,7 @@ from mmspt.registry import HOOKS
 from ..checks import check_data_folder, check_labels
 from ..model import unwrap
 from ..optimizers.paramwise import check_paramwise
-from ..reliability.resume_hook import RESUMED
+from ..reliability.resume_hook import RECIPE, RESUMED
 from ..training_images import seeded
 
 
@@ -110,6 +110,8 @@ def make_result(runner: Runner, metrics: dict[str, Any], loaded: dict[str, Any] 
     stopped = trained and getattr(runner.train_loop, 'stop_training', False)  # by EarlyStoppingHook and the like
     tested = runner.test_loop.dataloader.dataset
     description = describe_run(runner.cfg, trained, dist.get_world_size(), unwrap(runner.model))
+    if trained:  # a resumed run may have had nothing left to train
+        description['recipe'] = runner.message_hub.get_info(RECIPE, None) or description['recipe']
     shared = count_shared(runner.train_dataloader.dataset, tested) if trained else None
     if shared is not None:  # the images tell more than the config
         description['trained_on'].pop('tested', None)

@@ -1,4 +1,6 @@
 """Resume from a checkpoint as if nothing had happened."""
+import json
+import operator
 import os.path as osp
 from collections.abc import Iterator
 from itertools import islice
@@ -14,11 +16,11 @@ from mmspt.evaluation.description import recipe_of
 from mmspt.registry import HOOKS
 
 from .last_checkpoint import find_latest, named_checkpoint
-from .resumed_settings import compare, describe, follow, refuse
+from .resumed_settings import compare, describe, follow, progress, refuse
 
 EPOCH_LENGTH = 'mmspt_epoch_length'
-RECIPE = 'mmspt_recipe'
-RESUMED = 'mmspt_resumed'  # read by ResultHook
+RECIPE = 'mmspt_recipe'  # in a checkpoint, and in the message hub of a run with nothing left to train
+RESUMED = 'mmspt_resumed'  # both read by ResultHook
 VALIDATED = 'mmspt_validated'
 
 
@@ -40,10 +42,12 @@ class ResumeHook(Hook):
     def __init__(self) -> None:
         self._recipe: dict[str, Any] = {}
         self._changes: dict[str, list] = {}
+        self._trained: dict[str, Any] | None = None  # recipe of a run with nothing left to train
 
     def before_run(self, runner: Runner) -> None:
         """Choose the checkpoint for a bare ``--resume``."""
-        self._recipe = recipe_of(name_classes(runner.cfg), dist.get_world_size())
+        recipe = recipe_of(name_classes(runner.cfg), dist.get_world_size())
+        self._recipe = json.loads(json.dumps(recipe))  # a checkpoint is read without unpickling anybody's class
         if not runner._resume or runner._load_from is not None:
             return
         path = find_latest(runner.work_dir)
@@ -76,13 +80,16 @@ class ResumeHook(Hook):
             raise ValueError(f"'{runner._load_from}' has no position to resume from (epoch={epoch!r}, iter={done!r}): "
                              'to begin with its weights, name it in load_from without --resume')
         before = meta.get(RECIPE)  # absent from MMEngine's own checkpoints
+        over = operator.eq(*progress(runner, meta)[1:])
         changes = compare(before, self._recipe) if before else {}
         refuse(runner, checkpoint, changes)
         if isinstance(runner._train_loop, EpochBasedTrainLoop):
             self._convert_position(runner, meta)
-        schedules = any(key.startswith(('param_scheduler', 'max_')) for key in changes)
+        schedules = any(key.startswith('param_scheduler') for key in changes)
         found = follow(runner, checkpoint, meta['iter'] != done, schedules)
-        self._changes = changes if before else found
+        if not before:
+            refuse(runner, checkpoint, found)
+        self._changes, self._trained = ({}, before) if over else (changes if before else found, None)
         if self._changes:
             runner.logger.warning(f'Resumed with other settings from epoch {epoch}, iteration {meta["iter"]} on: '
                                   f'{describe(self._changes)}')
@@ -106,6 +113,8 @@ class ResumeHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Record what changed; validate if the checkpoint was saved before its validation was over."""
+        if self._trained:
+            runner.message_hub.update_info(RECIPE, self._trained)
         if self._changes:
             part = dict(epoch=runner.epoch, iteration=runner.iter, changed=self._changes)
             runner.message_hub.update_info(RESUMED, [*runner.message_hub.get_info(RESUMED, []), part])

@@ -25,20 +25,23 @@ def compare(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, list
             if key.rpartition('.')[2] not in WEIGHTS and before.get(key) != now.get(key)}
 
 
+def progress(runner: Runner, meta: Mapping[str, Any]) -> tuple[str, int, int]:
+    """Return the unit that a run counts in, how many of them a checkpoint has done, and how many the run has."""
+    if isinstance(runner.train_loop, EpochBasedTrainLoop):
+        return 'epoch', meta['epoch'], runner.max_epochs
+    return 'iteration', meta['iter'], runner.max_iters
+
+
 def refuse(runner: Runner, checkpoint: dict, changes: Mapping[str, list]) -> None:
     """Refuse what the checkpoint's state does not fit, or what is done already.
 
     Raises:
         ValueError: Another optimizer, other trained parameters, another start of the prompts, or no epoch left.
     """
-    meta, optimizer = checkpoint['meta'], checkpoint.get('optimizer')
-    by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
-    unit, done, end = ('epoch', meta['epoch'], runner.max_epochs) if by_epoch else (
-        'iteration', meta['iter'], runner.max_iters)
-    found = []
+    optimizer, found = checkpoint.get('optimizer'), []
+    unit, done, end = progress(runner, checkpoint['meta'])
     if done > end or (done == end and changes.keys() - {'global_batch'}):
-        found.append(f'the checkpoint is at {unit} {done} and the run ends at {unit} {end}: nothing is left to train'
-                     + (f' with {describe(changes)}' if changes else ''))
+        found.append(f'the checkpoint is at {unit} {done} and the run ends at {unit} {end}: nothing is left to train')
     if TYPE in changes and len({str(kind).rpartition('.')[2].strip("'>") for kind in changes[TYPE]}) > 1:
         found.append(f'the state is of another optimizer ({TYPE} {changes[TYPE][0]} -> {changes[TYPE][1]})')
     starts = [{key.partition('.initializer.')[2]: pair[side] for key, pair in changes.items()
@@ -53,13 +56,14 @@ def refuse(runner: Runner, checkpoint: dict, changes: Mapping[str, list]) -> Non
     if optimizer and not isinstance(runner.optim_wrapper, OptimWrapperDict) and not found:
         saved, live = optimizer['param_groups'], runner.optim_wrapper.optimizer.param_groups
         if [len(group['params']) for group in saved] != [len(group['params']) for group in live]:
-            found.append(f'other parameters are trained ({len(saved)} -> {len(live)} groups)')
+            found.append(f'other parameters are trained, or in other groups ({len(saved)} -> {len(live)} groups)')
         missing = sorted(runner.optim_wrapper.optimizer.defaults.keys() - saved[0].keys() - set(VERSIONS))
         if missing:
             found.append(f'the state is of another optimizer, without {", ".join(missing)}')
     if found:
-        raise ValueError(f"--resume must go on with the run of '{runner._load_from}', but {'; '.join(found)}: take "
-                         'this back, or train anew, without --resume and with another --work-dir')
+        named = f' (changed: {describe(changes)})' if changes else ''
+        raise ValueError(f"--resume must go on with the run of '{runner._load_from}', but {'; '.join(found)}{named}: "
+                         'take this back, or train anew, without --resume and with another --work-dir')
 
 
 def follow(runner: Runner, checkpoint: dict, shifted: bool, changed: bool) -> dict[str, list]:
@@ -90,9 +94,13 @@ def follow(runner: Runner, checkpoint: dict, shifted: bool, changed: bool) -> di
     if not optimizer:
         runner.logger.warning(f"'{runner._load_from}' has no state of the optimizer, which begins anew")
     settings = [[{key: value for key, value in state.items() if key not in STATE and not callable(value)}
-                 for state in some] for some in (states or [], (one.state_dict() for one in schedulers))]
+                 for state in some if 'num_bad_epochs' not in state]  # of a plateau schedule, which its metrics set
+                for some in (states or [], (one.state_dict() for one in schedulers))]
     if any(isinstance(one, ReduceOnPlateauParamScheduler) for one in schedulers):
-        if changed or any(key.startswith('initial_') for key in changes):
+        for state, one in zip(states or [], schedulers, strict=False):
+            state.update(dict(end=one.end) if 'num_bad_epochs' in state else {})  # goes on through a longer run
+        others = settings[0] != settings[1] and not shifted
+        if changed or others or any(key.startswith('initial_') for key in changes):
             raise ValueError('--resume cannot change rate or schedule where the schedule depends on the metrics so '
                              'far: take this back, or train anew, without --resume and with another --work-dir')
     elif shifted or changed or changes or not optimizer or settings[0] != settings[1]:

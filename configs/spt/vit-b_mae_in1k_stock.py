@@ -4,5 +4,5 @@
 # not yet run here
 _base_ = 'mmpretrain::mae/benchmarks/vit-base-p16_8xb128-coslr-100e_in1k.py'
 
-model = dict(backbone=dict(type='mmspt.PromptedViT'))
+model = dict(type='mmspt.ImageClassifier', backbone=dict(type='mmspt.PromptedViT'))
 custom_hooks = [dict(type='mmspt.PromptInitHook')]

@@ -154,7 +154,9 @@ def recipe_of(cfg: Mapping[str, Any], world_size: int = 1) -> dict[str, Any]:
         load_from=None if cfg.get('resume') else cfg.get('load_from'),
         custom_hooks=cfg.get('custom_hooks') or []))
     for key, value in recipe.items():
-        if isinstance(value, str) and (osp.isabs(value) or key.rpartition('.')[2] in WEIGHTS):
+        if value == 'mmspt.ImageClassifier':
+            recipe[key] = 'ImageClassifier'  # of earlier recipes, which computes the same
+        elif isinstance(value, str) and (osp.isabs(value) or key.rpartition('.')[2] in WEIGHTS):
             folder, name = osp.split(osp.normpath(value))
             if ANYBODYS.fullmatch(name):
                 name = value if '://' in value else osp.join(osp.basename(folder), name)

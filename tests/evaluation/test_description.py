@@ -163,6 +163,7 @@ def test_the_recipe_sees_what_seeds_must_share():
     for same in (dict(randomness=dict(seed=3)), {'train_dataloader.num_workers': 1},
                  {'train_dataloader.dataset.data_root': 'elsewhere'}, {'test_dataloader.batch_size': 1},
                  {'model.backbone.init_cfg.checkpoint': '/elsewhere/mae_pretrain_vit_base.pth'},
+                 {'model.type': 'ImageClassifier'}, {'model.type': 'mmspt.ImageClassifier'},
                  dict(resume=True, load_from='run/epoch_3.pth')):
         assert of('spt/vit-b_mae_cub.py', **same)['recipe'] == base
     for key, changed in {'optim_wrapper.optimizer.lr': {'optim_wrapper.optimizer.lr': 1e-2},

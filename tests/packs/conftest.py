@@ -56,7 +56,7 @@ def tuned():
 
     def tuned(case='mae_deep', classes=3, pipeline=PIPELINE, model=None, seed=0, **backbone):
         config = Config(dict(
-            model=dict(type='ImageClassifier', backbone=tiny_backbone(case, **backbone), neck=None,
+            model=dict(type='mmspt.ImageClassifier', backbone=tiny_backbone(case, **backbone), neck=None,
                        head=dict(type='LinearClsHead', num_classes=classes, in_channels=64)) | (model or {}),
             data_preprocessor=IMAGENET, test_dataloader=dict(dataset=dict(type='CustomDataset', pipeline=pipeline))))
         built = MODELS.build(config.model)

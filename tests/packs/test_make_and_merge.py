@@ -1,5 +1,8 @@
 """A pack of a tuned classifier does what the classifier did: merged, or read by MMPretrain itself; nowhere else."""
+import copy
+import pickle
 import re
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -12,6 +15,7 @@ from helpers import golden_checkpoint, tiny_backbone
 from mmspt.packs.backbone import merge
 from mmspt.packs.make import make_pack
 from mmspt.packs.pack import Pack
+from mmspt.packs.preprocessing import Preprocessing
 
 CLASSES = ('wren', 'crow', 'owl')
 GATED = dict(prompts=dict(type='mmspt.GatedPrompts'))
@@ -194,6 +198,56 @@ def test_images_of_another_size_are_refused(img_size, size, tuned, tmp_path):
         load_checkpoint(model, path)
         model.train()(images(size))
         model.eval()(images(size))
+
+
+OTHER = {  # what differs -> changes of the config
+    'mean=(123.675, 116.28, 103.53) (the config (127.5, 127.5, 127.5))': {'data_preprocessor.mean': [127.5] * 3},
+    'std=(58.395, 57.12, 57.375) (the config (1.0, 1.0, 1.0))': {'data_preprocessor.std': [1.] * 3},
+    'to_rgb=True (the config False)': {'data_preprocessor.to_rgb': False},
+    'interpolation=bilinear (the config bicubic)': {'test_dataloader.dataset.pipeline.1.interpolation': 'bicubic'},
+    'resize=(32, 32) (the config 36), crop=False (the config True)': {'test_dataloader.dataset.pipeline': [
+        dict(type='ResizeEdge', scale=36), dict(type='CenterCrop', crop_size=32), dict(type='PackInputs')]},
+}
+
+
+@pytest.mark.parametrize('words', OTHER)
+def test_get_model_refuses_a_recipe_of_other_images(words, tuned, tmp_path):
+    """Of one size, so that no shape tells; without its config a model compares the normalization."""
+    run, path = tuned(), str(tmp_path / 'a.safetensors')
+    packed(run).save(path)
+    config = Config(run.config.to_dict())
+    config.merge_from_dict(OTHER[words])
+    refused = pytest.raises(ValueError, match=re.escape(words) + '.*or classify by mmspt.MultiTaskPredictor')
+    with refused:
+        get_model(config, pretrained=path)
+    model = get_model(config)
+    load_checkpoint(model, path)
+    for name in ('with its config', 'again', 'without'):
+        if name == 'without':
+            del model._config
+        with refused if name != 'without' or 'data_preprocessor' in str(OTHER[words]) else nullcontext():
+            model(images())
+    load_checkpoint(model.train(), path)  # training is free
+    model(images())
+    model.eval()(images())
+
+
+def test_images_are_compared_once_for_each_pack(tuned, tmp_path, monkeypatch):
+    """A copy and what was pickled keep that; the model is saved, and compiled, as MMPretrain's."""
+    run, path, asked = tuned(), str(tmp_path / 'a.safetensors'), []
+    packed(run).save(path)
+    monkeypatch.setattr(Preprocessing, 'check', lambda self, config: asked.append(config))
+    model = get_model(run.config, pretrained=path)
+    expected = logits(run.model)
+    for other in (model, copy.deepcopy(model), pickle.loads(pickle.dumps(model)),
+                  torch.compile(model, backend='eager', fullgraph=True)):
+        assert torch.equal(logits(other), expected)
+    assert len(asked) == 1 and asked[0].test_dataloader == run.config.test_dataloader
+    load_checkpoint(model, path)
+    model.half().eval()
+    assert len(asked) == 2
+    stock = MODELS.build(run.config.model.to_dict() | dict(type='ImageClassifier'))
+    assert list(stock.state_dict()) == list(model.state_dict()) == list(run.model.state_dict())
 
 
 def test_gates_do_not_load_into_plain_prompts(tuned, tmp_path):

@@ -251,8 +251,11 @@ def test_configs_of_the_same_images():
     """In other words, or with augmentation."""
     tuned = Preprocessing.from_config(config_of(RESIZE, CROP, PACK), (32, 32))
     tuned.check(config_of(RESIZE, CROP, AUGMENT))
+    tuned.check(config_of(RESIZE, CROP, PACK, mean=[123.5, 116.5, 103.5], std=[58.5, 57., 57.5]))  # in bfloat16
     tuned.check(config_of(dict(RESIZE, type='mmpretrain.ResizeEdge'), dict(CROP, crop_size=(32, 32)), PACK, mean=(
         123.675, 116.28, 103.53)))
     tuned.check(config_of(RESIZE, dict(type='Pad', size=(32, 32)), PACK))  # cannot be compared: a warning
+    with pytest.raises(ValueError, match=r'with mean='):  # of the rest
+        tuned.check(config_of(RESIZE, dict(type='Pad', size=(32, 32)), PACK, mean=[127.5] * 3))
     whole = Preprocessing.from_config(config_of(dict(type='Resize', scale=32), PACK), (32, 32))
     whole.check(config_of(dict(type='Resize', scale=(32, 32)), CROP, PACK))

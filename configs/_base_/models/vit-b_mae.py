@@ -2,7 +2,7 @@
 pretraining = 'MAE'
 
 model = dict(
-    type='ImageClassifier',
+    type='mmspt.ImageClassifier',
     backbone=dict(
         type='mmspt.PromptedViT',
         arch='base',

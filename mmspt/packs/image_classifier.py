@@ -1,0 +1,56 @@
+"""MMPretrain's classifier, which compares the images that it is given with those that a pack was tuned on."""
+from typing import Any
+
+from mmengine.config import Config
+from mmpretrain.models import ClsDataPreprocessor
+from mmpretrain.models import ImageClassifier as MMPretrainImageClassifier
+from torch import Tensor
+
+from mmspt.config import name_classes
+from mmspt.registry import MODELS
+
+
+@MODELS.register_module()
+class ImageClassifier(MMPretrainImageClassifier):
+    """MMPretrain's, which refuses a pack whose preprocessing is another than its own, once for each pack.
+
+    Its own are ``data_preprocessor`` and, of a model that ``get_model`` built, the config's test pipeline.
+
+    Args:
+        **kwargs: Those of :class:`mmpretrain.models.ImageClassifier`.
+
+    Raises:
+        ValueError: In eval mode, a pack of other preprocessing.
+    """
+    _compared: dict | None = None  # a pack's preprocessing, which is our own
+
+    def train(self, mode: bool = True) -> 'ImageClassifier':
+        """Set the mode; ``get_model`` does so when the model has its pack and its config."""
+        super().train(mode)
+        if not mode:
+            self._compare()
+        return self
+
+    def extract_feat(self, inputs: Tensor, stage: str = 'neck') -> Any:
+        """See MMPretrain's; a pack may have been loaded in eval mode."""
+        if not self.training:
+            self._compare()
+        return super().extract_feat(inputs, stage)
+
+    def _compare(self) -> None:
+        packed = getattr(self.backbone, 'preprocessing', None)
+        if packed is not None and packed is not self._compared:
+            from .preprocessing import Preprocessing  # with all data sets, which others need not wait for
+            model = dict(data_preprocessor=self._normalization())
+            config = Config(name_classes(getattr(self, '_config', {})) | dict(model=model))
+            Preprocessing.from_json(packed).check(config)
+            self._compared = packed
+
+    def _normalization(self) -> dict[str, Any]:
+        """The data preprocessor's arguments, as its buffers have them."""
+        own = self.data_preprocessor
+        if type(own) is not ClsDataPreprocessor:
+            return dict(type=type(own).__name__)
+        values = {name: [float(f'{value:.6g}') for value in getattr(own, name).flatten().tolist()]
+                  for name in ('mean', 'std') if own._enable_normalize}
+        return dict(values, to_rgb=own.to_rgb, pad_size_divisor=own.pad_size_divisor)

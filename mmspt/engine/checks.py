@@ -122,10 +122,11 @@ def check_labels(dataset: Any, model: Any, train: bool = False) -> set[int]:
         raise ValueError('a task must have at least two classes, but model.head.num_classes is 1: set it to the number '
                          'of classes, and the labels from 0')
     if min(labels) < 0 or max(labels) >= num_classes:
+        from_one = min(labels) == 1 and max(labels) == num_classes
+        remedy = f'set model.head.num_classes={max(max(labels) + 1, len(names_of(dataset)))}, or ' * (not from_one)
         raise ValueError(
             f'class indices must lie in [0, {num_classes}), the size of the head, but {type(dataset).__name__} has '
-            f'labels from {min(labels)} to {max(labels)}: set model.head.num_classes='
-            f'{max(max(labels) + 1, len(names_of(dataset)))}, or start the labels at 0')
+            f'labels from {min(labels)} to {max(labels)}: {remedy}start the labels at 0')
     return labels
 
 

@@ -87,6 +87,12 @@ def test_labels_outside_the_head(labels, num_classes, lowest, highest):
         check_labels(labelled(labels), model(num_classes))
 
 
+def test_labels_that_count_from_one():
+    """Another output is no remedy."""
+    with pytest.raises(ValueError, match=r'has labels from 1 to 5: start the labels at 0$'):
+        check_labels(labelled([1, 5, 3]), model(5))
+
+
 def config(tmp_path, **changes):
     return Config(dict(work_dir=str(tmp_path / 'run'), train_cfg=dict(max_epochs=1), model=dict(
         backbone=dict(init_cfg=dict(type='Pretrained', checkpoint='weights.pth')))) | changes)

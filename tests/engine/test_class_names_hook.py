@@ -24,12 +24,13 @@ def data(tmp_path):
     return tmp_path
 
 
-def runner(data, kind='mmspt.CustomDataset', num_classes=3, options=None, folder='run', **changes):
-    """A run of one epoch; ``options`` are those of a split's data set."""
+def runner(data, kind='mmspt.CustomDataset', num_classes=3, options=None, folder='run', dataset=None, **changes):
+    """A run of one epoch; ``options`` are those of a split's data set, ``dataset`` is trained on instead."""
     loaders = {split: dict(
         batch_size=6, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False),
         dataset=dict(type=kind, data_root=str(data), data_prefix=split, pipeline=LOAD) | (options or {}).get(split, {}))
         for split in ('train', 'val', 'test')}
+    loaders['train']['dataset'] = dataset or loaders['train']['dataset']
     built: Runner = build_runner(
         data / folder, num_classes=num_classes, train_dataloader=loaders['train'], val_dataloader=loaders['val'],
         test_dataloader=loaders['test'], val_cfg={}, test_cfg={}, val_evaluator=EVALUATION, test_evaluator=EVALUATION,
@@ -209,3 +210,35 @@ def test_workers_that_read_before_labels_change(data):
     run.train_loop.dataloader.num_workers = 1
     with pytest.raises(ValueError, match=r"set its metainfo\.classes to .* 'class_2', 'class_0', 'class_1'"):
         run.train()
+
+
+def concatenated(data, *folders):
+    parts = [dict(type='mmspt.CustomDataset', data_root=str(data), data_prefix=folder, pipeline=LOAD)
+             for folder in folders]
+    return dict(type='ConcatDataset', datasets=parts, ignore_keys=['classes'])
+
+
+def test_concatenated_data_sets(data):
+    """The labels of all follow the names of the first; MMEngine's ignore_keys passes over other names."""
+    make_images(data / 'more', per_class=2, seed=7)
+    shutil.rmtree(data / 'more/class_0')
+    run = runner(data, dataset=concatenated(data, 'train', 'more'))
+    run.train()
+    assert run.train_dataloader.dataset.datasets[1].folder_to_idx == dict(class_1=1, class_2=2)
+    (data / 'more/class_1').rename(data / 'more/tulip')
+    with pytest.raises(ValueError, match=r"train lacks .* and has 'tulip' besides, compared with its first data set"):
+        runner(data, dataset=concatenated(data, 'train', 'more'), folder='other').train()
+
+
+def test_classes_without_an_image(data):
+    """As where a list counts from 1, and the head was given an output more."""
+    (data / 'train.txt').write_text(''.join(f'class_{i}/000.png {i + 1}\n' for i in range(3)))
+    runner(data, options=dict(train=dict(ann_file='train.txt')), num_classes=4).train()
+    assert "train has no image of 1 of 4 classes: '0'; does its list count from 1? Labels start at 0" in log(data)
+
+
+def test_validation_on_images_of_the_training(data):
+    shutil.copy(data / 'val/class_0/000.png', data / 'train/class_0/val.png')
+    (data / 'val/class_1/link.png').symlink_to(data / 'train/class_1/000.png')
+    runner(data).train()
+    assert 'val has 1 images that train has too' in log(data)

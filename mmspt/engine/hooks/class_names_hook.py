@@ -9,6 +9,7 @@ from mmpretrain.models import BaseRetriever
 from mmspt.datasets.class_names import compare_names, find_folders, follow_names, moved_names, names_of, quote
 from mmspt.datasets.custom import EXTENSIONS, scan_folders
 from mmspt.datasets.nested_configs import parts
+from mmspt.datasets.overlap import count_shared
 from mmspt.registry import HOOKS
 
 from ..checks import check_labels, check_loaded
@@ -52,11 +53,18 @@ class ClassNamesHook(Hook):
         elif self._saved and names_of(dataset) and compare_names(names_of(dataset), self._saved):
             runner.logger.warning('The weights of load_from were trained on other classes: train '
                                   f'{compare_names(names_of(dataset), self._saved)}, compared with them')
+        if names_of(dataset):
+            self._follow(runner, 'train', names_of(dataset), 'its first data set')  # of those concatenated
         trained = check_labels(dataset, model, train=True)
         names, outputs = names_of(dataset), getattr(getattr(model, 'head', None), 'num_classes', None)
         if names and outputs is not None and len(names) < outputs:
             runner.logger.warning(f'The head has {outputs} outputs, but train names {len(names)} classes: set '
                                   f'model.head.num_classes={len(names)} unless that is meant')
+        absent = [label for label in range(len(names) or outputs or 0) if label not in trained]
+        if trained and absent:
+            runner.logger.warning(f'train has no image of {len(absent)} of {len(names) or outputs} classes: '
+                                  f'{quote([str(names[label] if names else label) for label in absent])}'
+                                  + ('; does its list count from 1? Labels start at 0' if absent == [0] else ''))
         for part in parts(dataset):
             if getattr(part, 'folder_to_idx', None) and not hasattr(part, 'number_anew'):
                 left_out = scan_folders(part.img_prefix, part.is_valid_file)[2]
@@ -70,6 +78,11 @@ class ClassNamesHook(Hook):
                 unseen = [str(names[label] if label < len(names) else label) for label in sorted(found - trained)]
                 if unseen and trained:
                     runner.logger.warning(f'{split} has images of classes that train has none of: {quote(unseen)}')
+        if isinstance(runner._val_loop, BaseLoop):
+            shared = count_shared(dataset, runner.val_loop.dataloader.dataset)
+            if shared:
+                runner.logger.warning(f'val has {shared:,} images that train has too, and the best epoch would be '
+                                      'chosen by them: hold out others')
 
     def before_val(self, runner: Runner) -> None:
         """Compare with the checkpoint if nothing is trained."""

@@ -4,7 +4,7 @@ import inspect
 import os
 import os.path as osp
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -22,6 +22,7 @@ from .global_batch import keep_global_batch
 from .start import init_cpu_distributed, prepare_process
 
 DTYPES = ('bfloat16', 'float16')
+FIELDS = list(inspect.signature(Runner).parameters)
 
 
 def add_amp(parser: argparse.ArgumentParser) -> None:
@@ -81,12 +82,17 @@ def merge_training_args(cfg: Config, args: argparse.Namespace) -> Config:
 
 def merge_options(cfg: Config, options: Mapping[str, Any] | None) -> None:
     """Merge ``--cfg-options``. ValueError: a misspelt variable, which nobody would read."""
-    known = [*cfg, *inspect.signature(Runner).parameters]
-    for key in options or {}:
-        near = get_close_matches(key.partition('.')[0], known, 1, 0.85)
-        if near and key.partition('.')[0] not in known:
-            raise ValueError(f"--cfg-options must set what is read, but nothing reads '{key}': write {near[0]}")
+    for key, near in misspelt(options or {}, [*cfg, *FIELDS]):
+        raise ValueError(f"--cfg-options must set what is read, but nothing reads '{key}': write {near}")
     cfg.merge_from_dict(dict(options or {}))
+
+
+def misspelt(keys: Iterable[str], known: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Yield the keys of a config whose variable is almost a known one, and that one."""
+    for key in keys:
+        near = get_close_matches(key.partition('.')[0], known, 1, 0.85)
+        if near and key.partition('.')[0] not in known and not key.startswith('_'):
+            yield key, near[0]
 
 
 def add_hooks(cfg: Config, **hooks: str) -> None:
@@ -168,7 +174,13 @@ def build_runner(cfg: Config, phase: str = 'train') -> Runner:
     check_config(cfg, phase)
     skip_bad_images(cfg)
     init_cpu_distributed(cfg)
-    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    for key, near in misspelt(cfg, FIELDS):
+        runner.logger.warning(f"The runner does not read the config's variable '{key}': write {near} if that is meant")
+    if cfg.get('data_preprocessor') and cfg.model.get('data_preprocessor'):
+        runner.logger.warning('model.data_preprocessor acts, and data_preprocessor of the config does not: '
+                              'leave one of them out')
+    return runner
 
 
 def shut_down() -> None:

@@ -138,6 +138,8 @@ def recipe_of(cfg: Mapping[str, Any], world_size: int = 1) -> dict[str, Any]:
     """
     loader, plan = cfg.get('train_dataloader') or {}, cfg.get('train_cfg') or {}
     optim_wrapper, batch = cfg.get('optim_wrapper') or {}, loader.get('batch_size')
+    model = dict(cfg.get('model') or {})
+    preprocessor = model.pop('data_preprocessor', None) or cfg.get('data_preprocessor')  # MMEngine reads one of them
     recipe = flatten(dict(
         optim_wrapper=optim_wrapper,
         param_scheduler=_with_ends(cfg.get('param_scheduler') or {}, plan),
@@ -149,8 +151,8 @@ def recipe_of(cfg: Mapping[str, Any], world_size: int = 1) -> dict[str, Any]:
         sampler=loader.get('sampler') or {},
         batch_sampler=loader.get('batch_sampler') or {},
         drop_last=loader.get('drop_last', False),
-        data_preprocessor=cfg.get('data_preprocessor') or {},
-        model=cfg.get('model') or {},
+        data_preprocessor=preprocessor or {},
+        model=model,
         load_from=None if cfg.get('resume') else cfg.get('load_from'),
         custom_hooks=cfg.get('custom_hooks') or []))
     for key, value in recipe.items():

@@ -5,10 +5,12 @@ from itertools import chain
 from types import SimpleNamespace
 
 import pytest
+import torch
 from mmengine.config import Config
 from mmengine.dataset import DefaultSampler, InfiniteSampler
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
+from mmpretrain.models import ClsDataPreprocessor
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -123,6 +125,21 @@ def test_the_log_states_the_batch_once(processes, batch, options, text, warning,
     assert text in record.message and record.levelno == logging.INFO
     assert [other.levelno for other in warnings] == [logging.WARNING] * bool(warning)
     assert re.search(warning, ''.join(other.message for other in warnings))
+
+
+@pytest.mark.parametrize(('mean', 'std', 'pixels', 'text'), [
+    (120., 60., (0., 255.), ''), (0., 255., (0., 255.), ''),
+    (0.5, 0.2, (0., 255.), r'lie in \[-2.5, 1272\]'), (None, None, (0., 255.), r'lie in \[0, 255\]'),
+    (120., 60., (-2.6, 2.6), r'lie in \[-2.043, -1.957\]')])
+def test_normalized_pixels_on_another_scale(mean, std, pixels, text, caplog):
+    """Once, before the first step."""
+    options = {} if mean is None else dict(mean=[mean] * 3, std=[std] * 3)
+    images = torch.linspace(*pixels, 2 * 3 * 16).view(2, 3, 4, 4)
+    net = SimpleNamespace(data_preprocessor=ClsDataPreprocessor(**options))
+    runner, hook = SimpleNamespace(model=net, logger=logging.getLogger('range')), GlobalBatchHook()
+    for step in range(2):
+        hook.before_train_iter(runner, step, dict(inputs=images, data_samples=None))
+    assert [bool(re.search(text, record.message)) for record in caplog.records] == [True] * bool(text)
 
 
 def check(images, batch, norm=nn.BatchNorm1d, max_iters=99, sampler=None, **kwargs):

@@ -6,6 +6,7 @@ import mmpretrain
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.hooks import Hook
 from torch.utils.data import DataLoader
@@ -14,6 +15,8 @@ from digit_runs import log_text
 from forked import train_ranks
 from helpers import ROOT, tool
 from mmspt.engine.hooks import ResultHook
+from mmspt.engine.hooks.result_hook import differences
+from mmspt.evaluation.description import recipe_of
 from toy import Given, StopAfterOne, toy_runner
 
 
@@ -98,6 +101,18 @@ def test_a_fold_is_judged_by_its_images(test, shared, tmp_path):
     assert read(tmp_path)['trained_on'].get('tested') == shared
     told = f'This run was trained on 2 of the {len(test)} images' in log_text(tmp_path)
     assert told is (shared is not None)
+
+
+@pytest.mark.parametrize(('changes', 'differ'), [
+    ({}, {}), (dict(model=dict(module=dict(backbone=dict(type='A', out_type='raw')))), {}),
+    (dict(data_preprocessor=dict(mean=[0.5])), {'data_preprocessor.mean.0': [123., 0.5]}),
+    (dict(data_preprocessor=dict(mean=[123.], num_classes=2), optim_wrapper=dict(optimizer=dict(lr=1.))), {}),
+    (dict(model=dict(backbone=dict(type='A', out_type='cls_token', drop_path_rate=0.1, init_cfg=dict(type='B')))),
+     {'model.backbone.out_type': ['raw', 'cls_token']})])
+def test_a_test_in_another_form_than_the_training(changes, differ):
+    cfg = dict(data_preprocessor=dict(mean=[123.]), model=dict(backbone=dict(type='A', out_type='raw')))
+    assert differences(recipe_of(cfg), Config(cfg | changes)) == differ
+    assert differences(None, Config(cfg)) == {}
 
 
 def test_iterations(tmp_path):

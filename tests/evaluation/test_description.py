@@ -245,3 +245,11 @@ def test_a_schedule_without_an_end_ends_with_the_run(plan, scheduler, end):
     recipe = recipe_of(dict(train_cfg=plan, param_scheduler=dict(type='mmspt.WarmupCosineLR') | scheduler))
     assert recipe['param_scheduler.end'] == end
     assert 'param_scheduler.0.end' not in recipe_of(dict(train_cfg=plan, param_scheduler=[dict(type='LinearLR')]))
+
+
+def test_the_recipe_has_the_normalization_that_acts():
+    """MMEngine passes over data_preprocessor where the model has its own."""
+    cfg = Config(dict(data_preprocessor=dict(mean=[1.]), model=dict(type='A', data_preprocessor=dict(mean=[2.]))))
+    recipe = recipe_of(cfg)
+    assert recipe['data_preprocessor.mean.0'] == 2. and cfg.model.data_preprocessor.mean == [2.]
+    assert not any(key.startswith('model.data_preprocessor') for key in recipe)

@@ -11,6 +11,7 @@ from mmengine.optim.scheduler import (
     MultiStepParamScheduler,
 )
 from mmengine.runner import IterBasedTrainLoop, Runner
+from mmpretrain.models import ClsDataPreprocessor
 
 from mmspt.registry import HOOKS
 
@@ -32,6 +33,9 @@ class GlobalBatchHook(Hook):
         ValueError: An epoch has no iteration, or a batch of one image that a BatchNorm1d of neck or head cannot take.
     """
     priority = 'HIGHEST'  # before RuntimeInfoHook, which writes the losses into the message hub
+
+    def __init__(self) -> None:
+        self._compared = False
 
     def before_train(self, runner: Runner) -> None:
         """Log processes, batch a process, global batch, iterations and rate; warn of what does not fit."""
@@ -57,6 +61,13 @@ class GlobalBatchHook(Hook):
                 f'{base / processes / accumulated:g}, or scale the rate (--auto-scale-lr). If they were chosen for '
                 f'{whole}, set auto_scale_lr.base_batch_size={whole}')
 
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Compare the first batch's normalized pixels with those that pre-training has."""
+        preprocessor = getattr(unwrap(runner.model), 'data_preprocessor', None)
+        if not self._compared and isinstance(preprocessor, ClsDataPreprocessor):
+            warn_of_range(runner, preprocessor(dict(inputs=data_batch['inputs']))['inputs'])
+        self._compared = True
+
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
                          outputs: dict | None = None) -> None:
         """Replace the losses of this process by their mean over the processes."""
@@ -65,6 +76,15 @@ class GlobalBatchHook(Hook):
         losses = {name: value.detach() for name, value in outputs.items() if isinstance(value, torch.Tensor)}
         dist.all_reduce_dict(losses, op='mean')
         outputs.update(losses)
+
+
+def warn_of_range(runner: Runner, images: torch.Tensor) -> None:
+    """Warn if normalized images are on another scale than [-3, 3], or were normalized twice."""
+    low, high = images.min().item(), images.max().item()
+    if max(-low, high) > 20 or high - low < 0.1:
+        runner.logger.warning(f'The pixels of the first batch lie in [{low:.4g}, {high:.4g}] after normalization; '
+                              'pre-training has some [-3, 3]. Set data_preprocessor.mean and std for pixels from 0 to '
+                              '255, and normalize once, unless the backbone was trained so')
 
 
 def warn_of_length(runner: Runner) -> None:

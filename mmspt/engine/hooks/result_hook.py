@@ -1,6 +1,8 @@
 """Test a run when its training ends, and write its result to the work directory."""
 import os
 import os.path as osp
+import re
+from collections.abc import Mapping
 from typing import Any
 
 import mmengine
@@ -11,15 +13,21 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import BaseLoop, Runner
 
 import mmspt
+from mmspt.config import name_classes
 from mmspt.datasets.overlap import count_shared
 from mmspt.evaluation import RESULT_FILE, Result, describe_run, plain_metrics, read_result, set_aside, write_result
+from mmspt.evaluation.description import recipe_of
 from mmspt.registry import HOOKS
 
 from ..checks import check_data_folder, check_labels
 from ..model import unwrap
 from ..optimizers.paramwise import check_paramwise
 from ..reliability.resume_hook import RECIPE, RESUMED
+from ..reliability.resumed_settings import compare, describe
 from ..training_images import seeded
+
+ACTS = re.compile(r'data_preprocessor\.(mean|std|to_rgb)|model\.(neck|backbone)(?!.*(init_cfg|frozen|random|drop))')
+"""Of a recipe's keys: those that act when nothing is trained."""
 
 
 @HOOKS.register_module()
@@ -46,8 +54,14 @@ class ResultHook(Hook):
         self._loaded: dict[str, Any] | None = None  # meta of the checkpoint whose weights the model has
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Remember the epoch and seed of the weights."""
+        """Remember the epoch and seed of the weights; say what a test changes of their normalization and network."""
         self._loaded = checkpoint.get('meta') or {}
+        if isinstance(runner._train_loop, BaseLoop):
+            return
+        differ = differences(self._loaded.get(RECIPE), name_classes(runner.cfg))
+        if differ:
+            runner.logger.warning(f"'{runner._load_from}' was trained otherwise than it is tested: {describe(differ)}. "
+                                  'Set these as in training, unless you mean to change them')
 
     def before_train(self, runner: Runner) -> None:
         """Build the test loop and check its labels; check that what the record will state acts."""
@@ -98,6 +112,13 @@ class ResultHook(Hook):
         if result.leak:
             runner.logger.warning(f'This run was {result.leak}')
         runner.logger.info(f"Result of {result.progress} written to '{path}'")
+
+
+def differences(before: Mapping[str, Any] | None, cfg: Mapping[str, Any]) -> dict[str, list]:
+    """Return dotted key -> [in a checkpoint's recipe, in a config] of what changes a network's answers."""
+    model = cfg.get('model') or {}
+    own = recipe_of({**cfg, 'model': model.get('module') or model})  # of test-time augmentation
+    return {key: pair for key, pair in compare(before, own).items() if ACTS.match(key)} if before else {}
 
 
 def make_result(runner: Runner, metrics: dict[str, Any], loaded: dict[str, Any] | None) -> Result:

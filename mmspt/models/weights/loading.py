@@ -100,7 +100,7 @@ def load_frozen(vit: 'FrozenViT', expected: Tensor) -> None:
     if not torch.equal(own, expected):
         raise ValueError('what was tuned on one frozen backbone fits no other: it was tuned on that of fingerprint '
                          f'{to_hex(expected)}, this one has {to_hex(own)}. Name the checkpoint that it was tuned on '
-                         '(model.backbone.init_cfg)')
+                         '(model.backbone.init_cfg), and its out_type, final_norm and num_heads')
     if read:
         vit.saved.origin = expected
 

@@ -1,5 +1,6 @@
 """Read a run's config, of any dialect, and find things in it."""
 import inspect
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,8 @@ from mmengine.utils import get_object_from_string
 
 ENDINGS = ('.py', '.yaml', '.yml', '.json')
 """Of the files that MMEngine reads as configs."""
+EXPONENT = re.compile(r'[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+')
+"""A number that YAML's readers take for text unless it has a point and a sign (1.0e-3)."""
 HOSTS = ('mmcv', 'mmengine', 'mmpretrain', 'mmspt', 'torch')
 """Packages whose registered names every process knows; other classes keep their import path."""
 
@@ -18,10 +21,12 @@ def read_config(path: str) -> Config:
     """Read a config that names its classes, or imports them (MMEngine's pure-Python configs), or a dumped one.
 
     Returns:
-        Config: Each class is the text under which it is registered ('AdamW', 'mmspt.PromptedViT').
+        Config: Each class is the text under which it is registered ('AdamW', 'mmspt.PromptedViT'); in YAML `1e-3` is a
+        number.
     """
     cfg = Config.fromfile(path)
     content = name_classes(cfg)
+    content = _with_exponents(content) if path.endswith(('.yaml', '.yml')) else content
     if not hasattr(cfg, '_imported_names') and content == cfg.to_dict():
         return cfg
     return Config(content, filename=cfg.filename)
@@ -52,6 +57,14 @@ def name_classes(cfg: Mapping[str, Any]) -> dict[str, Any]:
 
     imported = getattr(cfg, '_imported_names', ())
     return {key: plain(value, key) for key, value in cfg.items() if key not in imported}
+
+
+def _with_exponents(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _with_exponents(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_with_exponents(part) for part in value]
+    return float(value) if isinstance(value, str) and EXPONENT.fullmatch(value) else value
 
 
 def _registered_names(default_scope: str | None) -> dict[Any, str]:

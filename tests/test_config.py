@@ -1,7 +1,7 @@
 """Hooks and types of a config, by the name of their class."""
 from mmengine.config import Config
 
-from mmspt.config import find_hook, type_name
+from mmspt.config import find_hook, read_config, type_name
 from mmspt.engine.hooks import PromptInitHook
 
 
@@ -16,3 +16,10 @@ def test_find_hook():
 def test_type_name():
     assert [type_name(kind) for kind in ('mmspt.PromptInitHook', PromptInitHook, None)] == [
         'PromptInitHook', 'PromptInitHook', 'unknown']
+
+
+def test_numbers_that_yaml_takes_for_text(tmp_path):
+    path = tmp_path / 'job.yaml'
+    path.write_text('lr: 1e-3\nbetas: [9E-1, .5e+0]\nmodel: {eps: -2.e2, arch: vit-1e}\nname: e-3\n')
+    assert read_config(str(path)).to_dict() == dict(
+        lr=0.001, betas=[0.9, 0.5], model=dict(eps=-200., arch='vit-1e'), name='e-3')

@@ -66,10 +66,11 @@ def find_images(patterns: Sequence[str]) -> list[str]:
 
 
 def walk(folder: str) -> Iterator[str]:
-    """The images in a folder and below, by name."""
+    """The images in a folder and below, by name; hidden files and folders are no photographs of the user's."""
     for parent, folders, names in os.walk(folder):
-        folders.sort()
-        yield from (osp.join(parent, name) for name in sorted(names) if name.lower().endswith(SUFFIXES))
+        folders[:] = sorted(name for name in folders if not name.startswith('.'))
+        yield from (osp.join(parent, name) for name in sorted(names)
+                    if name.lower().endswith(SUFFIXES) and not name.startswith('.'))
 
 
 def read_requests(path: str, tasks: Sequence[str]) -> list[Request]:

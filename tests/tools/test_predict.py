@@ -16,7 +16,7 @@ from mmpretrain.registry import MODELS
 from PIL import Image
 
 import forked
-from helpers import ROOT, environment, golden_checkpoint, make_images, tiny_backbone, tool
+from helpers import ROOT, environment, golden_checkpoint, load_tool, make_images, tiny_backbone, tool
 from mmspt.packs.architecture import Architecture
 from mmspt.packs.pack import Pack
 from mmspt.packs.preprocessing import Preprocessing
@@ -181,3 +181,13 @@ def test_names_of_any_kind(made, tmp_path):
         line, = read(out)
         assert (line['task'], line['image']) == (name, str(image))
         check(made, line | dict(task='birds'))
+
+
+def test_hidden_files_are_left_out(tmp_path):
+    """What notebooks and macOS leave in folders; a hidden file that is named is taken."""
+    for name in ('a.jpg', '._a.jpg', '.ipynb_checkpoints/a-checkpoint.jpg', 'b/c.png'):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    find_images = load_tool('predict').find_images
+    assert find_images([str(tmp_path)]) == [str(tmp_path / name) for name in ('a.jpg', 'b/c.png')]
+    assert find_images([str(tmp_path / '._a.jpg')]) == [str(tmp_path / '._a.jpg')]

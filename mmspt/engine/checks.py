@@ -114,6 +114,11 @@ def check_labels(dataset: Any, model: Any, train: bool = False) -> set[int]:
     num_classes = getattr(head, 'num_classes', None)
     if not isinstance(head, ClsHead | MultiLabelClsHead) or num_classes is None or isinstance(model, BaseRetriever):
         return set()
+    preprocessor: Any = getattr(model, 'data_preprocessor', None)
+    mixed = preprocessor.num_classes if getattr(preprocessor, 'to_onehot', False) else None  # for Mixup and CutMix
+    if mixed not in (None, num_classes):
+        raise ValueError(f'data_preprocessor.num_classes must be that of the head, {num_classes}, got {mixed}: set '
+                         'it so')
     check_folders(dataset, train)
     labels = labels_of(dataset)
     if not labels:

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 
 import pytest
 from mmengine.config import Config
-from mmpretrain.models import LinearClsHead
+from mmpretrain.models import ClsDataPreprocessor, LinearClsHead
 
 from mmspt.engine.checks import check_config, check_data_folder, check_labels, check_work_dir
 
@@ -91,6 +91,16 @@ def test_labels_that_count_from_one():
     """Another output is no remedy."""
     with pytest.raises(ValueError, match=r'has labels from 1 to 5: start the labels at 0$'):
         check_labels(labelled([1, 5, 3]), model(5))
+
+
+@pytest.mark.parametrize('classes', [2, 5])
+def test_mixup_for_another_number_of_classes(classes):
+    net = model(3)
+    net.data_preprocessor = ClsDataPreprocessor(num_classes=classes)
+    check_labels(labelled([0, 2]), net)  # read by Mixup alone
+    net.data_preprocessor = ClsDataPreprocessor(num_classes=classes, to_onehot=True)
+    with pytest.raises(ValueError, match=rf'that of the head, 3, got {classes}'):
+        check_labels(labelled([0, 2]), net)
 
 
 def config(tmp_path, **changes):

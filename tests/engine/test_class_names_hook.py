@@ -242,3 +242,10 @@ def test_validation_on_images_of_the_training(data):
     (data / 'val/class_1/link.png').symlink_to(data / 'train/class_1/000.png')
     runner(data).train()
     assert 'val has 1 images that train has too' in log(data)
+
+
+def test_a_class_that_only_the_test_has(data):
+    """Named before training; its label is beyond the head, and another output would be no remedy."""
+    shutil.copytree(data / 'test/class_1', data / 'test/zinnia')
+    with pytest.raises(ValueError, match="test has 'zinnia' besides, compared with train: rename or move"):
+        runner(data, default_hooks=dict(result=dict(type='mmspt.ResultHook'))).train()

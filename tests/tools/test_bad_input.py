@@ -83,3 +83,15 @@ def test_work_directory_that_cannot_be_written(job):
     (job.root / 'file').write_text('')
     with pytest.raises(OSError, match=r"must be a folder that can be written, got '.*/file/run'.*--work-dir"):
         train(job, work_dir=job.root / 'file/run')
+
+
+def test_variables_of_a_config_that_nobody_reads(job):
+    """They may be the config's own, so the log names them, and the run goes on."""
+    job.write(extra="\noptim_wraper = dict()\n_model = my_own = 1\n"
+                    "model['data_preprocessor'] = dict(type='ClsDataPreprocessor', num_classes=3)\n")
+    with pytest.raises(ValueError, match=r'must lie in \[0, 2\)'):
+        train(job, **{'model.head.num_classes': 2})
+    log, = [path.read_text() for path in job.root.glob('run/*/*.log')]
+    assert "does not read the config's variable 'optim_wraper': write optim_wrapper" in log
+    assert 'model.data_preprocessor acts, and data_preprocessor of the config does not' in log
+    assert "variable '_model'" not in log and "variable 'my_own'" not in log

@@ -54,7 +54,7 @@ WAYS = {
     'load_from': ('train.py', lambda config, run, out, file: [
         config, '--work-dir', out, '--cfg-options', f'load_from={file}', 'train_cfg.max_epochs=1']),
     'resume': ('train.py', lambda config, run, out, file: [
-        config, '--work-dir', out, '--resume', file, '--cfg-options', 'train_cfg.max_epochs=1']),
+        config, '--work-dir', out, '--resume', file, '--cfg-options', 'train_cfg.max_epochs=2']),
     'test': ('test.py', lambda config, run, out, file: [config, file, '--work-dir', out]),
     'init_prompts': ('init_prompts.py', lambda config, run, out, file: [
         config, '--work-dir', out, '--cfg-options', f'model.backbone.init_cfg.checkpoint={file}']),

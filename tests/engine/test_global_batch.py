@@ -223,6 +223,7 @@ ITERATIONS = dict(by_epoch=False, max_iters=6)
     (OURS, {}, 0.0146447, ''), (OURS | dict(end=3), {}, 0.0146447, ''),
     (OURS | dict(end=5), {}, 0.0691342, 'ends at epoch 5, the training at epoch 3, so the rate ends on its way down'),
     (OURS | dict(end=2), {}, 0.05, 'ends at epoch 2, the training at epoch 3, so the rate stays as it is then'),
+    (OURS | dict(warmup=4), {}, 0.0625, 'warms up for 4 epochs, of which the training has 3, so the rate stays below'),
     (COSINE, {}, 0.05, 'ends at epoch 4, the training at epoch 3'), (COSINE | dict(T_max=2), {}, 0.0146447, ''),
     (dict(type='MultiStepLR', milestones=[1]), {}, 0.01, ''),
     (dict(type='MultiStepLR', milestones=[2, 30, 60]), {}, 0.01, 'MultiStepLR .* at epoch 30, 60, .* ends at epoch 3'),

@@ -84,12 +84,18 @@ def test_resume(done):
 
 
 @pytest.mark.parametrize('changes, values', [
-    (dict(end=9), 'end=36, warmup=40'),
-    (dict(begin=95), 'begin=380, end=400, warmup=40'),
+    (dict(begin=100), 'begin=400, end=400, warmup=40'),
+    (dict(warmup=-1), 'begin=0, end=400, warmup=-4'),
 ])
 def test_lengths_that_do_not_fit(changes, values):
-    with pytest.raises(ValueError, match=f'0 <= warmup <= end - begin, .*{values}.*set warmup to no more'):
+    with pytest.raises(ValueError, match=f'0 <= warmup and begin < end, .*{values}: leave `end` out'):
         build(make_optimizer(5e-2), **changes)
+
+
+def test_a_run_that_ends_while_it_warms_up():
+    optimizer = make_optimizer(5e-2)
+    rates = run(optimizer, build(optimizer, end=2), 8)
+    np.testing.assert_allclose(np.ravel(rates), np.arange(8) / 40 * 5e-2, rtol=1e-12)
 
 
 def test_resumed_before_its_turn():

@@ -67,6 +67,10 @@ def test_what_fills_the_rest(files):
     for file in ('bare', 'head', 'whole', 'head'):
         load_checkpoint(model, files[file], logger='silent')
     model(IMAGES)
+    model = build(backbone=tiny_backbone('mae_deep', allow_random_backbone=True)).eval()
+    load_checkpoint(model, files['head'], logger='silent')
+    with pytest.raises(RuntimeError, match=r'but 1 are random: backbone.prompts.tokens\.'):
+        model(IMAGES)
     model = build(head=None, backbone=tiny_backbone('mae_deep', num_prompts=0)).eval()
     load_checkpoint(model, files['bare'], logger='silent')
     assert torch.compile(model, backend='eager', fullgraph=True)(IMAGES)[-1].shape == (2, 64)

@@ -115,3 +115,7 @@ def warn_of_length(runner: Runner) -> None:
         if late:
             runner.logger.warning(f'{type(s).__name__} of param_scheduler acts at {unit} {", ".join(late)}, which the '
                                   f'training never reaches: it ends at {unit} {length}')
+        if isinstance(s, WarmupCosineLR) and s.warmup > s.total:
+            per = 1 if s.by_epoch else scale
+            runner.logger.warning(f'param_scheduler warms up for {s.warmup / per:g} {unit}s, of which the training has '
+                                  f'{s.total / per:g}, so the rate stays below its peak: set param_scheduler.warmup')

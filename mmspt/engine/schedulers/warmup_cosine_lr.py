@@ -28,13 +28,14 @@ class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
 
     Args:
         optimizer (Optimizer or OptimWrapper): Whose rate is scheduled.
-        warmup (int): Epochs (iterations if not ``by_epoch``) of linear warm-up. Defaults to 10.
+        warmup (int): Epochs (iterations if not ``by_epoch``) of linear warm-up. A run that ends before is warmed up
+            alone, and :class:`mmspt.GlobalBatchHook` warns. Defaults to 10.
         eta_min (float): Learning rate at the end. Defaults to 1e-8.
         begin, end, last_step, by_epoch, verbose: As in MMEngine, whose runner sets ``end`` to the run's length where
             the config does not; ``convert_to_iter_based=True`` sets the rate at every iteration.
 
     Raises:
-        ValueError: ``end`` is missing, or comes before ``begin + warmup``.
+        ValueError: ``end`` is missing or not after ``begin``, or ``warmup`` is negative.
     """
 
     def __init__(self,
@@ -47,11 +48,10 @@ class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
                  last_step: int = -1,
                  by_epoch: bool = True,
                  verbose: bool = False) -> None:
-        if end >= INF or end - begin < warmup or warmup < 0:
-            raise ValueError(f'WarmupCosineLR needs 0 <= warmup <= end - begin, got begin={begin}, end={end}, '
-                             f'warmup={warmup}: set warmup to no more than the length of the run, and leave `end` out, '
-                             'which is that length then (a run of iterations needs by_epoch=False and '
-                             'convert_to_iter_based=False)')
+        if end >= INF or end <= begin or warmup < 0:
+            raise ValueError(f'WarmupCosineLR needs 0 <= warmup and begin < end, got begin={begin}, end={end}, '
+                             f'warmup={warmup}: leave `end` out, which is the length of the run then (a run of '
+                             'iterations needs by_epoch=False and convert_to_iter_based=False)')
         self.warmup, self.total, self.eta_min = warmup, end - begin, eta_min
         super().__init__(optimizer, begin=begin, end=end, last_step=last_step, by_epoch=by_epoch, verbose=verbose)
 

@@ -115,7 +115,8 @@ class Provenance:
         if not self.reports:
             return []
         left = set.intersection(*({*missing, *MISMATCH.findall('\n'.join(errors))} for missing, errors in self.reports))
-        own = [f'backbone.{name}' for name, _ in vit.named_parameters() if name not in self.filled]
+        own = [f'backbone.{name}' for name, _ in vit.named_parameters()
+               if name not in self.filled and (vit.is_learnable(name) or not vit.allow_random_backbone)]
         return own + sorted(name for name in left if 'backbone.' not in name and 'num_batches_tracked' not in name)
 
     def missing(self, vit: 'FrozenViT') -> list[str]:

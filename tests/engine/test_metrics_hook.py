@@ -89,8 +89,9 @@ def test_errors_that_would_come_late(metrics, options, message):
     ([ACCURACY], dict(schedules=[plateau('accuracy/top1')])),
     ([Foreign()], dict(hooks=[CheckpointHook(save_best='auto')], schedules=[plateau('mine')])),
 ])
-def test_runs_in_order_and_metrics_of_others(metrics, options):
+def test_runs_in_order_and_metrics_of_others(metrics, options, caplog):
     before_train(*metrics, **options)
+    assert 'monitor' not in caplog.text and 'save_best' not in caplog.text
 
 
 def test_without_a_validation_what_waits_for_it_is_told(caplog):

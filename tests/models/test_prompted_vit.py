@@ -110,7 +110,8 @@ def test_random_frozen_weights_are_an_error_before_the_first_step(kwargs, missin
 @pytest.mark.parametrize('kwargs', [dict(allow_random_backbone=True), dict(frozen=False, num_prompts=0)], ids=str)
 def test_random_weights_on_purpose(kwargs):
     """Asked for, or a training from scratch."""
-    MODELS.build(tiny_backbone(init_cfg=None, **kwargs)).train()(torch.randn(1, 3, 32, 32))
+    features, = MODELS.build(tiny_backbone(init_cfg=None, **kwargs)).train()(torch.randn(1, 3, 32, 32))
+    assert features.shape == (1, 64) and features.isfinite().all()
 
 
 def test_initializing_again_keeps_what_a_checkpoint_brought():

@@ -135,8 +135,9 @@ def test_names_of_test_sets(text, does):
 
 def test_folders_above_the_data_do_not_count(lists):
     """Nor does a data_root that list files are read from."""
-    search_config(as_config(lists('train', data_root='/srv/test/pets'),
-                            lists('val', ann_file='/srv/test/pets/a/v.txt'), None))
+    cfg = search_config(as_config(lists('train', data_root='/srv/test/pets'),
+                                  lists('val', ann_file='/srv/test/pets/a/v.txt'), None))
+    assert cfg.train_dataloader.dataset.data_root == '/srv/test/pets'
 
 
 def test_one_image_in_two_splits(lists, tmp_path):

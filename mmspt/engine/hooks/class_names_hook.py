@@ -16,6 +16,11 @@ from ..checks import check_labels, check_loaded
 from ..model import unwrap
 
 
+def checks_labels(runner: Runner) -> bool:
+    """Whether a run has :class:`ClassNamesHook`, so that other hooks need not read all labels once more."""
+    return any(isinstance(hook, ClassNamesHook) for hook in runner.hooks)
+
+
 @HOOKS.register_module()
 class ClassNamesHook(Hook):
     """Make sure that a label means one class everywhere, before training and before a test.

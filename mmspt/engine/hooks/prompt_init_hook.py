@@ -25,6 +25,7 @@ from ..checks import check_labels
 from ..global_batch import batch_of
 from ..model import autocast_as_trained, eval_mode, find_prompted_vit, unwrap
 from ..training_images import TrainingImages, seeded
+from .class_names_hook import checks_labels
 
 INITIAL_PROMPTS = 'initial_prompts.safetensors'
 
@@ -95,9 +96,10 @@ class PromptInitHook(Hook):
             raise ValueError(f"PromptInitHook needs a mmspt.PromptedViT, {type(model).__name__} has none: set "
                              "model.backbone.type='mmspt.PromptedViT'")
         backbone.check_weights()
-        check_labels(runner.train_dataloader.dataset, model)
-        if runner.val_loop is not None:
-            check_labels(runner.val_loop.dataloader.dataset, model)
+        if not checks_labels(runner):
+            check_labels(runner.train_dataloader.dataset, model)
+            if runner.val_loop is not None:
+                check_labels(runner.val_loop.dataloader.dataset, model)
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
         total = sum(p.numel() for p in model.parameters())
         runner.logger.info(f'Model: {trained:,} of {total:,} parameters train ({trained / total:.4%})')
@@ -128,7 +130,8 @@ class PromptInitHook(Hook):
 
     def before_test(self, runner: Runner) -> None:
         """Check the labels of the test set."""
-        check_labels(runner.test_loop.dataloader.dataset, unwrap(runner.model))
+        if not checks_labels(runner):
+            check_labels(runner.test_loop.dataloader.dataset, unwrap(runner.model))
 
     def _gradient_came(self, gradient: Tensor) -> None:
         self._reached = True

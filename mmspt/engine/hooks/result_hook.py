@@ -25,7 +25,7 @@ from ..optimizers.paramwise import check_paramwise
 from ..reliability.resume_hook import RECIPE, RESUMED
 from ..reliability.resumed_settings import compare, describe
 from ..training_images import seeded
-from .class_names_hook import ClassNamesHook
+from .class_names_hook import checks_labels
 
 ACTS = re.compile(r'data_preprocessor\.(mean|std|to_rgb)|model\.(neck|backbone)(?!.*(init_cfg|frozen|random|drop))')
 """Of a recipe's keys: those that act when nothing is trained."""
@@ -76,7 +76,7 @@ class ResultHook(Hook):
                 check_data_folder(dataset, 'test_dataloader')
             with seeded():  # the run's random numbers are those of a run without a test
                 loop = runner.test_loop
-            if not any(isinstance(hook, ClassNamesHook) for hook in runner.hooks):  # which compares names first
+            if not checks_labels(runner):
                 check_labels(loop.dataloader.dataset, unwrap(runner.model))
         except (OSError, ValueError) as error:
             kind = next(kind for kind in (FileNotFoundError, OSError, ValueError) if isinstance(error, kind))

@@ -2,6 +2,8 @@
 import os
 import sys
 
+import pytest
+
 from helpers import ROOT, command, make_job
 
 HIDE = """
@@ -44,6 +46,7 @@ def test_every_module_is_imported_and_a_trial_is_ended(tmp_path):
     assert int(modules) > 80 and int(status) != 0
 
 
+@pytest.mark.slow
 def test_a_run_trains_and_saves(tmp_path):
     job = make_job(tmp_path)
     python(TRAIN, ROOT / 'tools/train.py', job.config, '--work-dir', tmp_path / 'run',

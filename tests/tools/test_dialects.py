@@ -50,6 +50,8 @@ def test_tools_change_them_as_they_change_a_config_of_names(job, dialect, monkey
     assert 'nothing wrong' in capsys.readouterr().out
 
 
+@pytest.mark.parametrize('dialect', [kind if kind == 'pure.py' else pytest.param(kind, marks=pytest.mark.slow)
+                                     for kind in DIALECTS], indirect=True)
 def test_a_run(job, dialect):
     """Trained, tested, exported and drawn; MMEngine writes YAML or JSON into the work directory for such a config."""
     run = job.root / 'run'

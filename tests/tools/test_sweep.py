@@ -41,6 +41,7 @@ needs_proc = pytest.mark.skipif(not os.path.isdir('/proc/self'), reason='looks f
 
 
 @needs_proc
+@pytest.mark.slow
 def test_killed_and_taken_up(job):
     """Two trials and a last run; kill -9 in the second trial and SIGTERM in the last run leave no process."""
     folder = job.root / 'sweep'

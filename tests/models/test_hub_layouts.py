@@ -10,20 +10,21 @@ from mmspt.models import PromptedViT
 ARCH = dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32)
 SCALED = dict(layer_scale_init_value=1e-5)
 CLIP = dict(pre_norm=True, patch_cfg=dict(bias=False), norm_cfg=dict(type='LN', eps=1e-5))
+EPS = dict(norm_cfg=dict(type='LN', eps=1e-6))
 QUICK = dict(layer_cfgs=dict(act_cfg=dict(type='mmpretrain.QuickGELU')))
 FILES = {
     'vit': {}, 'vit_in_memory': {}, 'vit_mae': {}, 'vit_mae_in_memory': {}, 'dinov2': SCALED,
     'dinov2_in_memory': SCALED, 'dinov2_registers': SCALED | dict(num_registers=3),
     'dinov2_registers_in_memory': SCALED | dict(num_registers=3),
-    'timm': SCALED, 'timm_reg4': SCALED | dict(num_registers=4), 'timm_clip': CLIP | dict(norm_cfg=dict(type='LN', eps=1e-6)),
-    'open_clip': CLIP, 'openai_clip': CLIP | QUICK, 'clip': CLIP | QUICK | dict(norm_cfg=dict(type='LN', eps=1e-6)),
+    'timm': SCALED, 'timm_reg4': SCALED | dict(num_registers=4), 'timm_clip': CLIP | EPS, 'open_clip': CLIP,
+    'openai_clip': CLIP | QUICK, 'clip': CLIP | QUICK | EPS,
 }
 
 
 def build(file, **kwargs):
-    vit = PromptedViT(**{**dict(
-        arch=ARCH, img_size=16, patch_size=4, num_prompts=0, out_type='raw',
-        init_cfg=dict(type='Pretrained', checkpoint=str(DATA / 'hub' / f'{file}.safetensors'))), **FILES[file], **kwargs})
+    init_cfg = dict(type='Pretrained', checkpoint=str(DATA / 'hub' / f'{file}.safetensors'))
+    vit = PromptedViT(**{**dict(arch=ARCH, img_size=16, patch_size=4, num_prompts=0, out_type='raw',
+                                init_cfg=init_cfg), **FILES[file], **kwargs})
     vit.init_weights()
     return vit
 

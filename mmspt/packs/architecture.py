@@ -12,8 +12,10 @@ from mmspt.models.weights.provenance import frozen_weights, settings
 from .fields import check_fields
 
 REMEDY = 'correct the recipe and export the pack again'
+ACTIVATIONS = dict(GELU='GELU', QuickGELU='mmpretrain.QuickGELU')
+"""Class -> the name under which it is registered."""
 CHOICES = dict(out_type=('cls_token', 'avg_featmap'), prompt_type=tuple(PROMPT_TYPES),
-               interpolate_mode=('bicubic', 'bilinear', 'nearest'), activation=('GELU', 'QuickGELU'))
+               interpolate_mode=('bicubic', 'bilinear', 'nearest'), activation=tuple(ACTIVATIONS))
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ class Architecture:
             interpolate_mode=self.interpolate_mode, out_type=self.out_type, final_norm=self.final_norm,
             num_prompts=self.num_prompts, prompt_type=self.prompt_type, pool_prompts=self.pool_prompts,
             num_registers=self.num_registers, patch_cfg=dict(bias=self.patch_bias),
-            layer_cfgs=dict(act_cfg=dict(type=f'mmpretrain.{self.activation}')), **kwargs)
+            layer_cfgs=dict(act_cfg=dict(type=ACTIVATIONS[self.activation])), **kwargs)
 
     @property
     def prompts_shape(self) -> tuple[int, int, int] | None:

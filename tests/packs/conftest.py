@@ -23,7 +23,8 @@ def card():
         backbone=dict(embed_dims=8, num_layers=2, num_heads=2, feedforward_channels=16, img_size=[8, 16],
                       patch_size=[4, 4], in_channels=3, qkv_bias=True, eps=1e-6, pre_norm=False, layer_scale=False,
                       with_cls_token=True, interpolate_mode='bicubic', out_type='cls_token', final_norm=True,
-                      num_prompts=3, prompt_type='deep', pool_prompts=True),
+                      num_prompts=3, prompt_type='deep', pool_prompts=True, num_registers=0, activation='GELU',
+                      patch_bias=True),
         preprocessing=dict(size=[8, 16], resize=[8, 16], crop=False, interpolation='bilinear', backend='cv2',
                            mean=[1., 2., 3.], std=[4., 5., 6.], to_rgb=True),
         recipe='a = 1\n', metrics={'accuracy/top1': 81.5}, versions=dict(mmspt='0.1'))

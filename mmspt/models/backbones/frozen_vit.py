@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..weights.fingerprint import KEY
 from ..weights.layouts import find_encoder, unknown_layout
-from ..weights.loading import check_classifier, check_filled, plain_init_cfg, prepare
+from ..weights.loading import arguments_of, check_classifier, check_filled, plain_init_cfg, prepare
 from ..weights.provenance import Provenance, SavedWeights, frozen_weights
 
 
@@ -30,7 +30,8 @@ class FrozenViT(VisionTransformer):
             position, between CLS and what follows. They are frozen, never pooled, and no part of 'featmap'. Defaults to
             0.
         init_cfg (dict | list | None): As in MMEngine. Defaults to None.
-        **kwargs: Those of :class:`mmpretrain.models.VisionTransformer`.
+        **kwargs: Those of :class:`mmpretrain.models.VisionTransformer`. Without ``arch`` they are read from ``init_cfg``'s
+            checkpoint, see :func:`mmspt.models.weights.architecture.read_arguments`, if it names one.
 
     Attributes:
         learnable_modules (tuple[str]): Names of the children that a subclass adds: no pre-training knows their
@@ -59,6 +60,8 @@ class FrozenViT(VisionTransformer):
                  num_registers: int = 0,
                  init_cfg: dict | list | None = None,
                  **kwargs: Any) -> None:
+        if not args and 'arch' not in kwargs:
+            kwargs = {**arguments_of(init_cfg), **kwargs}
         if isinstance(kwargs.get('out_indices'), (list, tuple)):
             kwargs['out_indices'] = list(kwargs['out_indices'])  # the base class writes into the caller's list
         super().__init__(*args, init_cfg=plain_init_cfg(init_cfg), **kwargs)

@@ -6,8 +6,10 @@ from mmengine.logging import MMLogger
 from mmengine.model.weight_init import initialize
 from torch import Tensor
 
+from mmspt.checkpoint_loaders import load_file
 from mmspt.config import type_name
 
+from .architecture import read_arguments
 from .fingerprint import KEY, check_fingerprint, to_hex
 from .fit import arguments, check_fit, fit_position, place_final_norm, refuse_other_networks
 from .layouts import find_encoder, unknown_layout
@@ -28,6 +30,19 @@ def plain_init_cfg(init_cfg: Any) -> Any:
         return init_cfg
     drop = ('prefix', ) if str(init_cfg.get('prefix')).rstrip('.') == 'backbone' else ()
     return {key: value for key, value in init_cfg.items() if key not in drop} | dict(type='Pretrained')
+
+
+def arguments_of(init_cfg: Any) -> dict[str, Any]:
+    """Read a backbone's arguments from the first checkpoint that ``init_cfg`` names; {} if it names none.
+
+    Raises:
+        OSError, RuntimeError: It cannot be read.
+        ValueError: See :func:`.read_arguments`.
+    """
+    for cfg in init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg]:
+        if isinstance(cfg, dict) and type_name(cfg.get('type')) in PRETRAINED and cfg.get('checkpoint'):
+            return read_arguments(load_file(cfg['checkpoint']), cfg['checkpoint'])
+    return {}
 
 
 def prepare(vit: 'FrozenViT', given: dict[str, Tensor]) -> dict[str, Tensor]:

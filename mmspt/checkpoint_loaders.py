@@ -4,6 +4,8 @@ These are safetensors (prompt packs among them), public checkpoints that are not
 which MMEngine takes two of one name for one.
 MMEngine tries the regular expressions of all loaders in reverse alphabetical order, on the beginning of a path.
 """
+import json
+import os.path as osp
 import re
 from typing import Any
 
@@ -14,7 +16,7 @@ from torch import Tensor
 
 from mmspt.public_checkpoints import PUBLIC_CHECKPOINTS, fetch, find_checkpoint
 
-LOCAL = rf'(?!.*://)(.*\.safetensors|.*\.npz|(.*/)?({"|".join(map(re.escape, PUBLIC_CHECKPOINTS))}))$'
+LOCAL = rf'(?!.*://)(.*\.safetensors(\.index\.json)?|.*\.npz|(.*/)?({"|".join(map(re.escape, PUBLIC_CHECKPOINTS))}))$'
 ADDRESS = 'https?://'
 
 
@@ -39,6 +41,28 @@ def read_safetensors(filename: str, map_location: Any = None) -> tuple[dict[str,
         return tensors, file.metadata() or {}
 
 
+def read_shards(filename: str, map_location: Any = None) -> dict[str, Tensor]:
+    """Return all tensors of a model that transformers saved in parts, whose index is ``filename``.
+
+    Raises:
+        RuntimeError: The index, or a part that it names, is missing or damaged.
+    """
+    tensors: dict[str, Tensor] = {}
+    try:
+        with open(filename, encoding='utf-8') as file:
+            parts = json.load(file)['weight_map']
+        for part in dict.fromkeys(parts.values()):
+            own, _ = read_safetensors(osp.join(osp.dirname(filename), osp.basename(part)), map_location)
+            tensors |= own
+    except (AttributeError, KeyError, OSError, SafetensorError, TypeError, ValueError) as error:
+        raise RuntimeError(f"checkpoint '{filename}' cannot be read: it must be the index of a model in parts, which "
+                           f'lie beside it, but {type(error).__name__}: {error!s:.300}. Fetch them all') from error
+    if tensors.keys() != parts.keys():
+        raise RuntimeError(f"checkpoint '{filename}' must name the weights of its parts, but they differ in "
+                           f'{sorted(tensors.keys() ^ parts.keys())[:3]}: fetch all parts again')
+    return tensors
+
+
 def load_from_mmspt(filename: str, map_location: Any = None) -> dict:
     """Load a local checkpoint of safetensors, or a public one, see :func:`.find_checkpoint`.
 
@@ -52,6 +76,8 @@ def load_from_mmspt(filename: str, map_location: Any = None) -> dict:
             f"checkpoint '{filename}' must hold weights of PyTorch, but .npz holds those of JAX: use model.safetensors "
             'of https://huggingface.co/timm/vit_base_patch16_224.orig_in21k for imagenet21k/ViT-B_16.npz (VPT), of '
             'https://huggingface.co/timm/vit_base_patch16_224.augreg_in21k for augreg/B_16-i21k-....npz')
+    if path.endswith('.index.json'):
+        return read_shards(path, map_location)
     if not path.endswith('.safetensors'):
         return load_from_local(path, map_location)
     try:

@@ -14,6 +14,10 @@ READERS = [dict(out_type='cls_token'), dict(out_type='avg_featmap', final_norm=F
 CASES = [
     *READERS,
     dict(out_type='cls_token', out_indices=[0, 1]),
+    dict(out_type='cls_token', num_registers=2),
+    dict(out_type='avg_featmap', final_norm=False, num_registers=3, layer_scale_init_value=0.1),
+    dict(out_type='raw', num_registers=2, out_indices=[0, 2]),
+    dict(out_type='featmap', num_registers=2, with_cls_token=False),
     dict(out_type='raw', out_indices=[0, 2], layer_scale_init_value=0.1, pre_norm=True),
     dict(out_type='featmap', with_cls_token=False),
     dict(out_type='avg_featmap', final_norm=False, out_indices=[0, 1, 2]),
@@ -34,11 +38,13 @@ def build(method='deep', **kwargs):
     return net.train()
 
 
-def written_out(net, images, with_cls_token=True, pre_norm=False, layer_scale_init_value=0., qkv_bias=True, **others):
+def written_out(net, images, with_cls_token=True, pre_norm=False, layer_scale_init_value=0., qkv_bias=True,
+                num_registers=0, **others):
     """The network's outputs, and the tokens that each block reads, prompts being tokens of every block.
 
     Returns:
-        tuple: Tensors for ``out_indices``, and L times (CLS (B, n, D), prompts (B, N_p, D), patches (B, N_e, D)).
+        tuple: Tensors for ``out_indices``, and L times (CLS and registers (B, n, D), prompts (B, N_p, D), patches
+            (B, N_e, D)).
     """
     stock = VisionTransformer(**SMALL, with_cls_token=with_cls_token, pre_norm=pre_norm, qkv_bias=qkv_bias,
                               layer_scale_init_value=layer_scale_init_value, out_type='raw', final_norm=False)
@@ -50,7 +56,11 @@ def written_out(net, images, with_cls_token=True, pre_norm=False, layer_scale_in
     temperatures = getattr(net.prompts, 'temperatures', torch.ones(3))
     patches, resolution = stock.patch_embed(images)
     x = torch.cat((stock.cls_token.expand(len(images), -1, -1), patches), dim=1) if n else patches
-    x = stock.pre_norm(x + resize_pos_embed(stock.pos_embed, stock.patch_resolution, resolution, 'bicubic', n))
+    x = x + resize_pos_embed(stock.pos_embed, stock.patch_resolution, resolution, 'bicubic', n)
+    if num_registers:  # without position
+        x = torch.cat((x[:, :n], net.register_tokens.expand(len(images), -1, -1), x[:, n:]), dim=1)
+        n += num_registers
+    x = stock.pre_norm(x)
     cls, prompts, patches = x[:, :n], None, x[:, n:]
     outs, read = [], []
     for i, layer in enumerate(stock.layers):

@@ -17,12 +17,20 @@ class ImageClassifier(MMPretrainImageClassifier):
     Its own are ``data_preprocessor`` and, of a model that ``get_model`` built, the config's test pipeline.
 
     Args:
+        backbone, neck (dict): MMPretrain's.
+        head (dict): Its ``in_channels`` is the backbone's width, if it is not given and there is no neck.
         **kwargs: Those of :class:`mmpretrain.models.ImageClassifier`.
 
     Raises:
         ValueError: In eval mode, a pack of other preprocessing.
     """
     _compared: dict | None = None  # a pack's preprocessing, which is our own
+
+    def __init__(self, backbone: Any, neck: Any = None, head: Any = None, **kwargs: Any) -> None:
+        backbone = MODELS.build(backbone) if isinstance(backbone, dict) else backbone
+        if isinstance(head, dict) and neck is None and hasattr(backbone, 'embed_dims'):
+            head = {'in_channels': backbone.embed_dims, **head}
+        super().__init__(backbone, neck, head, **kwargs)
 
     def train(self, mode: bool = True) -> 'ImageClassifier':
         """Set the mode; ``get_model`` does so when the model has its pack and its config."""

@@ -126,6 +126,6 @@ def backbone_of(path: str) -> tuple[dict[str, Any], int]:
     """
     content = load_file(path)
     backbone = read_arguments(content, path)
-    mean = 'mae' in osp.basename(path).lower() or 'ln2.weight' in (find_encoder(content) or {})
+    mean = 'mae' in osp.basename(path).lower() or 'ln2.weight' in (find_encoder(content, quiet=True) or {})
     readout = dict(out_type='avg_featmap', final_norm=False) if mean else dict(out_type='cls_token', final_norm=True)
     return backbone | readout, backbone['arch']['embed_dims']

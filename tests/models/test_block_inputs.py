@@ -8,6 +8,7 @@ from written_out import METHODS, build, written_out
 CASES = [
     dict(),
     dict(out_type='avg_featmap', final_norm=False, with_cls_token=False),
+    dict(out_type='avg_featmap', final_norm=False, num_registers=2),
     dict(out_type='raw', out_indices=[0, 2], pre_norm=True, layer_scale_init_value=0.1),
     dict(prompt_drop_rate=0.5, drop_rate=0.5, drop_path_rate=0.5, frozen=False, concatenate=True),
 ]

@@ -1,11 +1,18 @@
 """Networks of transformers, timm and OpenCLIP, by their own names, put out what their own code does
-(tests/data/hub/record.py)."""
+(tests/data/hub/record.py), and say themselves what they are."""
+import json
+
 import numpy as np
 import pytest
 import torch
+from mmengine.runner.checkpoint import CheckpointLoader
+from safetensors.torch import load_file, save_file
 
 from helpers import DATA
 from mmspt.models import PromptedViT
+from mmspt.models.weights.architecture import read_arguments
+from mmspt.models.weights.layouts import find_encoder
+from mmspt.packs.image_classifier import ImageClassifier
 
 ARCH = dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32)
 SCALED = dict(layer_scale_init_value=1e-5)
@@ -42,3 +49,162 @@ def test_features(file):
     if 'mae' in file:  # its own code shuffles the patches
         tokens, expected = (value.sort(dim=1)[0] for value in (tokens, expected))
     torch.testing.assert_close(tokens, expected, rtol=1e-5, atol=1e-5)
+
+
+KINDS = {file: {key: value for key, value in kwargs.items() if key not in ('layer_cfgs', 'norm_cfg')}
+         for file, kwargs in FILES.items()}
+HUB = dict(num_attention_heads=2, layer_norm_eps=1e-6, hidden_act='gelu')
+"""Of config.json."""
+
+
+@pytest.mark.parametrize('file', FILES)
+def test_a_checkpoint_says_what_its_network_is(file, tmp_path):
+    """With config.json beside it, as the hub has it; and the network so built puts out the same."""
+    (tmp_path / 'model.safetensors').write_bytes((DATA / 'hub' / f'{file}.safetensors').read_bytes())
+    config = HUB | dict(hidden_act='quick_gelu' if FILES[file].get('layer_cfgs') else 'gelu',
+                        layer_norm_eps=FILES[file].get('norm_cfg', dict(eps=1e-6))['eps'])
+    nested = dict(vision_config=config, text_config={}) if 'clip' in file else config
+    (tmp_path / 'config.json').write_text(json.dumps(nested))
+    path = str(tmp_path / 'model.safetensors')
+    found = read_arguments(load_file(path), path)
+    assert found['arch'] == ARCH and found['patch_size'] == 4 and KINDS[file].items() <= found.items()
+    assert found.keys() <= {'arch', 'patch_size', 'norm_cfg', 'layer_cfgs', *KINDS[file]}
+    vit = PromptedViT(img_size=16, num_prompts=0, out_type='raw', init_cfg=dict(type='Pretrained', checkpoint=path))
+    vit.init_weights()
+    images, expected = recorded(file)
+    with torch.no_grad():
+        tokens, = vit.eval()(images)
+    if 'mae' not in file:
+        torch.testing.assert_close(tokens, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(('file', 'config', 'says'), [
+    ('vit', None, r'number of heads, .*sizes of no published ViT .*\(16, 2, 32\)\): set arch=dict\(embed_dims=16'),
+    ('clip', dict(num_attention_heads=2), "of CLIP, whose weights do not tell their activation: set layer_cfgs"),
+    ('clip', HUB | dict(hidden_act='relu'), "of an activation 'relu': set layer_cfgs"),
+])
+def test_what_weights_do_not_tell_is_asked_for(file, config, says, tmp_path):
+    if config is not None:
+        (tmp_path / 'config.json').write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=says):
+        read_arguments(load_file(DATA / 'hub' / f'{file}.safetensors'), str(tmp_path / 'model.safetensors'))
+
+
+def test_an_argument_that_contradicts_the_checkpoint(tmp_path):
+    for name in ('model.safetensors', 'config.json'):
+        (tmp_path / name).write_bytes((DATA / 'hub' / 'dinov2.safetensors').read_bytes() if 'model' in name
+                                      else json.dumps(HUB).encode())
+    checkpoint = dict(type='Pretrained', checkpoint=str(tmp_path / 'model.safetensors'))
+    for kwargs, says in ((dict(num_registers=2), 'register_tokens'), (dict(patch_size=8, img_size=32), 'patch_size'),
+                         (dict(layer_scale_init_value=0.), 'layer_scale_init_value')):
+        with pytest.raises((ValueError, RuntimeError), match=says):
+            vit = PromptedViT(init_cfg=checkpoint, num_prompts=2, **{'img_size': 16, **kwargs})
+            vit.init_weights()
+            vit.train()(torch.zeros(1, 3, 16, 16))
+
+
+def test_the_head_follows(tmp_path):
+    (tmp_path / 'config.json').write_text(json.dumps(HUB))
+    (tmp_path / 'model.safetensors').write_bytes((DATA / 'hub' / 'vit.safetensors').read_bytes())
+    backbone = dict(type='mmspt.PromptedViT', img_size=16, num_prompts=2,
+                    init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'model.safetensors')))
+    model = ImageClassifier(backbone, head=dict(type='LinearClsHead', num_classes=3))
+    assert model.head.fc.weight.shape == (3, 16)
+
+
+@pytest.mark.parametrize('missing', [None, 'part', 'index'])
+def test_a_model_in_parts(missing, tmp_path):
+    """As transformers saves one that is large."""
+    weights = load_file(DATA / 'hub' / 'dinov2.safetensors')
+    names = sorted(weights)
+    parts = {'model-00001-of-00002.safetensors': names[:7], 'model-00002-of-00002.safetensors': names[7:]}
+    for part, own in parts.items():
+        save_file({name: weights[name] for name in own}, tmp_path / part)
+    index = tmp_path / 'model.safetensors.index.json'
+    listed = {name: part for part, own in parts.items() for name in own}
+    if missing == 'index':
+        listed.popitem()
+    index.write_text(json.dumps(dict(metadata={}, weight_map=listed)))
+    if missing == 'part':
+        (tmp_path / 'model-00002-of-00002.safetensors').unlink()
+    if missing:
+        with pytest.raises(RuntimeError, match=r'index\.json.*[Ff]etch'):
+            CheckpointLoader.load_checkpoint(str(index), map_location='cpu', logger='silent')
+        return
+    loaded = CheckpointLoader.load_checkpoint(str(index), map_location='cpu', logger='silent')
+    assert loaded.keys() == weights.keys() and all(torch.equal(loaded[name], weights[name]) for name in weights)
+
+
+@pytest.mark.parametrize('prefix', ['vit.', 'dinov2.', 'teacher.backbone.', 'student.module.backbone.', 'module.'])
+def test_wherever_an_encoder_sits(prefix):
+    weights = load_file(DATA / 'hub' / 'dinov2.safetensors')
+    expected = find_encoder(weights)
+    inside = {f'{prefix}{key}': value for key, value in weights.items()}
+    found = find_encoder(inside | {'classifier.weight': torch.ones(2)})
+    assert found.keys() == expected.keys() and all(torch.equal(found[key], expected[key]) for key in expected)
+
+
+@pytest.mark.parametrize('container', ['teacher', 'student', 'model', 'state_dict'])
+def test_whatever_holds_it(container):
+    weights = {f'backbone.{key}': value for key, value in load_file(DATA / 'hub' / 'timm.safetensors').items()}
+    others = {key: torch.zeros_like(value) for key, value in weights.items()}
+    content = {'student': others, 'epoch': 3} | {container: weights} | ({'loss': 0} if container == 'student' else {})
+    assert torch.equal(find_encoder(content)['cls_token'], weights['backbone.cls_token'])
+
+
+def test_towers_of_timm_in_open_clip():
+    weights = load_file(DATA / 'hub' / 'timm.safetensors')
+    found = find_encoder({f'visual.trunk.{key}': value for key, value in weights.items()})
+    assert found.keys() == find_encoder(weights).keys()
+
+
+OTHERS = {  # keys as their publishers name them -> a word of the error
+    'rotary': ['embeddings.patch_embeddings.weight', 'layer.0.attention.q_proj.weight', 'rope_embeddings.inv_freq'],
+    'DINOv3': ['patch_embed.proj.weight', 'storage_tokens', 'blocks.0.attn.qkv.weight'],
+    'BEiT': ['embeddings.patch_embeddings.projection.weight',
+             'encoder.layer.0.attention.attention.relative_position_bias.relative_position_bias_table'],
+    'SigLIP': ['vision_model.embeddings.patch_embedding.weight', 'vision_model.head.probe'],
+    'attention pool': ['patch_embed.proj.weight', 'attn_pool.latent'],
+    'Swin': ['swin.embeddings.patch_embeddings.projection.weight', 'swin.encoder.layers.0.blocks.0.output.dense.bias'],
+    'Hiera': ['patch_embed.proj.weight', 'pos_embed', 'blocks.2.proj.weight'],
+    'ConvNeXt': ['convnextv2.encoder.stages.0.layers.0.dwconv.weight'],
+    'SwiGLU': ['embeddings.patch_embeddings.projection.weight', 'encoder.layer.0.mlp.weights_in.weight'],
+}
+
+
+@pytest.mark.parametrize('other', OTHERS)
+def test_networks_that_are_no_plain_vit_are_refused_by_name(other):
+    vit = PromptedViT(arch=ARCH, img_size=16, patch_size=4, num_prompts=0)
+    weights = {key: torch.ones(16, 3, 4, 4) if 'patch_emb' in key else torch.ones(16) for key in OTHERS[other]}
+    with pytest.raises(ValueError, match=rf'{other}.*(not supported: use|number of heads)'):
+        read_arguments(weights, 'model.safetensors')
+    with pytest.raises(ValueError, match=rf'{other}.*not supported: use'):
+        vit.load_state_dict(weights, strict=False)
+
+
+def test_what_is_left_out_is_logged(monkeypatch):
+    said = []
+    monkeypatch.setattr('mmspt.models.weights.layouts.MMLogger.get_current_instance',
+                        lambda: type('Log', (), dict(info=lambda self, text: said.append(text)))())
+    find_encoder(load_file(DATA / 'hub' / 'open_clip.safetensors'))
+    assert len(said) == 1 and ': proj, ' in said[0] and ', transformer' in said[0]
+
+
+@pytest.mark.parametrize('fault', ['missing', 'extra', 'shape'])
+@pytest.mark.parametrize('file', ['vit', 'dinov2_registers', 'open_clip', 'clip', 'timm_reg4'])
+def test_faulty_files_are_named_errors(file, fault, tmp_path):
+    """In every layout; the order of keys does not matter."""
+    weights = dict(reversed(load_file(DATA / 'hub' / f'{file}.safetensors').items()))
+    key = next(name for name in weights if name.endswith(('fc2.weight', 'c_proj.weight', '0.output.dense.weight')))
+    if fault == 'missing':
+        del weights[key]
+    elif fault == 'shape':
+        weights[key] = weights[key][:, :-1].contiguous()
+    else:
+        weights[key.replace('weight', 'odd')] = torch.ones(3)
+    save_file(weights, tmp_path / 'model.safetensors')
+    kwargs = FILES[file] | dict(init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'model.safetensors')))
+    vit = PromptedViT(arch=ARCH, img_size=16, patch_size=4, num_prompts=0, **kwargs)
+    with pytest.raises((ValueError, RuntimeError), match=r'layers\.[01]\.ffn\.layers\.1\.(weight|odd)'):
+        vit.init_weights()
+        vit.train()(torch.zeros(1, 3, 16, 16))

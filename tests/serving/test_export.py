@@ -22,7 +22,8 @@ CASES = [
     dict(MEAN, pool_prompts=False, img_size=(32, 48)),
     dict(CLS, concatenate=True, in_channels=1),
     dict(MEAN, frozen=False, drop_rate=0.3, drop_path_rate=0.3, prompt_drop_rate=0.5, with_cls_token=False),
-    dict(CLS, pre_norm=True, layer_scale_init_value=0.1, qkv_bias=False),
+    dict(CLS, pre_norm=True, layer_scale_init_value=0.1, qkv_bias=False), dict(CLS, num_registers=2),
+    dict(MEAN, num_registers=3, pre_norm=True, layer_cfgs=dict(act_cfg=dict(type='mmpretrain.QuickGELU'))),
 ]
 
 

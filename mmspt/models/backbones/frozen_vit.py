@@ -28,10 +28,10 @@ class FrozenViT(VisionTransformer):
         norm_eval (bool): MoCoV3ViT's: BatchNorm, if any, in eval mode. Defaults to False.
         num_registers (int): R, register tokens (https://arxiv.org/abs/2309.16588) of the pre-training, without
             position, between CLS and what follows. They are frozen, never pooled, and no part of 'featmap'. Defaults to
-            0.
+            None, what the checkpoint has if ``arch`` is not given, else 0.
         init_cfg (dict | list | None): As in MMEngine. Defaults to None.
-        **kwargs: Those of :class:`mmpretrain.models.VisionTransformer`. Without ``arch`` they are read from ``init_cfg``'s
-            checkpoint, see :func:`mmspt.models.weights.architecture.read_arguments`, if it names one.
+        **kwargs: Those of :class:`mmpretrain.models.VisionTransformer`. Without ``arch`` they are read from the
+            checkpoint of ``init_cfg``, see :func:`mmspt.models.weights.architecture.read_arguments`, if it names one.
 
     Attributes:
         learnable_modules (tuple[str]): Names of the children that a subclass adds: no pre-training knows their
@@ -57,11 +57,13 @@ class FrozenViT(VisionTransformer):
                  allow_random_backbone: bool = False,
                  stop_grad_conv1: bool = False,
                  norm_eval: bool = False,
-                 num_registers: int = 0,
+                 num_registers: int | None = None,
                  init_cfg: dict | list | None = None,
                  **kwargs: Any) -> None:
-        if not args and 'arch' not in kwargs:
-            kwargs = {**arguments_of(init_cfg), **kwargs}
+        read = {} if args or 'arch' in kwargs else arguments_of(init_cfg)
+        registers = read.pop('num_registers', 0)
+        num_registers = registers if num_registers is None else num_registers
+        kwargs = {**read, **kwargs}
         if isinstance(kwargs.get('out_indices'), (list, tuple)):
             kwargs['out_indices'] = list(kwargs['out_indices'])  # the base class writes into the caller's list
         super().__init__(*args, init_cfg=plain_init_cfg(init_cfg), **kwargs)

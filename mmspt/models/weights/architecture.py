@@ -32,7 +32,7 @@ def read_arguments(checkpoint: Mapping[str, Any], name: str) -> dict[str, Any]:
     Raises:
         ValueError: No ViT of a known layout, another network, or something that its weights do not tell.
     """
-    encoder = find_encoder(checkpoint)
+    encoder = find_encoder(checkpoint, quiet=True)
     if encoder is None:
         raise unknown_layout(checkpoint)
     refuse_other_networks(encoder, set())

@@ -8,20 +8,8 @@ from mmengine.logging import MMLogger
 from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor
 
-from .layouts import StateDict
+from .layouts import PLAIN, StateDict, other_network
 
-PLAIN = 'a plain ViT with absolute positions (of MAE, MoCo-v3, DINO, DINOv2, DeiT, timm augreg)'
-OTHER_NETWORKS = (
-    (r'^dist_token$', 'a distillation token',
-     'the model that was trained without distillation (deit_base_patch16_224, not deit_base_distilled_patch16_224)'),
-    (r'^((layers|blocks)\.\d+\.(blocks|downsample)|stages\.\d+)\.', 'stages, such as Swin', PLAIN),
-    (r'rel(ative)?_pos|\.[qv]_bias$', 'relative positions, such as BEiT or SAM', PLAIN),
-    (r'(^|\.)rope', 'rotary positions, such as EVA-02 or DINOv3', PLAIN),
-    (r'\.attn\.[qk]_norm\.', 'normalized queries and keys', PLAIN),
-    (r'\.mlp\.w(12|3)\.', 'SwiGLU under the names of its authors',
-     "MMPretrain's conversion (vit-giant-p14_dinov2-pre_3rdparty), with layer_cfgs=dict(ffn_type='swiglu_fused')"),
-)
-"""Weights, what their networks have that :class:`.FrozenViT` lacks, and what to use instead."""
 ARGUMENTS = (
     (r'\.gamma[12]\.weight$', 'layer_scale_init_value=1e-5', 'layer_scale_init_value=0'),
     (r'^pre_norm\.', 'pre_norm=True', 'pre_norm=False'),
@@ -38,11 +26,9 @@ ARGUMENTS = (
 
 def refuse_other_networks(encoder: StateDict, reads: set[str]) -> None:
     """Raise ValueError for weights of a network of another kind; ``reads`` are the names of the model's parameters."""
-    for pattern, what, instead in OTHER_NETWORKS:
-        found = [key for key in encoder if key not in reads and re.search(pattern, key)]
-        if found:
-            raise ValueError(f'a checkpoint must be of a plain ViT, but this one is of a network with {what} '
-                             f'({_some(found, 2)}), which is not supported: use {instead}')
+    other = other_network([key for key in encoder if key not in reads])
+    if other is not None:
+        raise other
 
 
 def arguments(names: Iterable[str], present: bool) -> tuple[list[str], list[str]]:

@@ -19,10 +19,11 @@ transformers, CLIP        ``vision_model.encoder.layers.0.layer_norm1...``    hu
 ========================  ==================================================  ==============================
 """
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
+from mmengine.logging import MMLogger
 from torch import Tensor
 
 StateDict = dict[str, Tensor]
@@ -107,6 +108,34 @@ LAYOUTS = (
 )
 
 
+PLAIN = 'a plain ViT with absolute positions (of MAE, MoCo-v3, DINO, DINOv2, CLIP, DeiT, timm augreg)'
+OTHER_NETWORKS = (
+    (r'^dist_token$|distillation_token$', 'a distillation token',
+     'the model that was trained without distillation (deit_base_patch16_224, not deit_base_distilled_patch16_224)'),
+    (r'(^|\.)(layers|blocks)\.\d+\.(blocks|downsample)\.|(^|\.)stages\.\d+\.|^(blocks|layers)\.\d+\.proj\.',
+     'stages, such as Swin, Hiera or ConvNeXt', PLAIN),
+    (r'rel(ative)?_pos|\.[qv]_bias$', 'relative positions, such as BEiT or SAM', PLAIN),
+    (r'(^|\.)rope|storage_tokens$|^(model\.)?layer\.\d+\.attention\.[qkvo]_proj\.',
+     'rotary positions, such as EVA-02 or DINOv3', PLAIN),
+    (r'(^|\.)attn_pool\.|(^|\.)head\.probe$', 'an attention pool, such as SigLIP', PLAIN),
+    (r'\.attn\.[qk]_norm\.', 'normalized queries and keys', PLAIN),
+    (r'\.mlp\.(w12|w3|weights_in|weights_out)\.', 'SwiGLU under the names of its authors',
+     "MMPretrain's conversion (vit-giant-p14_dinov2-pre_3rdparty), with layer_cfgs=dict(ffn_type='swiglu_fused')"),
+)
+"""Weights, what their networks have that :class:`.FrozenViT` lacks, and what to use instead."""
+
+
+def other_network(keys: Sequence[str]) -> ValueError | None:
+    """Return the error for weights of a network of another kind; None if there is none among them."""
+    for pattern, what, instead in OTHER_NETWORKS:
+        found = [key for key in keys if re.search(pattern, key)]
+        if found:
+            more = f', ... ({len(found)} in all)' if len(found) > 2 else ''
+            return ValueError(f'a checkpoint must be of a plain ViT, but this one is of a network with {what} '
+                              f'({", ".join(found[:2])}{more}), which is not supported: use {instead}')
+    return None
+
+
 def unwrap(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the state dict inside a checkpoint that keeps it under 'state_dict' or 'model', else the checkpoint."""
     for container in CONTAINERS:
@@ -115,11 +144,13 @@ def unwrap(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
     return checkpoint
 
 
-def find_encoder(checkpoint: Mapping[str, Any]) -> StateDict | None:
-    """Find a ViT encoder in a checkpoint and name its weights as MMPretrain does.
+def find_encoder(checkpoint: Mapping[str, Any], quiet: bool = False) -> StateDict | None:
+    """Find a ViT encoder in a checkpoint and name its weights as MMPretrain does; log what is left out.
 
     Args:
-        checkpoint (Mapping[str, Any]): A state dict, or a dict that holds one under 'state_dict' or 'model'.
+        checkpoint (Mapping[str, Any]): A state dict, or a dict that holds one under 'state_dict', 'model', 'teacher' or
+            'student'.
+        quiet (bool): Log nothing. Defaults to False.
 
     Returns:
         dict[str, Tensor] | None: ``cls_token``, ``pos_embed``, ``patch_embed.projection.weight``,
@@ -139,6 +170,11 @@ def find_encoder(checkpoint: Mapping[str, Any]) -> StateDict | None:
                 if twice:
                     raise ValueError(f'a checkpoint must hold each weight once, but {", ".join(twice[:4])} stand for '
                                      'the same: name one with a single encoder, whose blocks are counted through')
+                left = [key for key in encoder if key not in names]
+                left += list(dict.fromkeys(str(key).split('.')[0] for key in checkpoint if not key.startswith(prefix)))
+                if left and not quiet:
+                    MMLogger.get_current_instance().info('Left out of the checkpoint, as no part of its encoder: '
+                                                         f'{", ".join(left[:8])}{", ..." if len(left) > 8 else ""}')
                 return _join({name: encoder[key] for key, name in names.items()})
     return None
 
@@ -168,6 +204,9 @@ def _rename(key: str, layout: Layout) -> str:
 def unknown_layout(state_dict: Mapping[str, Any]) -> ValueError:
     """The error for weights in which :func:`find_encoder` finds nothing."""
     keys = [str(key) for key in unwrap(state_dict)]
+    other = other_network(keys)
+    if other is not None:
+        return other
     if any(key.split('.')[-1] == 'fingerprint' for key in keys):
         return ValueError("a backbone's checkpoint must hold its weights, but this one was saved without the frozen "
                           'ones: name the checkpoint that it was tuned on')

@@ -22,7 +22,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 setup: $(READY)
 
-$(READY): setup.py mmspt/version.py requirements/runtime.txt requirements/mminstall.txt requirements/optional.txt requirements/search.txt requirements/onnx.txt requirements/tests.txt requirements/constraints.txt
+$(READY): setup.py mmspt/version.py requirements/runtime.txt requirements/mminstall.txt requirements/optional.txt requirements/search.txt requirements/onnx.txt requirements/hub.txt requirements/tests.txt requirements/constraints.txt
 	@$(PYTHON) -c "import sys; exec(open('mmspt/version.py').read()); this = sys.version_info[:2]; sys.exit(0 if OLDEST_PYTHON <= this <= NEWEST_PYTHON else 'mmspt needs Python %d.%d to %d.%d, $(PYTHON) is %d.%d: make PYTHON=python%d.%d ...' % (OLDEST_PYTHON + NEWEST_PYTHON + this + NEWEST_PYTHON))"
 	@echo 'Setting up $(VENV) (about 5 GB, mostly PyTorch; one to two minutes) ...'
 	$(PYTHON) -m venv $(VENV)

@@ -89,6 +89,7 @@ setup(
         'gpu': requirements('gpu'),
         'onnx': requirements('onnx'),
         'search': requirements('search'),
-        'dev': requirements('tests') + requirements('optional') + requirements('search') + requirements('onnx'),
+        'hub': requirements('hub'),
+        'dev': [line for name in ('tests', 'optional', 'search', 'onnx', 'hub') for line in requirements(name)],
     },
 )

@@ -14,6 +14,7 @@ from mmengine.runner.checkpoint import CheckpointLoader, load_from_local
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from mmspt.hub import SCHEMES, local_path
 from mmspt.public_checkpoints import PUBLIC_CHECKPOINTS, fetch, find_checkpoint
 
 LOCAL = rf'(?!.*://)(.*\.safetensors(\.index\.json)?|.*\.npz|(.*/)?({"|".join(map(re.escape, PUBLIC_CHECKPOINTS))}))$'
@@ -106,6 +107,11 @@ def load_from_mmspt_http(filename: str, map_location: Any = None) -> dict:
     return load_from_mmspt(path, map_location)
 
 
+def load_from_mmspt_hub(filename: str, map_location: Any = None) -> dict:
+    """Load a checkpoint from the Hugging Face hub, see :func:`mmspt.hub.local_path`."""
+    return load_from_mmspt(local_path(filename), map_location)
+
+
 def load_file(path: str) -> dict:
     """Load a checkpoint onto the CPU by MMEngine's ``CheckpointLoader``, silently.
 
@@ -130,3 +136,4 @@ def register_schemes() -> None:
     """Add the loaders."""
     CheckpointLoader.register_scheme(LOCAL, load_from_mmspt)
     CheckpointLoader.register_scheme(ADDRESS, load_from_mmspt_http)
+    CheckpointLoader.register_scheme(SCHEMES, load_from_mmspt_hub)

@@ -67,8 +67,8 @@ def fetch(url: str, md5: str | None = None) -> str:
     path = osp.join(osp.dirname(plain), f'{hashlib.sha256(url.encode()).hexdigest()[:8]}-{name}')
     in_name = re.search(r'-([0-9a-f]{8,64})\.', name)
     if not osp.isfile(path) and osp.isfile(plain) and (
-            (md5 and _digest(plain, 'md5').startswith(md5))
-            or (in_name and _digest(plain, 'sha256').startswith(in_name[1]))):
+            (md5 and digest(plain, 'md5').startswith(md5))
+            or (in_name and digest(plain, 'sha256').startswith(in_name[1]))):
         return plain
     if not osp.isfile(path):  # what is there needs no lock: the folder may be read-only
         os.makedirs(osp.dirname(path), exist_ok=True)
@@ -91,14 +91,15 @@ def _download(url: str, path: str, md5: str | None) -> None:
             file.flush()
             if length.isdigit() and file.tell() != int(length):  # urllib raises nothing
                 raise OSError(f'{file.tell()} of {length} bytes came')
-            found = _digest(beside, 'md5') if md5 else ''
+            found = digest(beside, 'md5') if md5 else ''
             if md5 and not found.startswith(md5):
                 raise ValueError(f'its MD5 must begin with {md5}, but is {found}, so it was removed')
     except HTTPException as error:
         raise OSError(str(error)) from error
 
 
-def _digest(path: str, kind: str) -> str:
+def digest(path: str, kind: str) -> str:
+    """Return a file's digest of a kind that hashlib knows, as hexadecimal text."""
     digest = hashlib.new(kind)
     with open(path, 'rb') as file:
         while block := file.read(2**20):

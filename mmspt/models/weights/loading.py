@@ -8,6 +8,7 @@ from torch import Tensor
 
 from mmspt.checkpoint_loaders import load_file
 from mmspt.config import type_name
+from mmspt.hub import local_path
 
 from .architecture import read_arguments
 from .fingerprint import KEY, check_fingerprint, to_hex
@@ -41,7 +42,8 @@ def arguments_of(init_cfg: Any) -> dict[str, Any]:
     """
     for cfg in init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg]:
         if isinstance(cfg, dict) and type_name(cfg.get('type')) in PRETRAINED and cfg.get('checkpoint'):
-            return read_arguments(load_file(cfg['checkpoint']), cfg['checkpoint'])
+            path = local_path(cfg['checkpoint'])
+            return read_arguments(load_file(path), path)
     return {}
 
 

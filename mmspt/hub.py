@@ -1,0 +1,95 @@
+"""Checkpoints on the Hugging Face hub, by addresses: hf://ORG/NAME[@REVISION][/FILE] and timm://NAME[@REVISION]."""
+import json
+import os.path as osp
+import re
+from contextlib import suppress
+from typing import NamedTuple
+
+from mmengine.logging import MMLogger
+
+from mmspt.public_checkpoints import digest
+
+SCHEMES = r'(hf|timm)://'
+FILES = ('model.safetensors', 'model.safetensors.index.json', 'open_clip_model.safetensors', 'pytorch_model.bin')
+"""What a repository's weights are called, the first that is there counts."""
+ADDRESS = re.compile(r'(?:hf://(?P<org>[^/@]+)|timm:/)/(?P<name>[^/@]+)(?:@(?P<revision>[^/]+))?(?:/(?P<file>.+))?')
+
+
+class Place(NamedTuple):
+    """A file of a repository; None is one of :data:`FILES`."""
+    repository: str
+    revision: str | None
+    file: str | None
+
+
+def parse(address: str) -> Place:
+    """Read an address.
+
+    Raises:
+        ValueError: It is none.
+    """
+    found = ADDRESS.fullmatch(address)
+    if found is None:
+        raise ValueError(f"an address on the hub must be hf://ORG/NAME[@REVISION][/FILE] or timm://NAME, got "
+                         f"'{address}': correct it")
+    return Place(f'{found["org"] or "timm"}/{found["name"]}', found['revision'], found['file'])
+
+
+def local_path(checkpoint: str) -> str:
+    """Return the path of an address's file in the hub's cache, fetched if it is not there; other names as they are.
+
+    The cache, HF_HUB_OFFLINE and the token are huggingface_hub's. The SHA-256 of a fetched file is compared with what
+    the hub publishes. ``config.json`` comes along, and the parts of a model in parts.
+
+    Raises:
+        ImportError: huggingface_hub is not installed.
+        OSError: It cannot be fetched, and is not in the cache.
+        ValueError: See :func:`parse`; the file is not what the hub publishes.
+    """
+    if not re.match(SCHEMES, checkpoint):
+        return checkpoint
+    place = parse(checkpoint)
+    try:
+        from huggingface_hub import errors
+    except ImportError as error:
+        raise ImportError(f"'{checkpoint}' needs the package huggingface_hub ({error}): pip install 'mmspt[hub]'"
+                          ) from error
+    names = (place.file, ) if place.file else FILES
+    try:
+        for name in names:
+            try:
+                path = _fetch(place, name)
+            except errors.EntryNotFoundError:
+                if name == names[-1]:
+                    raise
+                continue
+            if name.endswith('.index.json'):
+                with open(path, encoding='utf-8') as file:
+                    for part in dict.fromkeys(json.load(file)['weight_map'].values()):
+                        _fetch(place, osp.join(osp.dirname(name), part))
+            break
+        with suppress(errors.EntryNotFoundError, errors.LocalEntryNotFoundError):
+            _fetch(place, 'config.json')
+    except (errors.HfHubHTTPError, errors.OfflineModeIsEnabled, errors.HFValidationError, OSError) as error:
+        from huggingface_hub import constants
+        reason = f'{type(error).__name__}: {str(error).splitlines()[0]:.200}'
+        raise OSError(
+            f"'{checkpoint}' cannot be fetched ({reason}): correct the address, log in if the repository asks for "
+            f'it (hf auth login), fetch {" or ".join(names)} of {place.repository} elsewhere and name that file, or '
+            f"bring the cache '{constants.HF_HUB_CACHE}' from another machine") from error
+    return path
+
+
+def _fetch(place: Place, name: str) -> str:
+    """Return the path of a file in the cache."""
+    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+    known = try_to_load_from_cache(place.repository, name, constants.HF_HUB_CACHE, place.revision)
+    path = hf_hub_download(place.repository, name, revision=place.revision, cache_dir=constants.HF_HUB_CACHE)
+    published = osp.basename(osp.realpath(path))  # the name of a large file in the cache is its SHA-256
+    if not isinstance(known, str) and re.fullmatch('[0-9a-f]{64}', published):
+        found = digest(path, 'sha256')
+        if found != published:
+            raise ValueError(f"the SHA-256 of '{name}' of {place.repository} must be {published}, but is {found}: "
+                             f"remove '{osp.realpath(path)}', and fetch it again")
+        MMLogger.get_current_instance().info(f'fetched {name} of {place.repository} to {path}')
+    return path

@@ -53,6 +53,32 @@ def prefixed(prefix, weights):
     return {prefix + key: value for key, value in weights.items()}
 
 
+# and transformers, as it saves and as it has them in memory since version 5
+TRANSFORMERS = {
+    'saved': ('encoder.layer', 'attention.attention.{}', ('query', 'key', 'value'), {
+        'norm1': 'layernorm_before', 'attn.proj': 'attention.output.dense', 'norm2': 'layernorm_after',
+        'mlp.fc1': 'intermediate.dense', 'mlp.fc2': 'output.dense'}),
+    'in memory': ('layers', 'attention.{}', ('q_proj', 'k_proj', 'v_proj'), {
+        'norm1': 'layernorm_before', 'attn.proj': 'attention.o_proj', 'norm2': 'layernorm_after',
+        'mlp.fc1': 'mlp.fc1', 'mlp.fc2': 'mlp.fc2'}),
+}
+
+
+def transformers_weights(timm, form):
+    """The same as ViTForImageClassification has them."""
+    blocks, attention, parts, names = TRANSFORMERS[form]
+    weights = {'embeddings.cls_token': timm['cls_token'], 'embeddings.position_embeddings': timm['pos_embed']}
+    for kind in ('weight', 'bias'):
+        weights[f'embeddings.patch_embeddings.projection.{kind}'] = timm[f'patch_embed.proj.{kind}']
+        weights[f'layernorm.{kind}'] = timm[f'norm.{kind}']
+        for i in range(4):
+            for own, name in names.items():
+                weights[f'{blocks}.{i}.{name}.{kind}'] = timm[f'blocks.{i}.{own}.{kind}']
+            for part, value in zip(parts, timm[f'blocks.{i}.attn.qkv.{kind}'].chunk(3), strict=True):
+                weights[f'{blocks}.{i}.{attention.format(part)}.{kind}'] = value
+    return weights
+
+
 TIMM = timm_weights()
 OURS = mmpretrain_weights(TIMM)
 HEAD = {'head.weight': torch.randn(1000, 64), 'head.bias': torch.randn(1000)}
@@ -72,6 +98,12 @@ LAYOUTS = {
                         {'module.predictor.0.weight': torch.randn(4, 4)}),
     'fair mocov3 linear probe': dict(state_dict=prefixed('module.', TIMM | HEAD)),
     'timm': TIMM | HEAD,
+    'dino': dict(student=prefixed('module.backbone.', timm_weights(seed=1)), epoch=100,
+                 teacher=prefixed('backbone.', TIMM) | prefixed('head.', HEAD)),
+    'transformers': prefixed('vit.', transformers_weights(TIMM, 'saved')) | {'classifier.weight': torch.randn(9, 64)},
+    'transformers in memory': transformers_weights(TIMM, 'in memory') | {'pooler.dense.weight': torch.randn(64, 64)},
+    'transformers mae': prefixed('vit.', transformers_weights(TIMM, 'saved')) | {
+        'decoder.mask_token': torch.randn(1, 1, 32), 'decoder.decoder_embed.weight': torch.randn(32, 64)},
     'dinov2 in chunks of 3': {re.sub(r'^blocks\.(\d)', lambda m: f'blocks.{int(m[1]) // 3}.{m[1]}', key): value
                               for key, value in TIMM.items()},
 }

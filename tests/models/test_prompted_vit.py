@@ -72,6 +72,7 @@ def test_layer_depth_of_prompts_is_that_of_the_head():
     assert net.get_layer_depth('head.fc.weight', 'backbone.') == (5, 6)
     assert net.get_layer_depth('backbone.layers.0.ln1.weight', 'backbone.') == (1, 6)
     assert net.get_layer_depth('backbone.cls_token', 'backbone.') == (0, 6)
+    assert net.get_layer_depth('backbone.register_tokens', 'backbone.') == (0, 6)
 
 
 def test_the_log_says_how_many_parameters_train(monkeypatch):

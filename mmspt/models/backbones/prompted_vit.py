@@ -28,7 +28,7 @@ FOLDED = 'folded.'
 class BlockInput(NamedTuple):
     """What block i reads."""
     tokens: Tensor
-    """All but prompts, (B, n + N_e, D), n = 1 with CLS; for block 1 with the position embedding."""
+    """All but prompts, (B, n + N_e, D), n the number of CLS and registers; for block 1 with the position embedding."""
     prompts: Tensor
     """P_{i-1}: (N_p, D) where the block has prompts of its own, (B, N_p, D) where they travelled through blocks."""
     patches: Tensor
@@ -71,7 +71,7 @@ def can_keep(tensor: Tensor) -> bool:
 
 @MODELS.register_module()
 class PromptedViT(FrozenViT):
-    r"""MMPretrain's ViT, frozen, with learnable prompt tokens between CLS and the patches.
+    r"""MMPretrain's ViT, frozen, with learnable prompt tokens between CLS (and registers) and the patches.
 
     With L blocks, width D, N_e patch tokens and N_p prompts, block i = 1..L of a deep model computes
 
@@ -253,7 +253,7 @@ class PromptedViT(FrozenViT):
 
         Returns:
             tuple[Tensor]: One for each of ``out_indices``: 'cls_token' and 'avg_featmap' (B, D), 'featmap'
-            (B, D, h, w), 'raw' (B, n + N_e, D), n = 1 with CLS.
+            (B, D, h, w), 'raw' (B, n + N_e, D), n the number of CLS and registers.
         """
         if self.training:
             self.check_weights()
@@ -364,6 +364,8 @@ class PromptedViT(FrozenViT):
         return self.final_norm and block == self.num_layers - 1
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """Layer-wise learning rate decay: prompts are new and span all blocks, so they learn at the full rate."""
+        """Layer-wise learning rate decay: prompts are new and span all blocks, so they learn at the full rate;
+        registers are part of the embedding."""
         depth, num_layers = super().get_layer_depth(param_name, prefix)
-        return (num_layers - 1 if self.is_learnable(param_name.removeprefix(prefix)) else depth), num_layers
+        name = param_name.removeprefix(prefix)
+        return (num_layers - 1 if self.is_learnable(name) else 0 if name == 'register_tokens' else depth), num_layers

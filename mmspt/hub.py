@@ -1,8 +1,8 @@
 """Checkpoints on the Hugging Face hub, by addresses: hf://ORG/NAME[@REVISION][/FILE] and timm://NAME[@REVISION]."""
 import json
+import os
 import os.path as osp
 import re
-from contextlib import suppress
 from typing import NamedTuple
 
 from mmengine.logging import MMLogger
@@ -10,9 +10,15 @@ from mmengine.logging import MMLogger
 from mmspt.public_checkpoints import digest
 
 SCHEMES = r'(hf|timm)://'
-FILES = ('model.safetensors', 'model.safetensors.index.json', 'open_clip_model.safetensors', 'pytorch_model.bin')
+FILES = ('model.safetensors', 'model.safetensors.index.json', 'open_clip_model.safetensors', 'pytorch_model.bin',
+         'open_clip_pytorch_model.bin')
 """What a repository's weights are called, the first that is there counts."""
-ADDRESS = re.compile(r'(?:hf://(?P<org>[^/@]+)|timm:/)/(?P<name>[^/@]+)(?:@(?P<revision>[^/]+))?(?:/(?P<file>.+))?')
+ADDRESS = re.compile(r'(?:hf://(?P<org>[^/@]+)|timm:/)/(?P<name>[^/@]+)'
+                     r'(?:@(?P<revision>refs/(?:pr|convert)/[^/]+|[^/]+))?(?:/(?P<file>.+))?')
+
+
+class WrongFile(ValueError):
+    """A file is not what its publisher says."""
 
 
 class Place(NamedTuple):
@@ -68,11 +74,12 @@ def local_path(checkpoint: str) -> str:
                     for part in dict.fromkeys(json.load(file)['weight_map'].values()):
                         _fetch(place, osp.join(osp.dirname(name), part))
             break
-        with suppress(errors.EntryNotFoundError, errors.LocalEntryNotFoundError):
-            _fetch(place, 'config.json')
-    except (errors.HfHubHTTPError, errors.OfflineModeIsEnabled, errors.HFValidationError, OSError) as error:
+        _fetch_config(place, osp.join(osp.dirname(name), 'config.json'))
+    except WrongFile:
+        raise
+    except Exception as error:  # of many classes, not all of huggingface_hub's own
         from huggingface_hub import constants
-        reason = f'{type(error).__name__}: {str(error).splitlines()[0]:.200}'
+        reason = f'{type(error).__name__}: {([*str(error).splitlines(), ""])[0]:.200}'
         raise OSError(
             f"'{checkpoint}' cannot be fetched ({reason}): correct the address, log in if the repository asks for "
             f'it (hf auth login), fetch {" or ".join(names)} of {place.repository} elsewhere and name that file, or '
@@ -80,16 +87,30 @@ def local_path(checkpoint: str) -> str:
     return path
 
 
+def _fetch_config(place: Place, name: str) -> None:
+    """Fetch config.json, which a repository need not have."""
+    from huggingface_hub import errors
+    try:
+        _fetch(place, name)
+    except errors.LocalEntryNotFoundError:
+        MMLogger.get_current_instance().warning(
+            f'{name} of {place.repository} is not in the cache and cannot be fetched: if the repository has it, heads, '
+            'eps and activation may be others than it says')
+    except errors.EntryNotFoundError:
+        pass
+
+
 def _fetch(place: Place, name: str) -> str:
     """Return the path of a file in the cache."""
     from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
     known = try_to_load_from_cache(place.repository, name, constants.HF_HUB_CACHE, place.revision)
     path = hf_hub_download(place.repository, name, revision=place.revision, cache_dir=constants.HF_HUB_CACHE)
-    published = osp.basename(osp.realpath(path))  # the name of a large file in the cache is its SHA-256
-    if not isinstance(known, str) and re.fullmatch('[0-9a-f]{64}', published):
+    # a link to a file that is named after its SHA-256, if it is a large one; that may be a link, too, named otherwise
+    published = osp.basename(os.readlink(path)) if osp.islink(path) else ''
+    if known != path and re.fullmatch('[0-9a-f]{64}', published):
         found = digest(path, 'sha256')
         if found != published:
-            raise ValueError(f"the SHA-256 of '{name}' of {place.repository} must be {published}, but is {found}: "
-                             f"remove '{osp.realpath(path)}', and fetch it again")
+            raise WrongFile(f"the SHA-256 of '{name}' of {place.repository} must be {published}, but is {found}: "
+                            f"remove '{osp.realpath(path)}', and fetch it again")
         MMLogger.get_current_instance().info(f'fetched {name} of {place.repository} to {path}')
     return path

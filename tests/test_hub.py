@@ -1,9 +1,12 @@
 """Addresses on the Hugging Face hub, against a server on this machine and against the cache without one."""
 import hashlib
 import json
+import os
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
 from huggingface_hub import constants
@@ -87,6 +90,8 @@ def load(address):
 @pytest.mark.parametrize(('address', 'place'), [
     ('hf://facebook/dinov2-small', Place('facebook/dinov2-small', None, None)),
     ('hf://org/name@v1', Place('org/name', 'v1', None)),
+    ('hf://org/name@refs/pr/3', Place('org/name', 'refs/pr/3', None)),
+    ('hf://org/name@refs/pr/3/sub/x.bin', Place('org/name', 'refs/pr/3', 'sub/x.bin')),
     ('hf://org/name@v1/sub/model.safetensors', Place('org/name', 'v1', 'sub/model.safetensors')),
     ('hf://org/name/open_clip.bin', Place('org/name', None, 'open_clip.bin')),
     ('timm://vit_base_patch16_224.mae', Place('timm/vit_base_patch16_224.mae', None, None)),
@@ -158,6 +163,31 @@ def test_a_file_of_another_digest_is_refused(hub, tmp_path):
     hub.wrong.add(('facebook/dinov2-tiny', 'main', 'model.safetensors'))
     with pytest.raises(ValueError, match=r'SHA-256 of .* must be 0000.*remove .* and fetch it again'):
         local_path('hf://facebook/dinov2-tiny')
+
+
+def test_a_link_to_a_link_is_named_by_the_first(hub, tmp_path, monkeypatch):
+    """Repositories may share files that are named after another digest."""
+    serve(hub, tmp_path)
+    fetch = huggingface_hub.hf_hub_download
+
+    def shared(*args, **kwargs):
+        path = Path(fetch(*args, **kwargs))
+        blob = (path.parent / os.readlink(path)).resolve()
+        if not blob.name.startswith('f' * 60):
+            moved = blob.with_name('f' * 60 + blob.name[:4])
+            blob.rename(moved)
+            blob.symlink_to(moved)
+        return str(path)
+
+    monkeypatch.setattr(huggingface_hub, 'hf_hub_download', shared)
+    assert load('hf://facebook/dinov2-tiny').keys() == weights().keys()
+
+
+def test_config_of_a_file_in_a_folder(hub, tmp_path):
+    serve(hub, tmp_path, 'org/nested', file='sub/model.safetensors')
+    hub.files['org/nested', 'main', 'sub/config.json'] = hub.files.pop(('org/nested', 'main', 'config.json'))
+    path = Path(local_path('hf://org/nested/sub/model.safetensors'))
+    assert json.loads((path.parent / 'config.json').read_text()) == CONFIG
 
 
 def test_without_the_package(monkeypatch):

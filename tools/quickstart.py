@@ -37,7 +37,6 @@ from mmspt.engine.start import prepare_process
 from mmspt.evaluation import METRIC
 from mmspt.evaluation.description import arch_of
 from mmspt.files import write_text
-from mmspt.models.backbones.frozen_vit import FrozenViT
 from mmspt.packs.make import make_pack
 from mmspt.public_checkpoints import find_checkpoint
 from mmspt.quickstart.encoder import ENCODER, FILE, NoEncoder, backbone_of, fetch_encoder
@@ -235,7 +234,8 @@ class Tool:
             raise ValueError(f"a work directory holds one quickstart, but '{folder}' has one of another "
                              f'{" and ".join(differ)}: name another --work-dir, or delete that one')
         images = self.images or read_folder(self.args.data)
-        backbone, width = backbone_of(encoder)
+        backbone, arch = backbone_of(encoder)
+        width = arch['embed_dims']
         load, classes = seconds_to_load(images), len(images.classes)
 
         def measure(size: int) -> Speed:
@@ -255,8 +255,7 @@ class Tool:
             self.say(f'Note: {note}.')
         self.images = images
         what = 'CLS' if backbone['out_type'] == 'cls_token' else 'the mean of patches and prompts'
-        self.say(f'Network: {arch_of(backbone)}, {FrozenViT.arch_zoo[backbone["arch"]]["num_heads"]} heads; the '
-                 f'classifier reads {what}')
+        self.say(f'Network: {arch_of(backbone)}, {arch["num_heads"]} heads; the classifier reads {what}')
         plan = replace(plan, sizes={split: images.count(split) for split in images.splits})
         configs = write_configs(folder, images, plan, backbone, width, encoder, speed.loaders)
         self.known = dict(asked=asked, root=images.root, classes=images.classes, notes=images.notes)

@@ -12,7 +12,8 @@ from .model import find_prompted_vit
 
 
 def build_model(cfg: Config) -> Any:
-    """Build a config's model with its data preprocessor; no checkpoint is read. ValueError if it cannot be built."""
+    """Build a config's model with its data preprocessor; a backbone without ``arch`` reads its checkpoint.
+    ValueError if it cannot be built."""
     model = copy.deepcopy(cfg.get('model') or {})
     model.setdefault('data_preprocessor', cfg.get('data_preprocessor', {}))
     return _build(MODELS, model, cfg, 'model')

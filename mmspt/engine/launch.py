@@ -16,6 +16,8 @@ from mmengine.runner import Runner
 
 from mmspt.config import type_name
 from mmspt.datasets.nested_configs import skip_bad_images
+from mmspt.evaluation.method_names import is_prompted
+from mmspt.models.weights.loading import arguments_of
 
 from .checks import check_config
 from .global_batch import keep_global_batch
@@ -171,6 +173,7 @@ def rename_config(cfg: Config, ending: str) -> Config:
 def build_runner(cfg: Config, phase: str = 'train') -> Runner:
     """Check the config, let the data sets skip bad images if it says so, start gloo where it is needed, build."""
     prepare_process()
+    name_backbone(cfg)
     check_config(cfg, phase)
     skip_bad_images(cfg)
     init_cpu_distributed(cfg)
@@ -181,6 +184,17 @@ def build_runner(cfg: Config, phase: str = 'train') -> Runner:
         runner.logger.warning('model.data_preprocessor acts, and data_preprocessor of the config does not: '
                               'leave one of them out')
     return runner
+
+
+def name_backbone(cfg: Config) -> None:
+    """Write into the config what a backbone without ``arch`` reads from its checkpoint, for logs and results.
+
+    Raises:
+        OSError, RuntimeError, ValueError: See :func:`mmspt.models.weights.loading.arguments_of`.
+    """
+    backbone = (cfg.get('model') or {}).get('backbone')
+    if isinstance(backbone, dict) and is_prompted(backbone) and 'arch' not in backbone:
+        backbone.update(arguments_of(backbone.get('init_cfg'), backbone))
 
 
 def shut_down() -> None:

@@ -10,6 +10,7 @@ from torch import nn
 from mmspt.config import find_hook, name_classes, type_name
 from mmspt.datasets.nested_configs import leaves, without_skipping
 from mmspt.datasets.tasks import TASKS, task_of
+from mmspt.hub import SCHEMES
 
 from .method_names import added_by, count_prompts, is_frozen_vit, is_prompted, name_prompts
 
@@ -119,11 +120,16 @@ def depth_of(backbone: Mapping[str, Any]) -> float:
 
 
 def arch_of(backbone: Mapping[str, Any]) -> str:
-    """'ViT-B' and the like, with the patch size where it is not the papers' 16; 'custom' for a dict of sizes."""
+    """'ViT-B' and the like, with the patch size where it is not the papers' 16; 'custom' for sizes without a name."""
     kind = type_name(backbone.get('type'))
     arch = backbone.get('arch', 'base' if is_prompted(backbone) or kind == 'VisionTransformer' else kind)
+    if 'arch' not in backbone and is_prompted(backbone) and backbone.get('init_cfg'):
+        return 'unknown'  # it is read from the checkpoint
     if not isinstance(arch, str):
-        return 'custom'
+        arch = next((name.rpartition('-')[2] for name, sizes in VisionTransformer.arch_zoo.items()
+                     if sizes == dict(arch)), None)
+        if arch is None:
+            return 'custom'
     if arch.lower() in ARCHS:
         family, _, size = arch.lower().rpartition('-')
         arch = f'{FAMILIES.get(family, family)}-{size[0].upper()}'
@@ -160,6 +166,8 @@ def recipe_of(cfg: Mapping[str, Any], world_size: int = 1) -> dict[str, Any]:
         if value == 'mmspt.ImageClassifier':
             recipe[key] = 'ImageClassifier'  # of earlier recipes, which computes the same
         elif isinstance(value, str) and (osp.isabs(value) or key.rpartition('.')[2] in WEIGHTS):
+            if re.match(SCHEMES, value):  # which says all
+                continue
             folder, name = osp.split(osp.normpath(value))
             if ANYBODYS.fullmatch(name):
                 name = value if '://' in value else osp.join(osp.basename(folder), name)

@@ -1,4 +1,5 @@
 """MMPretrain's classifier, which compares the images that it is given with those that a pack was tuned on."""
+import inspect
 from typing import Any
 
 from mmengine.config import Config
@@ -29,7 +30,10 @@ class ImageClassifier(MMPretrainImageClassifier):
     def __init__(self, backbone: Any, neck: Any = None, head: Any = None, **kwargs: Any) -> None:
         backbone = MODELS.build(backbone) if isinstance(backbone, dict) else backbone
         if isinstance(head, dict) and neck is None and hasattr(backbone, 'embed_dims'):
-            head = {'in_channels': backbone.embed_dims, **head}
+            kind = head.get('type')
+            kind = MODELS.get(kind) if isinstance(kind, str) else kind
+            if kind is not None and 'in_channels' in inspect.signature(kind).parameters:
+                head = {'in_channels': backbone.embed_dims, **head}
         super().__init__(backbone, neck, head, **kwargs)
 
     def train(self, mode: bool = True) -> 'ImageClassifier':

@@ -264,7 +264,8 @@ def attended_sums(network: Any, images: Tensor, num_blocks: int) -> Iterator[Ten
         num_blocks (int): How many blocks.
 
     Yields:
-        Tensor: For block i, the sum over images, heads side by side, (n + N_e, D), n = 1 with CLS.
+        Tensor: For block i, the sum over images, heads side by side, (n + N_e, D), n the number of CLS and
+            registers.
     """
     for layer, x in _inputs(network, images, num_blocks):
         yield _sum(gather_values(layer.attn, layer.ln1(x)))

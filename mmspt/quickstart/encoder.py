@@ -14,6 +14,7 @@ from torch import Tensor, cat, from_numpy
 
 from mmspt.checkpoint_loaders import load_file
 from mmspt.files import write_bytes
+from mmspt.models.backbones.frozen_vit import FrozenViT
 from mmspt.models.weights.architecture import read_arguments
 from mmspt.models.weights.layouts import find_encoder
 
@@ -108,8 +109,8 @@ def len_of(value: Tensor) -> int:
     return value.shape[1]
 
 
-def backbone_of(path: str) -> tuple[dict[str, Any], int]:
-    """Tell a backbone's arguments and width from its checkpoint.
+def backbone_of(path: str) -> tuple[dict[str, Any], dict[str, int]]:
+    """Tell a backbone's arguments and sizes from its checkpoint.
 
     CLS after the final norm is read, but the mean over the patches where the file's name says MAE, or where the
     checkpoint has a norm for the mean, since weights do not tell what a head read.
@@ -118,14 +119,20 @@ def backbone_of(path: str) -> tuple[dict[str, Any], int]:
         path (str): A checkpoint in a known layout, or the name of a public one.
 
     Returns:
-        tuple[dict[str, Any], int]: Arguments of :class:`mmspt.models.PromptedViT`, but the checkpoint; D.
+        tuple[dict[str, Any], dict[str, int]]: Arguments of :class:`mmspt.models.PromptedViT`, but the checkpoint; the
+        sizes that ``arch`` stands for.
 
     Raises:
         OSError, RuntimeError: It cannot be read.
-        ValueError: It holds no ViT of a known layout and size.
+        ValueError: See :func:`.read_arguments`.
     """
     content = load_file(path)
     backbone = read_arguments(content, path)
+    arch, scaled = backbone['arch'], 'layer_scale_init_value' in backbone
+    names = [name for name, sizes in FrozenViT.arch_zoo.items()
+             if sizes == arch and len(name.rpartition('-')[2]) > 1]  # not the short names
+    names.sort(key=lambda name: name.startswith('dinov2') != scaled)
+    backbone['arch'] = names[0] if names else dict(arch, _delete_=True)
     mean = 'mae' in osp.basename(path).lower() or 'ln2.weight' in (find_encoder(content, quiet=True) or {})
     readout = dict(out_type='avg_featmap', final_norm=False) if mean else dict(out_type='cls_token', final_norm=True)
-    return backbone | readout, backbone['arch']['embed_dims']
+    return backbone | readout, arch

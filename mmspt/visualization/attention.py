@@ -59,8 +59,10 @@ def draw_attention(run: RunFolder, image: str, layers: Sequence[int] | None = No
         weights = weights.transpose(1, 2)  # (L, read, by)
     with torch.no_grad():
         grid = backbone.patch_embed(inputs)[1]  # (h, w)
-    names = ['CLS'] * n + [f'prompt {i}' for i in range(1, backbone.num_prompts + 1)]
-    shown = [*range(n), *(n + i - 1 for i in prompts)]
+    before = ['CLS'] * (backbone.cls_token is not None)
+    before += [f'register {i}' for i in range(1, backbone.num_registers + 1)]
+    names = before + [f'prompt {i}' for i in range(1, backbone.num_prompts + 1)]
+    shown = [*range(n - backbone.num_registers), *(n + i - 1 for i in prompts)]
     chosen = weights[[layer - 1 for layer in layers]][:, shown, behind:].unflatten(-1, grid)  # (rows, columns, h, w)
     figure = _draw(to_pixels(inputs, run.model.data_preprocessor)[0].numpy(), (chosen * weights.shape[-1]).numpy(),
                    [f'block {layer}' for layer in layers], [names[i] for i in shown])
@@ -129,7 +131,7 @@ def _table(weights: Tensor, names: list[str], n: int, grid: tuple[int, int],
            direction: str) -> tuple[list[str], list[list[Any]]]:
     """Return header and rows, one for each block and CLS or prompt: weights of CLS, all prompts, each patch."""
     by = 'on' if direction == 'looks' else 'by'
-    header = ['layer', 'token', *[f'{by} CLS'] * n, *['on prompts'] * (direction == 'looks'),
+    header = ['layer', 'token', *(f'{by} {name}' for name in names[:n]), *['on prompts'] * (direction == 'looks'),
               *(f'{by} patch r{row}c{column}' for row in range(1, grid[0] + 1) for column in range(1, grid[1] + 1))]
     prompts, patches = weights[..., n:len(names)].sum(-1, keepdim=True), weights[..., len(names):]
     parts = [weights[..., :n], prompts, patches] if direction == 'looks' else [weights[..., :n], patches]

@@ -30,8 +30,9 @@ class FrozenViT(VisionTransformer):
             position, between CLS and what follows. They are frozen, never pooled, and no part of 'featmap'. Defaults to
             None, what the checkpoint has if ``arch`` is not given, else 0.
         init_cfg (dict | list | None): As in MMEngine. Defaults to None.
-        **kwargs: Those of :class:`mmpretrain.models.VisionTransformer`. Without ``arch`` they are read from the
-            checkpoint of ``init_cfg``, see :func:`mmspt.models.weights.architecture.read_arguments`, if it names one.
+        **kwargs: Those of :class:`mmpretrain.models.VisionTransformer`. Without ``arch``, or with ``arch=dict(
+            num_heads=...)`` alone, they are read from the checkpoint of ``init_cfg`` if it names one, see
+            :func:`mmspt.models.weights.architecture.read_arguments`.
 
     Attributes:
         learnable_modules (tuple[str]): Names of the children that a subclass adds: no pre-training knows their
@@ -60,10 +61,11 @@ class FrozenViT(VisionTransformer):
                  num_registers: int | None = None,
                  init_cfg: dict | list | None = None,
                  **kwargs: Any) -> None:
-        read = {} if args or 'arch' in kwargs else arguments_of(init_cfg)
-        registers = read.pop('num_registers', 0)
+        arch = args[0] if args else kwargs.get('arch', {})
+        if not isinstance(arch, str) and 'embed_dims' not in arch:
+            kwargs = arguments_of(init_cfg, kwargs)
+        registers = kwargs.pop('num_registers', 0)
         num_registers = registers if num_registers is None else num_registers
-        kwargs = {**read, **kwargs}
         if isinstance(kwargs.get('out_indices'), (list, tuple)):
             kwargs['out_indices'] = list(kwargs['out_indices'])  # the base class writes into the caller's list
         super().__init__(*args, init_cfg=plain_init_cfg(init_cfg), **kwargs)
@@ -128,6 +130,11 @@ class FrozenViT(VisionTransformer):
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
         return self
+
+    def _freeze_stages(self) -> None:
+        super()._freeze_stages()
+        if self.register_tokens is not None:
+            self.register_tokens.requires_grad_(False)
 
     def fingerprint(self) -> Tensor:
         """Compute the fingerprint of the frozen weights and of what they are computed with; the learnable do not count.

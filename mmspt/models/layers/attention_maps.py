@@ -24,7 +24,7 @@ def attention_maps(block: TransformerEncoderLayer, tokens: Tensor, prompts: Tens
         block (TransformerEncoderLayer): With H heads of d features.
         tokens (Tensor): What the block reads beside prompts, (B, n + N_e, D).
         prompts (Tensor): (N_p, D), or (B, N_p, D) where they travelled.
-        num_extra_tokens (int): n, 1 with CLS, else 0: the prompts stand behind them. Defaults to 1.
+        num_extra_tokens (int): n, CLS and registers: the prompts stand behind them. Defaults to 1.
         logit_scale (Tensor | None): Factor of the attention logits, (); None is 1.
 
     Returns:

@@ -43,7 +43,7 @@ class Layout(NamedTuple):
     renames: tuple[tuple[str, str], ...]
     """Regular expressions and replacements, applied in order, that give MMPretrain's names; query, key and value that
     are apart become ``attn.q``, ``attn.k`` and ``attn.v``, which :func:`find_encoder` joins."""
-    not_encoder: str = r'head|fc\.|decoder|mask_token|pre_logits|predictor|neck'
+    not_encoder: str = r'head|fc\.|decoder|mask_token|masked_embed|pre_logits|predictor|neck'
     """What pre-training and other tasks' classifiers leave beside an encoder, as a regular expression."""
 
 
@@ -114,13 +114,14 @@ OTHER_NETWORKS = (
      'the model that was trained without distillation (deit_base_patch16_224, not deit_base_distilled_patch16_224)'),
     (r'(^|\.)(layers|blocks)\.\d+\.(blocks|downsample)\.|(^|\.)stages\.\d+\.|^(blocks|layers)\.\d+\.proj\.',
      'stages, such as Swin, Hiera or ConvNeXt', PLAIN),
-    (r'rel(ative)?_pos|\.[qv]_bias$', 'relative positions, such as BEiT or SAM', PLAIN),
-    (r'(^|\.)rope|storage_tokens$|^(model\.)?layer\.\d+\.attention\.[qkvo]_proj\.',
+    (r'rel(ative)?_pos', 'relative positions, such as BEiT or SAM', PLAIN),
+    (r'\.mlp\.fc1_[gx]\.|\.mlp\.(w12|w3|weights_in|weights_out)\.|\.ffn_ln\.', 'SwiGLU under the names of its authors',
+     "MMPretrain's conversion (vit-giant-p14_dinov2-pre_3rdparty), with layer_cfgs=dict(ffn_type='swiglu_fused')"),
+    (r'\.[qv]_bias$', 'relative or rotary positions, such as BEiT or EVA-02', PLAIN),
+    (r'(^|\.)rope|storage_tokens$|^(model\.)?layer\.\d+\.attention\.[qkvo]_proj\.|\.gamma_[12]$',
      'rotary positions, such as EVA-02 or DINOv3', PLAIN),
     (r'(^|\.)attn_pool\.|(^|\.)head\.probe$', 'an attention pool, such as SigLIP', PLAIN),
     (r'\.attn\.[qk]_norm\.', 'normalized queries and keys', PLAIN),
-    (r'\.mlp\.(w12|w3|weights_in|weights_out)\.', 'SwiGLU under the names of its authors',
-     "MMPretrain's conversion (vit-giant-p14_dinov2-pre_3rdparty), with layer_cfgs=dict(ffn_type='swiglu_fused')"),
 )
 """Weights, what their networks have that :class:`.FrozenViT` lacks, and what to use instead."""
 

@@ -1,4 +1,5 @@
 """Load checkpoints into a frozen network: what its state-dict hook and its checks do."""
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -33,8 +34,8 @@ def plain_init_cfg(init_cfg: Any) -> Any:
     return {key: value for key, value in init_cfg.items() if key not in drop} | dict(type='Pretrained')
 
 
-def arguments_of(init_cfg: Any) -> dict[str, Any]:
-    """Read a backbone's arguments from the first checkpoint that ``init_cfg`` names; {} if it names none.
+def arguments_of(init_cfg: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a backbone's arguments: ``given`` ones, and the others from the first checkpoint that ``init_cfg`` names.
 
     Raises:
         OSError, RuntimeError: It cannot be read.
@@ -43,8 +44,12 @@ def arguments_of(init_cfg: Any) -> dict[str, Any]:
     for cfg in init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg]:
         if isinstance(cfg, dict) and type_name(cfg.get('type')) in PRETRAINED and cfg.get('checkpoint'):
             path = local_path(cfg['checkpoint'])
-            return read_arguments(load_file(path), path)
-    return {}
+            read = read_arguments(load_file(path), path, given)
+            for name in ('arch', 'layer_cfgs', 'norm_cfg', 'patch_cfg'):
+                if isinstance(given.get(name), Mapping):
+                    read[name] = {**read.get(name, {}), **given[name]}
+            return {**given, **read, **{name: value for name, value in given.items() if not isinstance(value, Mapping)}}
+    return dict(given)
 
 
 def prepare(vit: 'FrozenViT', given: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ Each file NAME.safetensors has the weights by the library's own names; NAME.npz 
 ``tokens`` (2, N, 16), what leaves the network after its final norm, in the library's order of tokens.
 """
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,7 @@ def hub(name: str, kind: str, **kwargs) -> None:
     inside = {f'{key}': value.contiguous() for key, value in model.state_dict().items()}
     if inside.keys() != load_file(FOLDER / f'{name}.safetensors').keys():  # the names in memory are others
         save_file(inside, FOLDER / f'{name}_in_memory.safetensors')
+    torch.manual_seed(0)  # MAE shuffles
     with torch.no_grad():
         out = model(IMAGES)
     tokens = out.last_hidden_state
@@ -86,6 +88,8 @@ if __name__ == '__main__':
     hub('clip', 'CLIPVision', intermediate_size=32, layer_norm_eps=1e-6)
     record_timm('timm', init_values=1e-5)
     record_timm('timm_reg4', reg_tokens=4, no_embed_class=True, init_values=1e-5)
-    record_timm('timm_clip', pre_norm=True)
+    norm = partial(torch.nn.LayerNorm, eps=1e-5)  # as timm's CLIP towers have it
+    record_timm('timm_clip', pre_norm=True, norm_layer=norm)
+    record_timm('timm_clip_quick', pre_norm=True, norm_layer=norm, act_layer=timm.layers.QuickGELU)
     record_clip('open_clip', quick=False)
     record_clip('openai_clip', quick=True)

@@ -181,6 +181,9 @@ def test_the_recipe_tells_nothing_of_the_machine(tuned):
         dict(type='Constant', layer='X'),
         dict(type='Pretrained', checkpoint='https://someone:secret@example.org/mae/vit.pth?key=1')]
     assert packed(run).checkpoint == 'https://example.org/mae/vit.pth'
+    for address in ('hf://MahmoodLab/UNI/model.safetensors', 'timm://vit_base_patch16_224.mae@v1'):
+        run.config.model.backbone.init_cfg = dict(type='Pretrained', checkpoint=address)
+        assert packed(run).checkpoint == address  # by which `predict` fetches it
 
 
 @pytest.mark.parametrize(('img_size', 'size'), [(32, 24), (24, 32), (24, 24)])

@@ -124,6 +124,19 @@ def test_a_model_without_cls(runs, small_file, tmp_path):
         assert len(row) == 1 + N_E and sum(row.values()) == pytest.approx(1, abs=1e-5)
 
 
+def test_registers_have_columns_of_their_own(runs, small_file, tmp_path):
+    run = RunFolder(runs.spt, str(tmp_path / 'registers.pth'))
+    run.config.model.backbone.update(num_registers=2, init_cfg=None)
+    model = MODELS.build(run.config.model | dict(data_preprocessor=run.config.data_preprocessor, _scope_='mmpretrain'))
+    torch.save(dict(state_dict=model.state_dict(), meta={}), run.checkpoint)
+    looks = draw_attention(run, small_file)
+    assert [axes.get_title() for axes in looks.figure.axes[:4]] == ['image', 'CLS', 'prompt 1', 'prompt 2']
+    assert '(CLS, 2 registers, 5 prompts, 4 x 4 patches)' in looks.caption
+    rows = table(looks)
+    assert {'on CLS', 'on register 1', 'on register 2', 'on prompts'} <= set(rows[1, 'register 2'])
+    assert all(sum(row.values()) == pytest.approx(1, abs=1e-5) for row in rows.values())
+
+
 @pytest.mark.parametrize('level', [0., 40.])
 def test_flat_and_sharp_attention_can_be_drawn(runs, small_file, level):
     run = RunFolder(runs.spt)

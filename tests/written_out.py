@@ -14,10 +14,8 @@ READERS = [dict(out_type='cls_token'), dict(out_type='avg_featmap', final_norm=F
 CASES = [
     *READERS,
     dict(out_type='cls_token', out_indices=[0, 1]),
-    dict(out_type='cls_token', num_registers=2),
     dict(out_type='avg_featmap', final_norm=False, num_registers=3, layer_scale_init_value=0.1),
     dict(out_type='raw', num_registers=2, out_indices=[0, 2]),
-    dict(out_type='featmap', num_registers=2, with_cls_token=False),
     dict(out_type='raw', out_indices=[0, 2], layer_scale_init_value=0.1, pre_norm=True),
     dict(out_type='featmap', with_cls_token=False),
     dict(out_type='avg_featmap', final_norm=False, out_indices=[0, 1, 2]),

@@ -66,6 +66,12 @@ def test_not_frozen_trains_everything_that_mocov3s_arguments_leave():
     assert net.layers[2].training and net.prompts.tokens.requires_grad
 
 
+def test_registers_are_frozen_with_the_embedding():
+    net = MODELS.build(tiny_backbone(init_cfg=None, num_registers=2, frozen=False, frozen_stages=1))
+    trained = {name for name, parameter in net.named_parameters() if parameter.requires_grad}
+    assert not {'register_tokens', 'cls_token', 'pos_embed'} & trained and 'prompts.tokens' in trained
+
+
 def test_layer_depth_of_prompts_is_that_of_the_head():
     net = MODELS.build(tiny_backbone())
     assert net.get_layer_depth('backbone.prompts.tokens', 'backbone.') == (5, 6)

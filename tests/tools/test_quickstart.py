@@ -102,7 +102,7 @@ def test_digits_without_a_registry(quickstart, tmp_path, monkeypatch, capsys):
     (['--checkpoint', 'x.pth'], 'give --data FOLDER as well'),
     (['--data', 'nowhere', '--checkpoint', 'x.pth'], "--data must be a folder, but '.*nowhere' is not"),
     (['--data', 'photos', '--checkpoint', 'x.pth'], "checkpoint 'x.pth' .*is not a file"),
-    (['--data', 'photos', '--checkpoint', 'other.pth'], 'must hold a ViT in the layout of'),
+    (['--data', 'photos', '--checkpoint', 'other.pth'], 'must hold a ViT in a layout of'),
     (['--data', 'photos'], r'pip cannot download .*: name the checkpoint of a ViT with --checkpoint FILE'),
 ])
 def test_refused(flags, says, quickstart, tmp_path, monkeypatch, capsys):

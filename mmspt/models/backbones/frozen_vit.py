@@ -73,6 +73,8 @@ class FrozenViT(VisionTransformer):
         self.num_extra_tokens += num_registers  # what stands before the patches: CLS and registers
         self.register_parameter('register_tokens', nn.Parameter(
             torch.zeros(1, num_registers, self.embed_dims)) if num_registers else None)
+        if self.frozen_stages > 0:
+            self._freeze_stages()
         self.frozen = frozen
         self.allow_random_backbone = allow_random_backbone
         self.norm_eval = norm_eval
@@ -133,8 +135,9 @@ class FrozenViT(VisionTransformer):
 
     def _freeze_stages(self) -> None:
         super()._freeze_stages()
-        if self.register_tokens is not None:
-            self.register_tokens.requires_grad_(False)
+        registers = getattr(self, 'register_tokens', None)  # the base class calls this before they are there
+        if registers is not None:
+            registers.requires_grad_(False)
 
     def fingerprint(self) -> Tensor:
         """Compute the fingerprint of the frozen weights and of what they are computed with; the learnable do not count.

@@ -13,6 +13,8 @@ SCHEMES = r'(hf|timm)://'
 FILES = ('model.safetensors', 'model.safetensors.index.json', 'open_clip_model.safetensors', 'pytorch_model.bin',
          'open_clip_pytorch_model.bin')
 """What a repository's weights are called, the first that is there counts."""
+BESIDE = ('config.json', 'preprocessor_config.json')
+"""What else is fetched, if it is there."""
 ADDRESS = re.compile(r'(?:hf://(?P<org>[^/@]+)|timm:/)/(?P<name>[^/@]+)'
                      r'(?:@(?P<revision>refs/(?:pr|convert)/[^/]+|[^/]+))?(?:/(?P<file>.+))?')
 
@@ -45,7 +47,7 @@ def local_path(checkpoint: str) -> str:
     """Return the path of an address's file in the hub's cache, fetched if it is not there; other names as they are.
 
     The cache, HF_HUB_OFFLINE and the token are huggingface_hub's. The SHA-256 of a fetched file is compared with what
-    the hub publishes. ``config.json`` comes along, and the parts of a model in parts.
+    the hub publishes. What is :data:`BESIDE` comes along, and the parts of a model in parts.
 
     Raises:
         ImportError: huggingface_hub is not installed.
@@ -74,7 +76,8 @@ def local_path(checkpoint: str) -> str:
                     for part in dict.fromkeys(json.load(file)['weight_map'].values()):
                         _fetch(place, osp.join(osp.dirname(name), part))
             break
-        _fetch_config(place, osp.join(osp.dirname(name), 'config.json'))
+        for beside in BESIDE:
+            _fetch_config(place, osp.join(osp.dirname(name), beside))
     except WrongFile:
         raise
     except Exception as error:  # of many classes, not all of huggingface_hub's own
@@ -88,14 +91,16 @@ def local_path(checkpoint: str) -> str:
 
 
 def _fetch_config(place: Place, name: str) -> None:
-    """Fetch config.json, which a repository need not have."""
-    from huggingface_hub import errors
+    """Fetch one of :data:`BESIDE`, which a repository need not have."""
+    from huggingface_hub import _CACHED_NO_EXIST, constants, errors, try_to_load_from_cache
+    if try_to_load_from_cache(place.repository, name, constants.HF_HUB_CACHE, place.revision) is _CACHED_NO_EXIST:
+        return
     try:
         _fetch(place, name)
     except errors.LocalEntryNotFoundError:
         MMLogger.get_current_instance().warning(
             f'{name} of {place.repository} is not in the cache and cannot be fetched: if the repository has it, heads, '
-            'eps and activation may be others than it says')
+            'eps, activation and normalization may be others than it says')
     except errors.EntryNotFoundError:
         pass
 

@@ -5,6 +5,7 @@ import os
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
@@ -46,6 +47,8 @@ def hub(tmp_path, monkeypatch):
             if content is None:
                 known = any(repository == key[0] for repository, *_ in files)
                 self.send_header('X-Error-Code', 'EntryNotFound' if known else 'RepoNotFound')
+                if known:
+                    self.send_header('X-Repo-Commit', COMMIT.get(branch, branch))
                 content = b''
             else:
                 etag = hashlib.sha256(content).hexdigest() if key not in wrong else '0' * 64
@@ -137,6 +140,18 @@ def test_offline_takes_the_cache(hub, tmp_path, monkeypatch):
     assert local_path('hf://facebook/dinov2-tiny') == path and len(hub.asked) == before
     with pytest.raises(OSError, match=r"(?s)'hf://facebook/other' cannot be fetched.*model\.safetensors or .*"):
         local_path('hf://facebook/other')
+
+
+def test_offline_what_the_repository_does_not_have_is_known(hub, tmp_path, monkeypatch):
+    serve(hub, tmp_path)
+    del hub.files['facebook/dinov2-tiny', 'main', 'config.json']
+    warned = []
+    monkeypatch.setattr('mmspt.hub.MMLogger.get_current_instance', lambda: SimpleNamespace(
+        info=lambda text: None, warning=warned.append))
+    local_path('hf://facebook/dinov2-tiny')
+    monkeypatch.setattr(constants, 'HF_HUB_OFFLINE', True)
+    local_path('hf://facebook/dinov2-tiny')
+    assert not warned
 
 
 def test_parts_and_other_names(hub, tmp_path):

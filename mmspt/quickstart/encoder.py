@@ -14,6 +14,7 @@ from torch import Tensor, cat, from_numpy
 
 from mmspt.checkpoint_loaders import load_file
 from mmspt.files import write_bytes
+from mmspt.hub import local_path
 from mmspt.models.backbones.frozen_vit import FrozenViT
 from mmspt.models.weights.architecture import read_arguments
 from mmspt.models.weights.layouts import find_encoder
@@ -127,7 +128,7 @@ def backbone_of(path: str) -> tuple[dict[str, Any], dict[str, int]]:
         ValueError: See :func:`.read_arguments`.
     """
     content = load_file(path)
-    backbone = read_arguments(content, path)
+    backbone = read_arguments(content, local_path(path))
     arch, scaled = backbone['arch'], 'layer_scale_init_value' in backbone
     names = [name for name, sizes in FrozenViT.arch_zoo.items()
              if sizes == arch and len(name.rpartition('-')[2]) > 1]  # not the short names

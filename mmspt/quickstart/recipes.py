@@ -6,6 +6,8 @@ from typing import Any
 from mmengine.config import Config
 
 from mmspt.files import write_text
+from mmspt.hub import local_path
+from mmspt.models.weights.architecture import read_normalization
 
 from .images import Images
 from .plan import Plan
@@ -26,7 +28,7 @@ model = dict(
         init_cfg=dict(checkpoint={checkpoint!r})),
     head=dict(num_classes={num_classes}, in_channels={width}))
 data_preprocessor = dict(
-    num_classes={num_classes}, mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
+    num_classes={num_classes}, mean={mean}, std={std}, to_rgb=True)
 
 train_pipeline = [
     dict(type='mmspt.LoadImageFromFile'),
@@ -108,6 +110,7 @@ def write_configs(folder: str, images: Images, plan: Plan, backbone: Mapping[str
         dict[str, str]: Method -> path of its config.
     """
     folder = osp.abspath(folder)
+    mean, std = read_normalization(local_path(checkpoint), 'pre_norm' in backbone)
     lists = {split: osp.join(folder, f'{split}.txt') for split in images.splits}
     for split, items in images.splits.items():
         write_text(lists[split], ''.join(f'{path} {label}\n' for path, label in items))
@@ -119,7 +122,7 @@ def write_configs(folder: str, images: Images, plan: Plan, backbone: Mapping[str
         pretraining=osp.splitext(osp.basename(checkpoint))[0],
         classes=classes,
         backbone='\n'.join(f'        {name}={value!r},' for name, value in arguments.items()),
-        checkpoint=checkpoint, num_classes=len(images.classes), width=width, size=plan.size,
+        checkpoint=checkpoint, mean=mean, std=std, num_classes=len(images.classes), width=width, size=plan.size,
         edge=round(plan.size * 8 / 7), root=images.root, lists=lists, workers=workers, epochs=plan.epochs,
         warmup=max(1, plan.epochs // 10), val_interval=plan.val_interval))
     paths = {method: osp.join(folder, f'{method}.py') for method in MORE}

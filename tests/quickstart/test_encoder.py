@@ -17,7 +17,7 @@ WIDTH, HIDDEN, PATCHES = 8, 16, 9
 
 
 def exported():
-    """An ONNX file named as the package's, and the weights that it must give, by timm's names."""
+    """An ONNX file named as the package's, and the weights that it must give, by transformers' names."""
     generator = np.random.default_rng(0)
 
     def draw(*shape):
@@ -26,38 +26,33 @@ def exported():
     tensors, nodes, expected = {}, [], {}
     position = draw(1, 1, WIDTH), draw(1, PATCHES, WIDTH)
     tensors['onnx::Reshape_9'], tensors['onnx::Concat_1'] = position[1], position[0]
-    expected['pos_embed'] = np.concatenate(position, axis=1)
+    expected['embeddings.position_embeddings'] = np.concatenate(position, axis=1)
 
-    def add(name, timm, value):
-        tensors[f'backbone.{name}'] = expected[timm] = value
+    def add(name, *shape):
+        tensors[f'backbone.{name}'] = expected[name] = draw(*shape)
 
     def linear(name, out, given):
         """A product with a nameless, transposed matrix, then the bias, which comes first."""
-        weight, bias = draw(out, given), draw(out)
+        expected[f'{name}.weight'] = weight = draw(out, given)
         matrix = f'onnx::MatMul_{len(tensors)}'
-        tensors[matrix], tensors[f'backbone.{name}.bias'] = weight.T.copy(), bias
+        tensors[matrix] = weight.T.copy()
+        add(f'{name}.bias', out)
         nodes.append(helper.make_node('MatMul', [f'x{len(nodes)}', matrix], [f'{name}_product']))
         nodes.append(helper.make_node('Add', [f'backbone.{name}.bias', f'{name}_product'], [f'{name}_out']))
-        return weight, bias
 
-    add('embeddings.cls_token', 'cls_token', draw(1, 1, WIDTH))
-    add('embeddings.patch_embeddings.projection.weight', 'patch_embed.proj.weight', draw(WIDTH, 3, 2, 2))
-    add('embeddings.patch_embeddings.projection.bias', 'patch_embed.proj.bias', draw(WIDTH))
-    for block in range(2):
-        here, there = f'encoder.layer.{block}', f'blocks.{block}'
-        for norm in ('norm1', 'norm2'):
-            for kind in ('weight', 'bias'):
-                add(f'{here}.{norm}.{kind}', f'{there}.{norm}.{kind}', draw(WIDTH))
-        for i in (1, 2):
-            add(f'{here}.layer_scale{i}.lambda1', f'{there}.ls{i}.gamma', draw(WIDTH))
-        parts = [linear(f'{here}.attention.attention.{part}', WIDTH, WIDTH) for part in ('query', 'key', 'value')]
-        for name, some in zip(('weight', 'bias'), zip(*parts, strict=True), strict=True):
-            expected[f'{there}.attn.qkv.{name}'] = np.concatenate(some)
-        for name, timm, out, given in (('attention.output.dense', 'attn.proj', WIDTH, WIDTH),
-                                       ('mlp.fc1', 'mlp.fc1', HIDDEN, WIDTH), ('mlp.fc2', 'mlp.fc2', WIDTH, HIDDEN)):
-            expected[f'{there}.{timm}.weight'], expected[f'{there}.{timm}.bias'] = linear(f'{here}.{name}', out, given)
-    add('layernorm.weight', 'norm.weight', draw(WIDTH))
-    add('layernorm.bias', 'norm.bias', draw(WIDTH))
+    add('embeddings.cls_token', 1, 1, WIDTH)
+    add('embeddings.patch_embeddings.projection.weight', WIDTH, 3, 2, 2)
+    add('embeddings.patch_embeddings.projection.bias', WIDTH)
+    for block in (f'encoder.layer.{i}' for i in range(2)):
+        for name in ('norm1.weight', 'norm1.bias', 'norm2.weight', 'norm2.bias', 'layer_scale1.lambda1',
+                     'layer_scale2.lambda1'):
+            add(f'{block}.{name}', WIDTH)
+        for name in ('attention.query', 'attention.key', 'attention.value', 'output.dense'):
+            linear(f'{block}.attention.{name}', WIDTH, WIDTH)
+        linear(f'{block}.mlp.fc1', HIDDEN, WIDTH)
+        linear(f'{block}.mlp.fc2', WIDTH, HIDDEN)
+    add('layernorm.weight', WIDTH)
+    add('layernorm.bias', WIDTH)
     tensors['decoder.final_conv.weight'] = draw(1, 4, 1, 1)
     graph = helper.make_graph(
         nodes, 'model', [helper.make_tensor_value_info('x0', TensorProto.FLOAT, [1])], [],

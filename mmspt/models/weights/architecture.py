@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmengine.logging import MMLogger
+from mmpretrain.models import VisionTransformer
 from torch import Tensor
 
 from .fit import refuse_other_networks
@@ -24,10 +25,6 @@ DEFAULTS = {
     'dinov2_with_registers': dict(num_attention_heads=12, hidden_act='gelu', layer_norm_eps=1e-6),
 }
 """``model_type`` of config.json -> what transformers leaves out of the file where it is so."""
-KNOWN = (  # width, blocks, hidden width, heads
-    (192, 12, 768, 3), (384, 12, 1536, 6), (768, 12, 3072, 12), (1024, 24, 4096, 16), (1280, 32, 5120, 16),
-    (1408, 40, 6144, 16))
-"""Sizes of the published networks: ViT-T, S, B, L, H (DeiT, MAE, DINO, DINOv2, CLIP) and g."""
 
 
 def read_arguments(checkpoint: Mapping[str, Any], name: str, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -53,14 +50,15 @@ def read_arguments(checkpoint: Mapping[str, Any], name: str, given: Mapping[str,
     if encoder is None:
         raise unknown_layout(checkpoint)
     refuse_other_networks(encoder, set())
-    patch, hidden = encoder['patch_embed.projection.weight'], encoder.get('layers.0.ffn.layers.0.0.weight')
-    if hidden is None:
+    patch = encoder['patch_embed.projection.weight']
+    hidden, out = (encoder.get(f'layers.0.ffn.layers.{part}.weight') for part in ('0.0', '1'))
+    if hidden is None or out is None:
         raise ValueError(f"a checkpoint must hold a ViT with plain MLPs, but '{name}' has none in its first block: "
                          'name another')
     keys = [str(key) for key in unwrap(checkpoint)]
     depth = 1 + max(int(key.split('.')[1]) for key in encoder if key.startswith('layers.'))
     sizes = patch.shape[0], depth, hidden.shape[0]
-    if encoder['layers.0.ffn.layers.1.weight'].shape[1] != hidden.shape[0]:
+    if out.shape[1] != hidden.shape[0]:
         raise ValueError(f"a checkpoint must hold a ViT with plain MLPs, but '{name}' has gated ones (SwiGLU): "
                          f'use {PLAIN}')
     hub = _read_hub_config(name, sizes)
@@ -141,11 +139,11 @@ def _heads(sizes: tuple[int, int, int], moco: bool, name: str) -> int:
     """Return the number of heads of a published network of these sizes."""
     if moco and sizes == (384, 12, 1536):
         return 12  # MoCo-v3's ViT-S
-    heads = next((known[3] for known in KNOWN if known[:3] == sizes), None)
+    heads = next((zoo['num_heads'] for zoo in VisionTransformer.arch_zoo.values() if sizes == (
+        zoo['embed_dims'], zoo['num_layers'], zoo['feedforward_channels'])), None)
     if heads is None:
         raise ValueError(f"weights do not tell the number of heads, and '{name}' has the sizes of no published ViT "
-                         f'(width, blocks, hidden width: {sizes}): set arch=dict(embed_dims={sizes[0]}, '
-                         f'num_layers={sizes[1]}, feedforward_channels={sizes[2]}, num_heads=...) of the backbone')
+                         f'(width, blocks, hidden width: {sizes}): set arch=dict(num_heads=...) of the backbone')
     return heads
 
 

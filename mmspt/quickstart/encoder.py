@@ -101,7 +101,7 @@ def backbone_of(path: str) -> tuple[dict[str, Any], dict[str, int]]:
     """Tell a backbone's arguments and sizes from its checkpoint.
 
     CLS after the final norm is read, but the mean over the patches where the file's name says MAE, or where the
-    checkpoint has a norm for the mean, since weights do not tell what a head read.
+    checkpoint has no CLS or a norm for the mean, since weights do not tell what a head read.
 
     Args:
         path (str): A checkpoint in a known layout, or the name of a public one.
@@ -121,6 +121,7 @@ def backbone_of(path: str) -> tuple[dict[str, Any], dict[str, int]]:
              if sizes == arch and len(name.rpartition('-')[2]) > 1]  # not the short names
     names.sort(key=lambda name: name.startswith('dinov2') != scaled)
     backbone['arch'] = names[0] if names else dict(arch, _delete_=True)
-    mean = 'mae' in osp.basename(path).lower() or 'ln2.weight' in (find_encoder(content, quiet=True) or {})
+    mean = ('mae' in osp.basename(path).lower() or not backbone.get('with_cls_token', True)
+            or 'ln2.weight' in (find_encoder(content, quiet=True) or {}))
     readout = dict(out_type='avg_featmap', final_norm=False) if mean else dict(out_type='cls_token', final_norm=True)
     return backbone | readout, arch

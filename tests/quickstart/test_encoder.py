@@ -108,6 +108,8 @@ def test_refused(fault, registry, tmp_path):
     ('dino.pth', dict(arch='deit-tiny', patch_size=16, layer_scale_init_value=1e-5),
      dict(out_type='cls_token', final_norm=True)),
     ('vit_mae.pth', dict(arch='deit-tiny', patch_size=8), dict(out_type='avg_featmap', final_norm=False)),
+    ('patches.pth', dict(arch='deit-tiny', patch_size=16, with_cls_token=False, out_type='raw'),
+     dict(out_type='avg_featmap', final_norm=False)),
     ('other.pth', dict(arch='deit-tiny', patch_size=16, qkv_bias=False), dict(out_type='cls_token', final_norm=True)),
 ])
 def test_what_a_checkpoint_says(name, given, found, tmp_path):

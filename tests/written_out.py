@@ -16,6 +16,7 @@ CASES = [
     dict(out_type='cls_token', out_indices=[0, 1]),
     dict(out_type='avg_featmap', final_norm=False, num_registers=3, layer_scale_init_value=0.1),
     dict(out_type='raw', num_registers=2, out_indices=[0, 2]),
+    dict(out_type='cls_avg_featmap', num_registers=2, layer_scale_init_value=0.1),
     dict(out_type='raw', out_indices=[0, 2], layer_scale_init_value=0.1, pre_norm=True),
     dict(out_type='featmap', with_cls_token=False),
     dict(out_type='avg_featmap', final_norm=False, out_indices=[0, 1, 2]),
@@ -84,6 +85,7 @@ def written_out(net, images, with_cls_token=True, pre_norm=False, layer_scale_in
         if i in net.out_indices:
             outs.append(dict(
                 cls_token=lambda x=x: x[:, 0],
+                cls_avg_featmap=lambda cls=cls, patches=patches: torch.cat((cls[:, 0], patches.mean(dim=1)), dim=1),
                 raw=lambda cls=cls, patches=patches: torch.cat((cls, patches), dim=1),
                 featmap=lambda patches=patches: patches.transpose(1, 2).unflatten(2, resolution),
                 avg_featmap=lambda x=x, patches=patches: net.ln2(

@@ -6,6 +6,7 @@ import torch
 from mmpretrain.models.utils import LayerScale
 
 from mmspt.models import PromptedViT
+from mmspt.models.backbones.frozen_vit import CLS_AND_MEAN
 from mmspt.models.backbones.prompted_vit import PROMPT_TYPES
 from mmspt.models.weights.provenance import frozen_weights, settings
 
@@ -14,7 +15,7 @@ from .fields import check_fields
 REMEDY = 'correct the recipe and export the pack again'
 ACTIVATIONS = dict(GELU='GELU', QuickGELU='mmpretrain.QuickGELU')
 """Class -> the name under which it is registered."""
-CHOICES = dict(out_type=('cls_token', 'avg_featmap'), prompt_type=tuple(PROMPT_TYPES),
+CHOICES = dict(out_type=('cls_token', 'avg_featmap', CLS_AND_MEAN), prompt_type=tuple(PROMPT_TYPES),
                interpolate_mode=('bicubic', 'bilinear', 'nearest'), activation=tuple(ACTIVATIONS))
 
 
@@ -72,8 +73,8 @@ class Architecture:
         if self.embed_dims % self.num_heads:
             raise ValueError(f'embed_dims must be a multiple of num_heads, got {self.embed_dims} and {self.num_heads}: '
                              f'{REMEDY}')
-        if self.out_type == 'cls_token' and not self.with_cls_token:
-            raise ValueError(f"out_type='cls_token' needs with_cls_token=true, got false: {REMEDY}")
+        if self.out_type in ('cls_token', CLS_AND_MEAN) and not self.with_cls_token:
+            raise ValueError(f"out_type='{self.out_type}' needs with_cls_token=true, got false: {REMEDY}")
         if any(side % patch for side, patch in zip(self.img_size, self.patch_size, strict=True)):
             raise ValueError(f'img_size must be whole patches, got {self.img_size} and {self.patch_size}: {REMEDY}')
 
@@ -126,6 +127,11 @@ class Architecture:
             num_prompts=self.num_prompts, prompt_type=self.prompt_type, pool_prompts=self.pool_prompts,
             num_registers=self.num_registers, patch_cfg=dict(bias=self.patch_bias),
             layer_cfgs=dict(act_cfg=dict(type=ACTIVATIONS[self.activation])), **kwargs)
+
+    @property
+    def feature_dims(self) -> int:
+        """Width of what the head reads."""
+        return self.embed_dims * (2 if self.out_type == CLS_AND_MEAN else 1)
 
     @property
     def prompts_shape(self) -> tuple[int, int, int] | None:

@@ -19,21 +19,26 @@ class ImageClassifier(MMPretrainImageClassifier):
 
     Args:
         backbone, neck (dict): MMPretrain's.
-        head (dict): Its ``in_channels`` is the backbone's width, if it is not given and there is no neck.
+        head (dict): Its ``in_channels`` is the width of what the backbone puts out, if it is not given and there is no neck.
         **kwargs: Those of :class:`mmpretrain.models.ImageClassifier`.
 
     Raises:
-        ValueError: In eval mode, a pack of other preprocessing.
+        ValueError: Another ``in_channels`` without a neck; in eval mode, a pack of other preprocessing.
     """
     _compared: dict | None = None  # a pack's preprocessing, which is our own
 
     def __init__(self, backbone: Any, neck: Any = None, head: Any = None, **kwargs: Any) -> None:
         backbone = MODELS.build(backbone) if isinstance(backbone, dict) else backbone
-        if isinstance(head, dict) and neck is None and hasattr(backbone, 'embed_dims'):
+        if isinstance(head, dict) and neck is None and hasattr(backbone, 'feature_dims'):
             kind = head.get('type')
             kind = MODELS.get(kind) if isinstance(kind, str) else kind
             if kind is not None and 'in_channels' in inspect.signature(kind).parameters:
-                head = {'in_channels': backbone.embed_dims, **head}
+                head = {'in_channels': backbone.feature_dims, **head}
+                if head['in_channels'] != backbone.feature_dims:
+                    raise ValueError(
+                        f'head.in_channels must be what the backbone puts out, {backbone.feature_dims} numbers an image '
+                        f"(out_type='{backbone.out_type}', width {backbone.embed_dims}), got {head['in_channels']}: "
+                        'leave it out')
         super().__init__(backbone, neck, head, **kwargs)
 
     def train(self, mode: bool = True) -> 'ImageClassifier':

@@ -47,7 +47,7 @@ class Pack:
         task: Name of the task.
         classes: A name for each output of the head.
         prompts: Folded prompt tokens, (L, N_p, D) if deep, (1, N_p, D) if shallow; None for a linear probe.
-        weight: Of the linear head, (classes, D).
+        weight: Of the linear head, (classes, D), or (classes, 2 D) where it reads CLS and the mean of patches.
         bias: Of the linear head, (classes, ).
         backbone: How the frozen backbone is built.
         fingerprint: Of the frozen backbone, uint8, (32, ), see :meth:`.FrozenViT.fingerprint`.
@@ -79,7 +79,7 @@ class Pack:
 
     def __post_init__(self) -> None:
         check_fingerprint(self.fingerprint)
-        classes, width = len(self.classes), self.backbone.embed_dims
+        classes, width = len(self.classes), self.backbone.feature_dims
         layers = self.backbone.num_layers
         expected = {PROMPTS: self.backbone.prompts_shape, SCALE: None if self.logit_scale is None else (layers, ),
                     GATE: None if self.gate is None else (layers - 1, ), WEIGHT: (classes, width), BIAS: (classes, )}

@@ -7,10 +7,11 @@ from mmpretrain.models import ImageClassifier
 from torch import Tensor, nn
 
 from mmspt.engine.model import check_linear_classifier
+from mmspt.models.backbones.frozen_vit import CLS_AND_MEAN
 from mmspt.models.backbones.prompted_vit import BlockPrompts
 
 Module = TypeVar('Module', bound=nn.Module)
-OUT_TYPES = ('cls_token', 'avg_featmap')
+OUT_TYPES = ('cls_token', 'avg_featmap', CLS_AND_MEAN)
 
 
 def share(module: Module) -> Module:
@@ -32,7 +33,7 @@ class FoldedModel(nn.Module):
     Weights lie in the memory of the given model, which is not changed; prompts that change later are not followed.
 
     Args:
-        model (ImageClassifier): Of a PromptedViT ('cls_token' or 'avg_featmap') and a LinearClsHead, in float32.
+        model (ImageClassifier): Of a PromptedViT (:data:`OUT_TYPES`) and a LinearClsHead, in float32.
         size (tuple[int, int] | None): (height, width) of the images; None is the backbone's ``img_size``.
 
     Attributes:

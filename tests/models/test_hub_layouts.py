@@ -149,8 +149,16 @@ def test_the_head_follows(tmp_path):
     (tmp_path / 'model.safetensors').write_bytes((DATA / 'hub' / 'vit.safetensors').read_bytes())
     backbone = dict(type='mmspt.PromptedViT', img_size=16, num_prompts=2,
                     init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'model.safetensors')))
-    model = ImageClassifier(backbone, head=dict(type='LinearClsHead', num_classes=3))
-    assert model.head.fc.weight.shape == (3, 16)
+    for out_type, width in (('cls_token', 16), ('cls_avg_featmap', 32)):
+        model = ImageClassifier(backbone | dict(out_type=out_type), head=dict(type='LinearClsHead', num_classes=3))
+        assert model.head.fc.weight.shape == (3, width)
+        model.init_weights()
+        assert model(torch.zeros(2, 3, 16, 16), mode='tensor').shape == (2, 3)
+        with pytest.raises(ValueError, match=f'in_channels must be .* {width} numbers .* got 17: leave it out'):
+            ImageClassifier(backbone | dict(out_type=out_type),
+                            head=dict(type='LinearClsHead', num_classes=3, in_channels=17))
+    with pytest.raises(ValueError, match="'cls_avg_featmap' reads CLS"):
+        ImageClassifier(backbone | dict(out_type='cls_avg_featmap', with_cls_token=False))
 
 
 @pytest.mark.parametrize('missing', [None, 'part', 'index'])

@@ -29,6 +29,7 @@ OTHERS = {  # what a recipe may say
     'blocks': dict(arch=TINY | dict(num_heads=2, feedforward_channels=128), qkv_bias=False, layer_scale_init_value=0.1,
                    pre_norm=True, norm_cfg=dict(type='LN', eps=1e-5), prompt_drop_rate=0.5, drop_path_rate=0.1),
     'VPT': dict(concatenate=True), 'registers': dict(num_registers=3, layer_scale_init_value=0.1),
+    'CLS and mean': dict(num_registers=2, out_type='cls_avg_featmap'),
     'registers, mean': dict(num_registers=2, out_type='avg_featmap', final_norm=False),
     'CLIP': dict(pre_norm=True, patch_cfg=dict(bias=False), layer_cfgs=dict(act_cfg=dict(type='mmpretrain.QuickGELU'))),
 }

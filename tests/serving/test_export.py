@@ -23,6 +23,7 @@ CASES = [
     dict(CLS, concatenate=True, in_channels=1),
     dict(MEAN, frozen=False, drop_rate=0.3, drop_path_rate=0.3, prompt_drop_rate=0.5, with_cls_token=False),
     dict(CLS, pre_norm=True, layer_scale_init_value=0.1, qkv_bias=False), dict(CLS, num_registers=2),
+    dict(out_type='cls_avg_featmap', num_registers=2),
     dict(MEAN, num_registers=3, pre_norm=True, layer_cfgs=dict(act_cfg=dict(type='mmpretrain.QuickGELU'))),
 ]
 
@@ -32,7 +33,7 @@ def classifier(**kwargs):
     backbone = dict(type='mmspt.PromptedViT', num_prompts=4, allow_random_backbone=True) | SMALL | copy.deepcopy(kwargs)
     channels = kwargs.get('in_channels', 3)
     model = MODELS.build(dict(
-        type='ImageClassifier', backbone=backbone, head=dict(type='LinearClsHead', num_classes=7, in_channels=32),
+        type='mmspt.ImageClassifier', backbone=backbone, head=dict(type='LinearClsHead', num_classes=7),
         data_preprocessor=dict(mean=[123.675, 116.28, 103.53][:channels], std=[58.395, 57.12, 57.375][:channels],
                                to_rgb=True)))
     for parameter in model.parameters():

@@ -33,8 +33,9 @@ TASKS = {  # classes, backbone
     'other gated cls': (2, dict(GATED, num_prompts=5, **CLS)),
     'probe of cls': (4, dict(num_prompts=0, **CLS)),
     'probe of mean': (5, dict(num_prompts=0, prompt_type='shallow', **MEAN)),
+    'both': (3, dict(num_prompts=4, out_type='cls_avg_featmap')),
 }
-PASSES = 9
+PASSES = 10
 """birds and dogs go together, and so do the two of cls and the two gated of cls."""
 RESIZED = Preprocessing((32, 32), (32, 32), mean=(120., 110., 100.), std=(60., 50., 55.), to_rgb=True)
 CROPPED = replace(RESIZED, resize=None, crop=True)
@@ -43,7 +44,7 @@ CROPPED = replace(RESIZED, resize=None, crop=True)
 def classifier(weights, classes, concatenate=False, **kwargs):
     """MMPretrain's, tuned at random on the given frozen weights."""
     model = MODELS.build(dict(
-        type='ImageClassifier', head=dict(type='LinearClsHead', num_classes=classes, in_channels=32),
+        type='mmspt.ImageClassifier', head=dict(type='LinearClsHead', num_classes=classes),
         backbone=dict(type='mmspt.PromptedViT', concatenate=concatenate) | SMALL | copy.deepcopy(kwargs))).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)

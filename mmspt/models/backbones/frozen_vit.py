@@ -14,6 +14,9 @@ from ..weights.layouts import find_encoder, unknown_layout
 from ..weights.loading import arguments_of, check_classifier, check_filled, plain_init_cfg, prepare
 from ..weights.provenance import Provenance, SavedWeights, frozen_weights
 
+CLS_AND_MEAN = 'cls_avg_featmap'
+"""The ``out_type`` that MMPretrain's class lacks."""
+
 
 class FrozenViT(VisionTransformer):
     """MMPretrain's ViT, frozen: the base of networks that add learnable parameters of their own.
@@ -29,6 +32,9 @@ class FrozenViT(VisionTransformer):
         num_registers (int): R, register tokens (https://arxiv.org/abs/2309.16588) of the pre-training, without
             position, between CLS and what follows. They are frozen, never pooled, and no part of 'featmap'. Defaults to
             None, what the checkpoint has if ``arch`` is not given, else 0.
+        out_type (str): MMPretrain's, or 'cls_avg_featmap': CLS, and beside it the mean of the patch tokens, both after
+            the final norm, (B, 2 D), as DINOv2's linear probes read it (https://arxiv.org/abs/2304.07193, appendix B).
+            Defaults to 'cls_token'.
         init_cfg (dict | list | None): As in MMEngine. Defaults to None.
         **kwargs: Those of :class:`mmpretrain.models.VisionTransformer`. Without ``arch``, or with ``arch=dict(
             num_heads=...)`` alone, they are read from the checkpoint of ``init_cfg`` if it names one, see
@@ -49,6 +55,7 @@ class FrozenViT(VisionTransformer):
         **{name: dict(embed_dims=384, num_layers=12, num_heads=12, feedforward_channels=1536)
            for name in ('mocov3-s', 'mocov3-small')},
     }
+    OUT_TYPES: ClassVar[set[str]] = VisionTransformer.OUT_TYPES | {CLS_AND_MEAN}
     learnable_modules: ClassVar[tuple[str, ...]] = ()
     img_size: Any  # MMPretrain's class sets it
 
@@ -69,6 +76,8 @@ class FrozenViT(VisionTransformer):
         if isinstance(kwargs.get('out_indices'), (list, tuple)):
             kwargs['out_indices'] = list(kwargs['out_indices'])  # the base class writes into the caller's list
         super().__init__(*args, init_cfg=plain_init_cfg(init_cfg), **kwargs)
+        if self.out_type == CLS_AND_MEAN and self.cls_token is None:
+            raise ValueError(f"out_type='{CLS_AND_MEAN}' reads CLS, got with_cls_token=False: use 'avg_featmap'")
         self.num_registers = num_registers
         self.num_extra_tokens += num_registers  # what stands before the patches: CLS and registers
         self.register_parameter('register_tokens', nn.Parameter(
@@ -89,6 +98,16 @@ class FrozenViT(VisionTransformer):
             self.patch_embed.projection.requires_grad_(False)
         if frozen:
             self.requires_grad_(False)
+
+    @property
+    def feature_dims(self) -> int:
+        """Width of what a head reads: D, or 2 D."""
+        return self.embed_dims * (2 if self.out_type == CLS_AND_MEAN else 1)
+
+    def _format_output(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
+        if self.out_type == CLS_AND_MEAN:
+            return torch.cat((x[:, 0], x[:, self.num_extra_tokens:].mean(dim=1)), dim=1)
+        return super()._format_output(x, hw)
 
     def is_learnable(self, name: str) -> bool:
         """Whether a parameter or module belongs to what a subclass adds."""

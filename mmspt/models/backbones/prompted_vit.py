@@ -79,8 +79,8 @@ class PromptedViT(FrozenViT):
 
     and drops what stands in the prompts' places; a shallow model inserts P_0 once and lets it travel. It takes every
     argument of :class:`mmpretrain.models.VisionTransformer` (and those that MoCoV3ViT adds, so that its configs can
-    be inherited) and returns the same output types with the same shapes; prompts are never part of 'raw' and
-    'featmap'.
+    be inherited) and returns the same output types with the same shapes, and FrozenViT's own; prompts are never part
+    of 'raw', 'featmap' and 'cls_avg_featmap'.
 
     Args:
         num_prompts (int): N_p; 0 gives the stock network. Defaults to the method's (20).
@@ -253,7 +253,7 @@ class PromptedViT(FrozenViT):
 
         Returns:
             tuple[Tensor]: One for each of ``out_indices``: 'cls_token' and 'avg_featmap' (B, D), 'featmap'
-            (B, D, h, w), 'raw' (B, n + N_e, D), n the number of CLS and registers.
+            (B, D, h, w), 'cls_avg_featmap' (B, 2 D), 'raw' (B, n + N_e, D), n the number of CLS and registers.
         """
         if self.training:
             self.check_weights()

@@ -17,7 +17,8 @@ from mmengine.runner import Runner
 from mmspt.config import type_name
 from mmspt.datasets.nested_configs import skip_bad_images
 from mmspt.evaluation.method_names import is_prompted
-from mmspt.models.weights.loading import arguments_of
+from mmspt.models.weights.loading import arguments_of, has_sizes
+from mmspt.models.weights.normalization import compare_normalization, fill_normalization
 
 from .checks import check_config
 from .global_batch import keep_global_batch
@@ -187,14 +188,21 @@ def build_runner(cfg: Config, phase: str = 'train') -> Runner:
 
 
 def name_backbone(cfg: Config) -> None:
-    """Write into the config what a backbone without ``arch`` reads from its checkpoint, for logs and results.
+    """Write into the config what a backbone without ``arch`` reads from its checkpoint, for logs, results and packs;
+    warn where images are normalized otherwise than its publisher says.
 
     Raises:
         OSError, RuntimeError, ValueError: See :func:`mmspt.models.weights.loading.arguments_of`.
     """
     backbone = (cfg.get('model') or {}).get('backbone')
-    if isinstance(backbone, dict) and is_prompted(backbone) and 'arch' not in backbone:
+    if not isinstance(backbone, dict) or not is_prompted(backbone):
+        return
+    place = cfg.model if cfg.model.get('data_preprocessor') else cfg
+    given = place.get('data_preprocessor') or {}
+    if not has_sizes(backbone.get('arch')):
         backbone.update(arguments_of(backbone.get('init_cfg'), backbone))
+        place.data_preprocessor = given = fill_normalization(given, backbone, bool(backbone.get('pre_norm')))
+    compare_normalization(given, backbone, bool(backbone.get('pre_norm')))
 
 
 def shut_down() -> None:

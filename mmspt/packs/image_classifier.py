@@ -8,6 +8,9 @@ from mmpretrain.models import ImageClassifier as MMPretrainImageClassifier
 from torch import Tensor
 
 from mmspt.config import name_classes
+from mmspt.models.backbones.frozen_vit import FrozenViT
+from mmspt.models.weights.loading import has_sizes
+from mmspt.models.weights.normalization import fill_normalization
 from mmspt.registry import MODELS
 
 
@@ -19,8 +22,9 @@ class ImageClassifier(MMPretrainImageClassifier):
 
     Args:
         backbone, neck (dict): MMPretrain's.
-        head (dict): Its ``in_channels`` is the width of what the backbone puts out, if it is not given and there is no neck.
-        **kwargs: Those of :class:`mmpretrain.models.ImageClassifier`.
+        head (dict): Its ``in_channels`` is the backbone's ``feature_dims``, if it is not given and there is no neck.
+        **kwargs: Those of :class:`mmpretrain.models.ImageClassifier`; with a backbone that reads its checkpoint,
+            ``data_preprocessor`` has the mean and std that its publisher names, if it is given neither.
 
     Raises:
         ValueError: Another ``in_channels`` without a neck; in eval mode, a pack of other preprocessing.
@@ -28,7 +32,11 @@ class ImageClassifier(MMPretrainImageClassifier):
     _compared: dict | None = None  # a pack's preprocessing, which is our own
 
     def __init__(self, backbone: Any, neck: Any = None, head: Any = None, **kwargs: Any) -> None:
-        backbone = MODELS.build(backbone) if isinstance(backbone, dict) else backbone
+        given, backbone = backbone, MODELS.build(backbone) if isinstance(backbone, dict) else backbone
+        if isinstance(given, dict) and isinstance(backbone, FrozenViT) and not has_sizes(given.get('arch')) and \
+                isinstance(kwargs.get('data_preprocessor', {}), dict | None):
+            kwargs['data_preprocessor'] = fill_normalization(
+                kwargs.get('data_preprocessor') or {}, given, hasattr(backbone.pre_norm, 'weight'))
         if isinstance(head, dict) and neck is None and hasattr(backbone, 'feature_dims'):
             kind = head.get('type')
             kind = MODELS.get(kind) if isinstance(kind, str) else kind
@@ -36,7 +44,8 @@ class ImageClassifier(MMPretrainImageClassifier):
                 head = {'in_channels': backbone.feature_dims, **head}
                 if head['in_channels'] != backbone.feature_dims:
                     raise ValueError(
-                        f'head.in_channels must be what the backbone puts out, {backbone.feature_dims} numbers an image '
+                        'head.in_channels must be what the backbone puts out, '
+                        f'{backbone.feature_dims} numbers an image '
                         f"(out_type='{backbone.out_type}', width {backbone.embed_dims}), got {head['in_channels']}: "
                         'leave it out')
         super().__init__(backbone, neck, head, **kwargs)
@@ -58,12 +67,12 @@ class ImageClassifier(MMPretrainImageClassifier):
         packed = getattr(self.backbone, 'preprocessing', None)
         if packed is not None and packed is not self._compared:
             from .preprocessing import Preprocessing  # with all data sets, which others need not wait for
-            model = dict(data_preprocessor=self._normalization())
+            model = dict(data_preprocessor=self.normalization())
             config = Config(name_classes(getattr(self, '_config', {})) | dict(model=model))
             Preprocessing.from_json(packed).check(config)
             self._compared = packed
 
-    def _normalization(self) -> dict[str, Any]:
+    def normalization(self) -> dict[str, Any]:
         """The data preprocessor's arguments, as its buffers have them."""
         own = self.data_preprocessor
         if type(own) is not ClsDataPreprocessor:

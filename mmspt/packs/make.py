@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import mmengine
 import mmpretrain
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from torch import Tensor, nn
 
 from mmspt.config import name_classes
@@ -18,6 +18,7 @@ from mmspt.models import PromptedViT
 from mmspt.version import __version__
 
 from .architecture import Architecture
+from .image_classifier import ImageClassifier
 from .pack import Pack
 from .preprocessing import Preprocessing
 
@@ -44,6 +45,9 @@ def make_pack(model: nn.Module, config: Config, task: str, classes: Sequence[str
     """
     check_linear_classifier(model)
     config = Config(name_classes(config))
+    normalization = config.model.get('data_preprocessor') or config.get('data_preprocessor') or ConfigDict()
+    if isinstance(model, ImageClassifier) and not {'mean', 'std'} & normalization.keys():
+        config.model.data_preprocessor = {**normalization, **model.normalization()}  # it may have read a checkpoint's
     vit = cast(PromptedViT, model.backbone)
     if not vit.frozen:
         raise ValueError('a pack holds what was tuned on a frozen backbone, but this one has frozen=False: share its '

@@ -7,7 +7,7 @@ from mmengine.config import Config
 
 from mmspt.files import write_text
 from mmspt.hub import local_path
-from mmspt.models.weights.architecture import read_normalization
+from mmspt.models.weights.normalization import read_normalization
 
 from .images import Images
 from .plan import Plan

@@ -10,8 +10,9 @@ from safetensors.torch import load_file, save_file
 
 from helpers import DATA
 from mmspt.models import PromptedViT
-from mmspt.models.weights.architecture import read_arguments, read_normalization
+from mmspt.models.weights.architecture import read_arguments
 from mmspt.models.weights.layouts import find_encoder
+from mmspt.models.weights.normalization import compare_normalization, read_normalization
 from mmspt.packs.image_classifier import ImageClassifier
 
 ARCH = dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32)
@@ -273,3 +274,36 @@ def test_normalization(files, clip, mean, tmp_path):
         (tmp_path / name).write_text(json.dumps(content))
     found, std = read_normalization(str(tmp_path / 'model.safetensors'), clip)
     assert found == mean and len(std) == 3 and (std == [127.5] * 3) == (mean == [127.5] * 3)
+
+
+@pytest.mark.parametrize(('given', 'mean'), [
+    ({}, [127.5] * 3), (dict(num_classes=3), [127.5] * 3), (None, [127.5] * 3),
+    (dict(mean=[1., 2., 3.], std=[4.] * 3), [1., 2., 3.])])
+def test_a_classifier_normalizes_as_its_checkpoint_says(given, mean, tmp_path):
+    """If it reads the rest from there, too."""
+    (tmp_path / 'config.json').write_text(json.dumps(HUB))
+    (tmp_path / 'preprocessor_config.json').write_text(json.dumps(dict(image_mean=[0.5] * 3, image_std=[0.25] * 3)))
+    (tmp_path / 'model.safetensors').write_bytes((DATA / 'hub' / 'vit.safetensors').read_bytes())
+    backbone = dict(type='mmspt.PromptedViT', img_size=16, num_prompts=2,
+                    init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'model.safetensors')))
+    head = dict(type='LinearClsHead', num_classes=3)
+    model = ImageClassifier(backbone, head=head, data_preprocessor=given)
+    assert model.data_preprocessor.mean.flatten().tolist() == mean
+    if mean == [127.5] * 3:
+        assert model.data_preprocessor.std.flatten().tolist() == [63.75] * 3 and model.data_preprocessor.to_rgb
+    explicit = ImageClassifier(backbone | dict(arch=ARCH, patch_size=4), head=head, data_preprocessor=given)
+    assert explicit.data_preprocessor._enable_normalize == (given is not None and 'mean' in given)
+
+
+@pytest.mark.parametrize(('given', 'stated', 'warns'), [
+    (dict(mean=[127.5] * 3, std=[63.75] * 3), True, False), (dict(mean=[123.675] * 3, std=[58.] * 3), True, True),
+    ({}, True, True), ({}, False, False), (dict(mean=[1.], std=[1.]), True, True), (dict(type='Other'), True, False)])
+def test_another_normalization_is_warned_of(given, stated, warns, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr('mmspt.models.weights.normalization.MMLogger.get_current_instance',
+                        lambda: type('Log', (), dict(warning=lambda self, text: said.append(text)))())
+    if stated:
+        (tmp_path / 'preprocessor_config.json').write_text(json.dumps(dict(image_mean=[0.5] * 3, image_std=[0.25] * 3)))
+    compare_normalization(given, dict(init_cfg=dict(
+        type='Pretrained', checkpoint=str(tmp_path / 'model.safetensors'))), clip=False)
+    assert bool(said) == warns and all('set data_preprocessor=dict(mean=[127.5, ' in text for text in said)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..weights.fingerprint import KEY
 from ..weights.layouts import find_encoder, unknown_layout
-from ..weights.loading import arguments_of, check_classifier, check_filled, plain_init_cfg, prepare
+from ..weights.loading import arguments_of, check_classifier, check_filled, has_sizes, plain_init_cfg, prepare
 from ..weights.provenance import Provenance, SavedWeights, frozen_weights
 
 CLS_AND_MEAN = 'cls_avg_featmap'
@@ -68,8 +68,7 @@ class FrozenViT(VisionTransformer):
                  num_registers: int | None = None,
                  init_cfg: dict | list | None = None,
                  **kwargs: Any) -> None:
-        arch = args[0] if args else kwargs.get('arch', {})
-        if not isinstance(arch, str) and 'embed_dims' not in arch:
+        if not has_sizes(args[0] if args else kwargs.get('arch')):
             kwargs = arguments_of(init_cfg, kwargs)
         registers = kwargs.pop('num_registers', 0)
         num_registers = registers if num_registers is None else num_registers

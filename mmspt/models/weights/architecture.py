@@ -14,9 +14,6 @@ from .layouts import PLAIN, find_encoder, unknown_layout, unwrap
 
 ACTIVATIONS = {'quick_gelu': 'mmpretrain.QuickGELU', 'gelu': 'GELU'}
 """Of transformers' ``hidden_act`` -> as it is registered."""
-IMAGENET = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-CLIP_IMAGES = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
-"""Mean and standard deviation of pixels from 0 to 1, RGB; of https://github.com/openai/CLIP."""
 DEFAULTS = {
     'clip_vision_model': dict(num_attention_heads=12, hidden_act='quick_gelu', layer_norm_eps=1e-5),
     'vit': dict(num_attention_heads=12, hidden_act='gelu', layer_norm_eps=1e-12),
@@ -95,31 +92,13 @@ def read_arguments(checkpoint: Mapping[str, Any], name: str, given: Mapping[str,
     return found
 
 
-def read_normalization(name: str, clip: bool) -> tuple[list[float], list[float]]:
-    """Return mean and standard deviation of the images that a network was trained on, of pixels from 0 to 255, RGB.
-
-    Args:
-        name (str): Path of its checkpoint; what counts is beside it in ``preprocessor_config.json`` (transformers) or
-            ``config.json`` (timm).
-        clip (bool): Whether it is a CLIP, whose values are taken where no file says others; else ImageNet's.
-    """
-    found = CLIP_IMAGES if clip else IMAGENET
-    for file in ('config.json', 'preprocessor_config.json'):
-        content = _read_json(osp.join(osp.dirname(osp.expanduser(name)), file))
-        inner = content.get('pretrained_cfg')
-        own = inner if isinstance(inner, dict) else content
-        mean, std = (own.get(key) or own.get(f'image_{key}') for key in ('mean', 'std'))
-        if isinstance(mean, list) and isinstance(std, list) and len(mean) == len(std) == 3:
-            found = mean, std
-    return [round(255 * value, 3) for value in found[0]], [round(255 * value, 3) for value in found[1]]
-
-
-def _read_json(path: str) -> dict[str, Any]:
-    """Return the object in a local file; {} if there is none."""
+def read_beside(name: str, file: str) -> dict[str, Any]:
+    """Return the JSON object in a file beside a local checkpoint; {} if there is none."""
+    path = osp.join(osp.dirname(osp.expanduser(name)), file)
     if '://' in path or not osp.isfile(path):
         return {}
-    with open(path, encoding='utf-8') as file:
-        content = json.load(file)
+    with open(path, encoding='utf-8') as beside:
+        content = json.load(beside)
     return content if isinstance(content, dict) else {}
 
 
@@ -150,10 +129,9 @@ def _heads(sizes: tuple[int, int, int], moco: bool, name: str) -> int:
 def _read_hub_config(name: str, sizes: tuple[int, int, int]) -> dict[str, Any]:
     """Return transformers' config.json beside a file, of the vision tower where there are two, its defaults filled in;
     {} if there is none, or it is of a network of other sizes."""
-    path = osp.join(osp.dirname(osp.expanduser(name)), 'config.json')
-    content = _read_json(path)
+    content = read_beside(name, 'config.json')
     if re.search('_rpn_|siglip', str(content.get('architecture'))):  # timm's
-        raise ValueError(f"a checkpoint must be of a plain ViT, but '{path}' says {content['architecture']}, whose "
+        raise ValueError(f"a checkpoint must be of a plain ViT, but '{name}' is of {content['architecture']}, whose "
                          f'blocks compute otherwise: use {PLAIN}')
     tower = content.get('vision_config')
     kind = 'clip_vision_model' if tower is not None and content.get('model_type') == 'clip' else (tower or content).get(
@@ -163,6 +141,6 @@ def _read_hub_config(name: str, sizes: tuple[int, int, int]) -> dict[str, Any]:
     found = DEFAULTS.get(str(kind), {}) | (tower or content)
     if [found.get(key, size) for key, size in zip(('hidden_size', 'num_hidden_layers'), sizes, strict=False)] != \
             list(sizes[:2]):
-        MMLogger.get_current_instance().warning(f"'{path}' is of another network than '{name}', and is left aside")
+        MMLogger.get_current_instance().warning(f"config.json is of another network than '{name}', and is left aside")
         return {}
     return found

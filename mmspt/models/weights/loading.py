@@ -34,6 +34,19 @@ def plain_init_cfg(init_cfg: Any) -> Any:
     return {key: value for key, value in init_cfg.items() if key not in drop} | dict(type='Pretrained')
 
 
+def checkpoint_of(init_cfg: Any) -> str | None:
+    """Return the first checkpoint that an ``init_cfg`` of MMEngine names; None if it names none."""
+    for cfg in init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg]:
+        if isinstance(cfg, Mapping) and type_name(cfg.get('type')) in PRETRAINED and cfg.get('checkpoint'):
+            return cfg['checkpoint']
+    return None
+
+
+def has_sizes(arch: Any) -> bool:
+    """Whether a backbone's ``arch`` names a network or gives its sizes, so that they are not read from a checkpoint."""
+    return isinstance(arch, str) or (isinstance(arch, Mapping) and 'embed_dims' in arch)
+
+
 def arguments_of(init_cfg: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return a backbone's arguments: ``given`` ones, and the others from the first checkpoint that ``init_cfg`` names.
 
@@ -41,15 +54,15 @@ def arguments_of(init_cfg: Any, given: Mapping[str, Any]) -> dict[str, Any]:
         OSError, RuntimeError: It cannot be read.
         ValueError: See :func:`.read_arguments`.
     """
-    for cfg in init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg]:
-        if isinstance(cfg, dict) and type_name(cfg.get('type')) in PRETRAINED and cfg.get('checkpoint'):
-            path = local_path(cfg['checkpoint'])
-            read = read_arguments(load_file(path), path, given)
-            for name in ('arch', 'layer_cfgs', 'norm_cfg', 'patch_cfg'):
-                if isinstance(given.get(name), Mapping):
-                    read[name] = {**read.get(name, {}), **given[name]}
-            return {**given, **read, **{name: value for name, value in given.items() if not isinstance(value, Mapping)}}
-    return dict(given)
+    checkpoint = checkpoint_of(init_cfg)
+    if checkpoint is None:
+        return dict(given)
+    path = local_path(checkpoint)
+    read = read_arguments(load_file(path), path, given)
+    for name in ('arch', 'layer_cfgs', 'norm_cfg', 'patch_cfg'):
+        if isinstance(given.get(name), Mapping):
+            read[name] = {**read.get(name, {}), **given[name]}
+    return {**given, **read, **{name: value for name, value in given.items() if not isinstance(value, Mapping)}}
 
 
 def prepare(vit: 'FrozenViT', given: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,17 +1,20 @@
-"""Checkpoints on the Hugging Face hub, by addresses: hf://ORG/NAME[@REVISION][/FILE] and timm://NAME[@REVISION]."""
+"""Checkpoints and packs on the Hugging Face hub, by addresses: hf://ORG/NAME[@REVISION][/FILE] and timm://NAME[@REVISION]."""
 import json
 import os
 import os.path as osp
 import re
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from mmengine.logging import MMLogger
 
 from mmspt.public_checkpoints import digest
 
 SCHEMES = r'(hf|timm)://'
+PACK = 'pack.safetensors'
+"""What a prompt pack is called that is alone in its repository."""
 FILES = ('model.safetensors', 'model.safetensors.index.json', 'open_clip_model.safetensors', 'pytorch_model.bin',
-         'open_clip_pytorch_model.bin')
+         'open_clip_pytorch_model.bin', PACK)
 """What a repository's weights are called, the first that is there counts."""
 BESIDE = ('config.json', 'preprocessor_config.json')
 """What else is fetched, if it is there."""
@@ -43,11 +46,16 @@ def parse(address: str) -> Place:
     return Place(f'{found["org"] or "timm"}/{found["name"]}', found['revision'], found['file'])
 
 
-def local_path(checkpoint: str) -> str:
+def local_path(checkpoint: str, files: Sequence[str] = FILES) -> str:
     """Return the path of an address's file in the hub's cache, fetched if it is not there; other names as they are.
 
     The cache, HF_HUB_OFFLINE and the token are huggingface_hub's. The SHA-256 of a fetched file is compared with what
     the hub publishes. What is :data:`BESIDE` comes along, and the parts of a model in parts.
+
+    Args:
+        checkpoint (str): A path or an address.
+        files (Sequence[str]): Where the address names no file, the first of these that is there. Defaults to
+            :data:`FILES`.
 
     Raises:
         ImportError: huggingface_hub is not installed.
@@ -57,12 +65,8 @@ def local_path(checkpoint: str) -> str:
     if not re.match(SCHEMES, checkpoint):
         return checkpoint
     place = parse(checkpoint)
-    try:
-        from huggingface_hub import errors
-    except ImportError as error:
-        raise ImportError(f"'{checkpoint}' needs the package huggingface_hub ({error}): pip install 'mmspt[hub]'"
-                          ) from error
-    names = (place.file, ) if place.file else FILES
+    errors = _package(checkpoint).errors
+    names = (place.file, ) if place.file else files
     try:
         for name in names:
             try:
@@ -76,7 +80,7 @@ def local_path(checkpoint: str) -> str:
                     for part in dict.fromkeys(json.load(file)['weight_map'].values()):
                         _fetch(place, osp.join(osp.dirname(name), part))
             break
-        for beside in BESIDE:
+        for beside in BESIDE if files is FILES else ():
             _fetch_config(place, osp.join(osp.dirname(name), beside))
     except WrongFile:
         raise
@@ -88,6 +92,44 @@ def local_path(checkpoint: str) -> str:
             f'it (hf auth login), fetch {" or ".join(names)} of {place.repository} elsewhere and name that file, or '
             f"bring the cache '{constants.HF_HUB_CACHE}' from another machine") from error
     return path
+
+
+def upload(place: Place, files: Mapping[str, bytes], message: str, private: bool = False) -> str:
+    """Put files into a repository in one commit; make the repository if it is not there.
+
+    Args:
+        place (Place): The repository, and its branch.
+        files (Mapping[str, bytes]): Name -> content.
+        message (str): The commit's.
+        private (bool): Whether a new repository is. Defaults to False.
+
+    Returns:
+        str: Address of the commit.
+
+    Raises:
+        ImportError: huggingface_hub is not installed.
+        OSError: The hub cannot be reached, or takes no files from here.
+    """
+    hub = _package(f'hf://{place.repository}')
+    try:
+        api = hub.HfApi()
+        api.create_repo(place.repository, private=private, exist_ok=True)
+        content = [hub.CommitOperationAdd(name, value) for name, value in files.items()]
+        return api.create_commit(place.repository, content, commit_message=message, revision=place.revision).commit_url
+    except Exception as error:  # of many classes, not all of huggingface_hub's own
+        reason = f'{type(error).__name__}: {([*str(error).splitlines(), ""])[0]:.200}'
+        raise OSError(f"'hf://{place.repository}' takes no files ({reason}): log in with a token that may write there "
+                      '(hf auth login), and name a repository of your own') from error
+
+
+def _package(address: str) -> Any:
+    """Return huggingface_hub, or say how to get it."""
+    try:
+        import huggingface_hub.errors
+    except ImportError as error:
+        raise ImportError(f"'{address}' needs the package huggingface_hub ({error}): pip install 'mmspt[hub]'"
+                          ) from error
+    return huggingface_hub
 
 
 def _fetch_config(place: Place, name: str) -> None:

@@ -16,6 +16,7 @@ from mmengine.registry import DefaultScope
 
 import mmspt  # noqa: F401
 from helpers import make_job, tool
+from hub_server import serve_hub
 
 RUNS = {
     'spt': [],
@@ -29,6 +30,13 @@ RUNS = {
 def pytest_report_header():
     """Say which of the two stacks is tested."""
     return ', '.join(f'{module.__name__} {module.__version__}' for module in (torch, mmengine, mmcv, mmpretrain))
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """See :func:`hub_server.serve_hub`."""
+    with serve_hub(tmp_path / 'cache', monkeypatch) as server:
+        yield server
 
 
 @pytest.fixture(autouse=True)

@@ -1,9 +1,6 @@
 """Addresses on the Hugging Face hub, against a server on this machine and against the cache without one."""
-import hashlib
 import json
 import os
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,60 +15,7 @@ from helpers import DATA
 from mmspt.hub import Place, local_path, parse
 from mmspt.models import PromptedViT
 
-COMMIT = {'main': 'a' * 40, 'v1': 'b' * 40}
 CONFIG = dict(num_attention_heads=2, layer_norm_eps=1e-6, hidden_act='gelu')
-
-
-@pytest.fixture
-def hub(tmp_path, monkeypatch):
-    """Serve ``hub.files`` ((repository, revision, file) -> bytes) as the hub does; an empty cache of its own."""
-    files, asked, wrong = {}, [], set()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = 'HTTP/1.1'
-
-        def do_HEAD(self):
-            self.answer(False)
-
-        def do_GET(self):
-            self.answer(True)
-
-        def answer(self, body):
-            parts = self.path.split('?')[0].strip('/').split('/')
-            org, name, _, revision, *path = parts if len(parts) > 4 else [''] * 5  # else: what it asks of a host
-            branch = next((branch for branch, commit in COMMIT.items() if commit == revision), revision)
-            key = f'{org}/{name}', branch, '/'.join(path)
-            asked.append((self.command, *key))
-            content = files.get(key)
-            self.send_response(404 if content is None else 200)
-            if content is None:
-                known = any(repository == key[0] for repository, *_ in files)
-                self.send_header('X-Error-Code', 'EntryNotFound' if known else 'RepoNotFound')
-                if known:
-                    self.send_header('X-Repo-Commit', COMMIT.get(branch, branch))
-                content = b''
-            else:
-                etag = hashlib.sha256(content).hexdigest() if key not in wrong else '0' * 64
-                self.send_header('ETag', f'"{etag}"')
-                self.send_header('X-Repo-Commit', COMMIT[branch])
-            self.send_header('Content-Length', str(len(content)))
-            self.end_headers()
-            if body:
-                self.wfile.write(content)
-
-        def log_message(self, *args):
-            pass
-
-    server = ThreadingHTTPServer(('127.0.0.1', 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    address = f'http://127.0.0.1:{server.server_port}'
-    monkeypatch.setattr(constants, 'ENDPOINT', address)
-    monkeypatch.setattr(constants, 'HUGGINGFACE_CO_URL_TEMPLATE', address + '/{repo_id}/resolve/{revision}/{filename}')
-    monkeypatch.setattr(constants, 'HF_HUB_CACHE', str(tmp_path / 'cache'))
-    Handler.files, Handler.asked, Handler.wrong = files, asked, wrong
-    yield Handler
-    server.shutdown()
-    server.server_close()
 
 
 def weights(seed=0):

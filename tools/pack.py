@@ -15,10 +15,12 @@ from mmspt.datasets.class_names import moved_names, quote
 from mmspt.engine.start import prepare_process
 from mmspt.evaluation import RESULT_FILE, read_result
 from mmspt.files import write_bytes
+from mmspt.hub import PACK, local_path, parse, upload
 from mmspt.models import PromptedViT
 from mmspt.models.weights.fingerprint import to_hex
 from mmspt.packs.architecture import Architecture
-from mmspt.packs.backbone import check_backbone, load_backbone, merge
+from mmspt.packs.backbone import check_backbone, find_source, load_backbone, merge
+from mmspt.packs.card import describe, model_card
 from mmspt.packs.fields import is_number, plain
 from mmspt.packs.make import make_pack
 from mmspt.packs.pack import DTYPES, Pack
@@ -53,10 +55,17 @@ def parse_args() -> argparse.Namespace:
     command.add_argument('--backbone', help="the backbone's checkpoint: path or address")
     command.set_defaults(run=verify)
 
+    command = commands.add_parser('push', help='put a pack and its model card on the Hugging Face hub')
+    command.add_argument('pack')
+    command.add_argument('address', help=f'hf://ORG/NAME[@BRANCH][/FILE]; FILE is {PACK} by default')
+    command.add_argument('--private', action='store_true', help='if the repository is a new one')
+    command.set_defaults(run=push)
+
     command = commands.add_parser('merge', help='merge a pack and its backbone into a checkpoint of MMPretrain')
     command.add_argument('pack')
     command.add_argument('out', help='file to write (.pth)')
-    command.add_argument('--backbone', required=True, help="the backbone's checkpoint: path or address")
+    command.add_argument('--backbone', help="the backbone's checkpoint: path or address; by default the address that "
+                         'the pack names, if it names one')
     command.set_defaults(run=merged)
     return parser.parse_args()
 
@@ -72,7 +81,7 @@ def export(args: argparse.Namespace) -> None:
         raise ValueError(f"a pack's name must end in .safetensors, by which MMEngine's loaders know it, got '{out}'")
     make_pack(run.model, run.config, task, class_names(args.classes, run), metrics_of(run), PRECISIONS[args.dtype],
               with_recipe=not args.no_recipe).save(out)
-    describe(out)
+    show(out)
 
 
 def metrics_of(run: RunFolder) -> dict[str, float]:
@@ -112,33 +121,11 @@ def class_names(path: str | None, run: RunFolder) -> list[str]:
     return names
 
 
-def describe(path: str) -> Pack:
+def show(path: str) -> Pack:
     """Read and show a pack."""
     pack = Pack.load(path)
-    backbone, steps = pack.backbone, pack.preprocessing
-    prompts = 'none (a linear probe)' if pack.prompts is None else \
-        f'{backbone.prompt_type}, {" x ".join(map(str, pack.prompts.shape))}'
-    for name, values in (('gates', pack.gate), ('logit scales', pack.logit_scale)):
-        if values is not None:
-            prompts += f'; {name} {values.min():.3g} to {values.max():.3g}'
-    more = '' if len(pack.classes) <= 4 else f', ... ({len(pack.classes)})'
-    rows = {
-        'task': pack.task,
-        'classes': ', '.join(pack.classes[:4]) + more,
-        'prompts': prompts,
-        'weights': f'{sum(t.numel() for t in pack.tensors().values()):,} numbers of '
-                   f'{str(pack.weight.dtype).removeprefix("torch.")}',
-        'backbone': f'{backbone.num_layers} blocks of width {backbone.embed_dims}, patches of '
-                    f'{backbone.patch_size[0]} x {backbone.patch_size[1]}, {backbone.out_type}',
-        'fingerprint': to_hex(pack.fingerprint),
-        'its checkpoint': pack.checkpoint or 'not named',
-        'images': f'{"" if steps.resize is None else f"resized to {steps.resize}, "}{steps.size[0]} x {steps.size[1]}, '
-                  f'mean {steps.mean}, std {steps.std}, {"RGB" if steps.to_rgb else "BGR"}',
-        'metrics': ', '.join(f'{name} {value:g}' for name, value in pack.metrics.items()) or 'none',
-        'made with': ', '.join(f'{name} {value}' for name, value in pack.versions.items()),
-    }
-    say(f'{path}: {osp.getsize(path):,} bytes')
-    for name, value in rows.items():
+    say(f'{path}: {osp.getsize(local_path(path, (PACK, ))):,} bytes')
+    for name, value in describe(pack).items():
         say(f'  {name:<14} {value}')
     return pack
 
@@ -151,7 +138,7 @@ def say(text: str) -> None:
 def inspect(args: argparse.Namespace) -> None:
     """Show packs."""
     for path in args.packs:
-        pack = describe(path)
+        pack = show(path)
         if args.recipe:
             say(pack.recipe)
 
@@ -170,12 +157,28 @@ def verify(args: argparse.Namespace) -> None:
         say(f'{path}: whole, and tuned on {args.backbone}')
 
 
+def push(args: argparse.Namespace) -> None:
+    """Put a pack on the hub."""
+    pack, place = Pack.load(args.pack), parse(args.address)
+    name = place.file or PACK
+    address = f'hf://{place.repository}{f"@{place.revision}" if place.revision else ""}/{name}'
+    # a repository of several packs has a card for each
+    card = 'README.md' if name == PACK else f'{osp.splitext(name)[0]}.md'
+    with open(local_path(args.pack, (PACK, )), 'rb') as file:
+        files = {name: file.read(), card: model_card(pack, address).encode()}
+    say(f'{address}: {upload(place, files, f"Add {pack.task}", args.private)}')
+
+
 def merged(args: argparse.Namespace) -> None:
     """Write a full checkpoint."""
     if not args.out.endswith('.pth'):
         raise ValueError(f"a full checkpoint's name must end in .pth, got '{args.out}': give another")
-    buffer = io.BytesIO()
-    torch.save(merge(Pack.load(args.pack), args.backbone), buffer)
+    pack, buffer = Pack.load(args.pack), io.BytesIO()
+    backbone = args.backbone or find_source([pack])
+    if backbone is None:
+        raise ValueError(f"--backbone must name the checkpoint that the pack was tuned on; it calls it "
+                         f'{pack.checkpoint!r}')
+    torch.save(merge(pack, backbone), buffer)
     write_bytes(args.out, buffer.getbuffer())
     say(f'{args.out}: {osp.getsize(args.out):,} bytes')
 
@@ -185,7 +188,7 @@ def main() -> None:
     prepare_process()
     try:
         args.run(args)
-    except (OSError, RuntimeError, ValueError) as error:
+    except (ImportError, OSError, RuntimeError, ValueError) as error:
         sys.exit(plain(f'{osp.basename(sys.argv[0])}: {error}'))
 
 

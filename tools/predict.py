@@ -22,6 +22,7 @@ from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
 from mmspt.engine.start import prepare_process
 from mmspt.files import written_atomically
+from mmspt.packs.backbone import find_source
 from mmspt.packs.pack import Pack
 from mmspt.serving.predictor import MultiTaskPredictor, Prediction
 
@@ -36,8 +37,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('images', nargs='*', metavar='IMAGES', help='files, folders (with all below them), or patterns '
                         "such as 'photos/**/*.jpg'")
     parser.add_argument('--packs', nargs='+', required=True, metavar='[NAME=]FILE', help='prompt packs; a NAME takes '
-                        "the place of the task's own")
-    parser.add_argument('--backbone', help="the frozen backbone's checkpoint: a path or an address")
+                        "the place of the task's own; a FILE may be hf://ORG/NAME[/FILE]")
+    parser.add_argument('--backbone', help="the frozen backbone's checkpoint: a path or an address; by default the "
+                        'address that the packs name, if it is on the hub or published')
     parser.add_argument('--tasks', nargs='+', metavar='NAME', help='answer these alone; by default every image is '
                         'answered for every pack')
     parser.add_argument('--requests', metavar='FILE', help='instead of IMAGES: JSON Lines of {"image": ..., "task": '
@@ -151,7 +153,8 @@ def answer(args: argparse.Namespace, standard: TextIO, console: Console) -> int:
         raise ValueError('either IMAGES or --requests must be given, got '
                          f'{"both" if args.images else "neither"}: name images')
     packs = read_packs(args.packs)
-    if args.backbone is None:
+    backbone = args.backbone or find_source(packs.values())
+    if backbone is None:
         hints = ', '.join(dict.fromkeys(repr(pack.checkpoint)[:200] for pack in packs.values() if pack.checkpoint))
         raise ValueError('--backbone must name the checkpoint that the packs were tuned on'
                          + (f'; they call it {hints}' if hints else '')
@@ -164,7 +167,7 @@ def answer(args: argparse.Namespace, standard: TextIO, console: Console) -> int:
         (image, task) for image in find_images(args.images) for task in tasks]
     used = {task for _, task in requests}
     with console.status('reading the backbone') if console.is_terminal else nullcontext():
-        predictor = MultiTaskPredictor(args.backbone, {name: packs[name] for name in packs if name in used},
+        predictor = MultiTaskPredictor(backbone, {name: packs[name] for name in packs if name in used},
                                        args.device)
     answers = predictor.stream(requests, args.batch_size, args.topk)
     failed = 0

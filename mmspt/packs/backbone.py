@@ -1,18 +1,37 @@
-"""The frozen backbone that packs share: load it, check it, merge it with a pack."""
+"""The frozen backbone that packs share: find it, load it, check it, merge it with a pack."""
+import os.path as osp
+import re
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 
 from mmspt.checkpoint_loaders import load_file
+from mmspt.hub import SCHEMES
 from mmspt.models import PromptedViT
 from mmspt.models.backbones.prompted_vit import FOLDED, OLD_NAMES
 from mmspt.models.backbones.reading import KEY as READING
 from mmspt.models.weights.fingerprint import to_hex
 from mmspt.models.weights.layouts import find_encoder
+from mmspt.public_checkpoints import PUBLIC_CHECKPOINTS
 
 from .architecture import Architecture
 from .pack import Pack
+
+
+def find_source(packs: Iterable[Pack]) -> str | None:
+    """Return the address from which the backbone of packs can be fetched; None if they name none, or several.
+
+    A repository on the hub, or a public checkpoint's own address: no file of this machine is opened because a pack
+    names it, and what is fetched must have the packs' fingerprint.
+    """
+    named = {pack.checkpoint for pack in packs}
+    checkpoint = named.pop() if len(named) == 1 else ''
+    if re.match(SCHEMES, checkpoint):
+        return checkpoint
+    public = PUBLIC_CHECKPOINTS.get(osp.basename(checkpoint))
+    return public.url if public and (checkpoint == public.url or '/' not in checkpoint) else None
 
 
 def load_backbone(architecture: Architecture, checkpoint: str) -> PromptedViT:

@@ -12,6 +12,7 @@ from torch import Tensor
 from mmspt.checkpoint_loaders import PACK_CARD as CARD
 from mmspt.checkpoint_loaders import read_safetensors
 from mmspt.files import write_bytes
+from mmspt.hub import PACK, local_path
 from mmspt.models.backbones.prompted_vit import FOLDED
 from mmspt.models.backbones.reading import KEY as READING
 from mmspt.models.backbones.reading import PREPROCESSING, Reading, to_tensor
@@ -54,7 +55,7 @@ class Pack:
         preprocessing: How an image becomes the backbone's input.
         logit_scale: Factor of each block's attention logits, (L,); None is 1.
         gate: Share of what a block makes of prompts that goes on, (L - 1,); None is 1.
-        checkpoint: File name or address of the backbone's checkpoint: a hint for people, nothing reads it.
+        checkpoint: File name or address of the backbone's checkpoint, see :func:`.find_source`.
         recipe: Text of the config that it was tuned with: for people, nothing runs it.
         metrics: Name -> value, as tested.
         versions: Package -> version that it was exported with.
@@ -129,13 +130,14 @@ class Pack:
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> 'Pack':
-        """Read a pack.
+        """Read a pack, a local file's or one on the Hugging Face hub (hf://ORG/NAME[@REVISION][/FILE]).
 
         Raises:
             FileNotFoundError: There is no such file.
+            ImportError, OSError: See :func:`mmspt.hub.local_path`.
             ValueError: It is no pack, or a damaged one.
         """
-        name = os.fspath(path)
+        name = local_path(os.fspath(path), (PACK, ))
         if not os.path.isfile(name):
             raise FileNotFoundError(f"a pack must be a file, but '{name}' is none: make one with python tools/pack.py "
                                     'export')

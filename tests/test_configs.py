@@ -27,7 +27,7 @@ PRETRAIN = [f'configs/pretrain/{name}.py' for name in (
     'vit-8x128_mae_cifar10', 'vit-8x128_mocov3_cifar10', 'vit-xs_mae_digits')]
 ZOO = [model.config for model in load_index(str(ROOT / 'model-index.yml')).models]
 CONFIGS = [*ZOO, *STUDY.values(), *PRETRAIN]  # others may lie beside them: a user's own
-NAME = re.compile(rf'configs/(\w+)/(vit-[blh]_\w+?)_({"|".join(TASKS)})(_shallow|_spt|)\.py')
+NAME = re.compile(rf'configs/(\w+)/(vit-[blh]_(?:mae|mocov3|sup))_({"|".join(TASKS)})(_shallow|_spt|)\.py')
 RECIPES = {path: match.groups() for path in ZOO if (match := NAME.fullmatch(path))}
 """Path -> folder, backbone, task, suffix."""
 
@@ -260,6 +260,50 @@ def test_search_spaces(path, expected):
     """The rivals bring their own, inherited or replaced."""
     cfg = load(f'configs/{path}.py')
     assert {p.key: p.choices or (p.low, p.high) for p in read_space(cfg, None, cfg.search_space)} == expected
+
+
+HUB = {  # model -> the repository, (width, blocks, patch size), (registers, layer scale, pre-norm)
+    'vit-s_dinov2': ('facebook/dinov2-small', (384, 12, 14), (0, True, False)),
+    'vit-b_dinov2': ('facebook/dinov2-base', (768, 12, 14), (0, True, False)),
+    'vit-l_dinov2': ('facebook/dinov2-large', (1024, 24, 14), (0, True, False)),
+    'vit-s_dinov2reg': ('facebook/dinov2-with-registers-small', (384, 12, 14), (4, True, False)),
+    'vit-b_dinov2reg': ('facebook/dinov2-with-registers-base', (768, 12, 14), (4, True, False)),
+    'vit-l_dinov2reg': ('facebook/dinov2-with-registers-large', (1024, 24, 14), (4, True, False)),
+    'vit-b_clip': ('openai/clip-vit-base-patch16', (768, 12, 16), (0, False, True)),
+    'vit-l_clip': ('openai/clip-vit-large-patch14', (1024, 24, 14), (0, False, True)),
+}
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # openai/CLIP
+
+
+@pytest.mark.parametrize(('name', 'task'), [(name, task) for name in HUB for task in FGVC])
+def test_recipes_of_hub_checkpoints(name, task):
+    """They differ from the supervised recipe by the network, its images' statistics, rate and decay of the head."""
+    cfg, base = load(f'configs/spt/{name}_{task}.py'), load(f'configs/spt/vit-b_sup_{task}.py')
+    repository, sizes, (registers, scaled, clip) = HUB[name]
+    vit = build_model(cfg).backbone
+    assert cfg.model.backbone.init_cfg == dict(type='Pretrained', checkpoint=f'hf://{repository}')
+    assert (vit.embed_dims, vit.num_layers, vit.patch_size[0]) == sizes and vit.layers[0].attn.head_dims == 64
+    assert (vit.num_registers, vit.num_extra_tokens) == (registers, 1 + registers)
+    assert hasattr(vit.layers[0].attn.gamma1, 'weight') == scaled and hasattr(vit.pre_norm, 'weight') == clip
+    assert vit.ln1.eps == (1e-5 if clip else 1e-6) and (vit.patch_embed.projection.bias is None) == clip
+    assert type(vit.layers[0].ffn.layers[0][1]).__name__ == ('QuickGELU' if clip else 'GELU')
+    assert cfg.model.head == base.model.head | dict(in_channels=sizes[0])
+    given = cfg.data_preprocessor
+    np.testing.assert_allclose(given.mean, np.multiply(CLIP_MEAN if clip else (0.485, 0.456, 0.406), 255), atol=1e-3)
+    np.testing.assert_allclose(given.std, np.multiply(CLIP_STD if clip else (0.229, 0.224, 0.225), 255), atol=1e-3)
+    assert cfg.optim_wrapper == base.optim_wrapper | dict(
+        optimizer=dict(type='AdamW', lr=1e-2, weight_decay=0.01),
+        paramwise_cfg=dict(bias_decay_mult=0., flat_decay_mult=0., head_decay=0.01))
+    for field in ('custom_hooks', 'param_scheduler', 'train_cfg', 'train_dataloader', 'test_dataloader'):
+        assert cfg[field] == base[field], field
+    assert 'not searched; not yet run here' in (ROOT / f'configs/spt/{name}_{task}.py').read_text()
+
+
+def test_the_hubs_mae_differs_by_its_file():
+    cfg, base = load('configs/spt/vit-b_mae_hf_cub.py').to_dict(), load('configs/spt/vit-b_mae_cub.py').to_dict()
+    assert cfg['model']['backbone'].pop('init_cfg')['checkpoint'] == 'hf://facebook/vit-mae-base'
+    del base['model']['backbone']['init_cfg']
+    assert cfg == base
 
 
 def test_augmentation():

@@ -17,8 +17,8 @@ from mmspt.evaluation.published import PUBLISHED
 from mmspt.public_checkpoints import PUBLIC_CHECKPOINTS
 
 ROOT = Path(__file__).resolve().parents[1]
-ARCHITECTURES = {(768, 16): 'ViT-B/16', (1024, 16): 'ViT-L/16', (1280, 14): 'ViT-H/14', (384, 14): 'ViT-S/14',
-                 (128, 2): 'ViT-XS/2'}
+ARCHITECTURES = {(384, 14): 'ViT-S/14', (768, 14): 'ViT-B/14', (768, 16): 'ViT-B/16', (1024, 14): 'ViT-L/14',
+                 (1024, 16): 'ViT-L/16', (1280, 14): 'ViT-H/14', (128, 2): 'ViT-XS/2'}
 """(width, patch size) -> name."""
 OTHER_DATA = {'Digits': 'Optical Recognition of Handwritten Digits', 'CustomDataset flowers17': 'Oxford Flowers-17',
               'ImageNet imagenet': 'ImageNet-1k'}
@@ -53,9 +53,11 @@ def describe(recipe: Path, collection: str, backbones: dict[str, dict]) -> dict[
     data = TASKS[task].name if task in TASKS else OTHER_DATA.get(task, task)
     data = f'VTAB-1k {data}' if task.startswith('vtab_') else data
     entry: dict[str, Any] = {'Name': name, 'In Collection': collection}
-    file = cfg.model.backbone.init_cfg.checkpoint.rpartition('/')[2]
+    checkpoint = cfg.model.backbone.init_cfg.checkpoint
+    file = checkpoint if '://' in checkpoint else checkpoint.rpartition('/')[2]
     if file:
         url, md5 = PUBLIC_CHECKPOINTS.get(file, (None, None))
+        url = file.replace('hf://', 'https://huggingface.co/') if file.startswith('hf://') else url
         backbone = dict(Architecture=architecture, File=file, URL=url, MD5=md5) | {'Pre-training': cfg.pretraining}
         entry['Backbone'] = backbones.setdefault(file, {key: value for key, value in backbone.items() if value})
     values = next((row.values for row in PUBLISHED

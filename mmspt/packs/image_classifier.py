@@ -47,7 +47,7 @@ class ImageClassifier(MMPretrainImageClassifier):
                         'head.in_channels must be what the backbone puts out, '
                         f'{backbone.feature_dims} numbers an image '
                         f"(out_type='{backbone.out_type}', width {backbone.embed_dims}), got {head['in_channels']}: "
-                        'leave it out')
+                        'set it so, or leave it out')
         super().__init__(backbone, neck, head, **kwargs)
 
     def train(self, mode: bool = True) -> 'ImageClassifier':

@@ -1,5 +1,5 @@
 # tools/dist_train.sh configs/spt/vit-b_mae_hf_cub.py 1
-# SPT-Deep, 20 prompts a block, on CUB-200-2011, with the MAE that the Hugging Face hub has under the name of its authors
+# SPT-Deep, 20 prompts a block, on CUB-200-2011, with the MAE of the Hugging Face hub
 # published accuracy: not found
 # Its conversion script takes by default the authors' visualization checkpoint, trained on plain pixels: not the weights
 # of vit-b_mae_cub.py, and so not the paper's

@@ -155,7 +155,7 @@ def test_the_head_follows(tmp_path):
         assert model.head.fc.weight.shape == (3, width)
         model.init_weights()
         assert model(torch.zeros(2, 3, 16, 16), mode='tensor').shape == (2, 3)
-        with pytest.raises(ValueError, match=f'in_channels must be .* {width} numbers .* got 17: set it so, or leave it out'):
+        with pytest.raises(ValueError, match=f'in_channels must be .* {width} numbers .* got 17: set it so, or leave'):
             ImageClassifier(backbone | dict(out_type=out_type),
                             head=dict(type='LinearClsHead', num_classes=3, in_channels=17))
     with pytest.raises(ValueError, match="'cls_avg_featmap' reads CLS"):

@@ -22,9 +22,9 @@ Tuned with [mmspt](https://arxiv.org/abs/2402.02382), a plug-in for MMPretrain, 
     python tools/predict.py photos/ --packs {address}{backbone}
 
 ```python
-from mmspt.serving.predictor import MultiTaskPredictor
+import mmspt
 
-predictor = MultiTaskPredictor({checkpoint!r}, [{address!r}])
+predictor = mmspt.MultiTaskPredictor({checkpoint!r}, [{address!r}])
 print(predictor.predict(['photo.jpg'], {task!r}))
 ```
 

@@ -46,7 +46,24 @@ def parse(address: str) -> Place:
     return Place(f'{found["org"] or "timm"}/{found["name"]}', found['revision'], found['file'])
 
 
-def local_path(checkpoint: str, files: Sequence[str] = FILES) -> str:
+def is_address(checkpoint: str) -> bool:
+    """Whether a text is an address on the hub."""
+    return re.match(SCHEMES, checkpoint) is not None
+
+
+def path_beside(checkpoint: str, name: str) -> str | None:
+    """Return the path of a small file that a checkpoint's repository or folder may have; None if it is not at hand."""
+    if not is_address(checkpoint):
+        return None if '://' in checkpoint else osp.join(osp.dirname(osp.expanduser(checkpoint)), name)
+    place = parse(checkpoint)
+    errors = _package(checkpoint).errors
+    try:
+        return _fetch(place, osp.join(osp.dirname(place.file or ''), name))
+    except (errors.EntryNotFoundError, errors.HfHubHTTPError, OSError):
+        return None  # where it matters, the weights are not at hand either, and their loading says so
+
+
+def local_path(checkpoint: str, files: Sequence[str] = FILES, beside: Sequence[str] = BESIDE) -> str:
     """Return the path of an address's file in the hub's cache, fetched if it is not there; other names as they are.
 
     The cache, HF_HUB_OFFLINE and the token are huggingface_hub's. The SHA-256 of a fetched file is compared with what
@@ -56,32 +73,38 @@ def local_path(checkpoint: str, files: Sequence[str] = FILES) -> str:
         checkpoint (str): A path or an address.
         files (Sequence[str]): Where the address names no file, the first of these that is there. Defaults to
             :data:`FILES`.
+        beside (Sequence[str]): What else is fetched if it is there. Defaults to :data:`BESIDE`.
 
     Raises:
         ImportError: huggingface_hub is not installed.
         OSError: It cannot be fetched, and is not in the cache.
         ValueError: See :func:`parse`; the file is not what the hub publishes.
     """
-    if not re.match(SCHEMES, checkpoint):
+    if not is_address(checkpoint):
         return checkpoint
     place = parse(checkpoint)
     errors = _package(checkpoint).errors
-    names = (place.file, ) if place.file else files
+    names = (place.file, ) if place.file else tuple(files)
+    unknown: Exception | None = None
     try:
         for name in names:
             try:
                 path = _fetch(place, name)
-            except errors.EntryNotFoundError:
+            except errors.EntryNotFoundError as error:
+                if isinstance(error, errors.LocalEntryNotFoundError) and not _is_known_to_lack(place, name):
+                    unknown = error  # offline: another file counts only if it is a backbone's, too
                 if name == names[-1]:
-                    raise
+                    raise unknown or error from None
+                if unknown is not None and names[names.index(name) + 1] == PACK:
+                    raise unknown from None
                 continue
             if name.endswith('.index.json'):
                 with open(path, encoding='utf-8') as file:
                     for part in dict.fromkeys(json.load(file)['weight_map'].values()):
                         _fetch(place, osp.join(osp.dirname(name), part))
             break
-        for beside in BESIDE if files is FILES else ():
-            _fetch_config(place, osp.join(osp.dirname(name), beside))
+        for other in beside if name != PACK else ():
+            _fetch_config(place, osp.join(osp.dirname(name), other))
     except WrongFile:
         raise
     except Exception as error:  # of many classes, not all of huggingface_hub's own
@@ -89,8 +112,9 @@ def local_path(checkpoint: str, files: Sequence[str] = FILES) -> str:
         reason = f'{type(error).__name__}: {([*str(error).splitlines(), ""])[0]:.200}'
         raise OSError(
             f"'{checkpoint}' cannot be fetched ({reason}): correct the address, log in if the repository asks for "
-            f'it (hf auth login), fetch {" or ".join(names)} of {place.repository} elsewhere and name that file, or '
-            f"bring the cache '{constants.HF_HUB_CACHE}' from another machine") from error
+            f'it (hf auth login), fetch {" or ".join(name for name in names if name != PACK or len(names) == 1)} of '
+            f'{place.repository} elsewhere{", with " + " and ".join(beside) if beside else ""} into one folder and '
+            f"name that file, or bring the cache '{constants.HF_HUB_CACHE}' from another machine") from error
     return path
 
 
@@ -114,12 +138,15 @@ def upload(place: Place, files: Mapping[str, bytes], message: str, private: bool
     try:
         api = hub.HfApi()
         api.create_repo(place.repository, private=private, exist_ok=True)
+        if place.revision:
+            api.create_branch(place.repository, branch=place.revision, exist_ok=True)
         content = [hub.CommitOperationAdd(name, value) for name, value in files.items()]
         return api.create_commit(place.repository, content, commit_message=message, revision=place.revision).commit_url
     except Exception as error:  # of many classes, not all of huggingface_hub's own
         reason = f'{type(error).__name__}: {([*str(error).splitlines(), ""])[0]:.200}'
-        raise OSError(f"'hf://{place.repository}' takes no files ({reason}): log in with a token that may write there "
-                      '(hf auth login), and name a repository of your own') from error
+        remedy = 'unset HF_HUB_OFFLINE' if isinstance(error, hub.errors.OfflineModeIsEnabled) else (
+            'log in with a token that may write there (hf auth login), and name a repository of your own')
+        raise OSError(f"'hf://{place.repository}' takes no files ({reason}): {remedy}") from error
 
 
 def _package(address: str) -> Any:
@@ -134,8 +161,8 @@ def _package(address: str) -> Any:
 
 def _fetch_config(place: Place, name: str) -> None:
     """Fetch one of :data:`BESIDE`, which a repository need not have."""
-    from huggingface_hub import _CACHED_NO_EXIST, constants, errors, try_to_load_from_cache
-    if try_to_load_from_cache(place.repository, name, constants.HF_HUB_CACHE, place.revision) is _CACHED_NO_EXIST:
+    from huggingface_hub import errors
+    if _is_known_to_lack(place, name):
         return
     try:
         _fetch(place, name)
@@ -145,6 +172,13 @@ def _fetch_config(place: Place, name: str) -> None:
             'eps, activation and normalization may be others than it says')
     except errors.EntryNotFoundError:
         pass
+
+
+def _is_known_to_lack(place: Place, name: str) -> bool:
+    """Whether the cache knows that a repository does not have a file."""
+    from huggingface_hub import _CACHED_NO_EXIST, constants, try_to_load_from_cache
+    known = try_to_load_from_cache(place.repository, name, constants.HF_HUB_CACHE, place.revision)
+    return known is _CACHED_NO_EXIST
 
 
 def _fetch(place: Place, name: str) -> str:

@@ -15,7 +15,7 @@ COMMIT = {'main': 'a' * 40, 'v1': 'b' * 40}
 def serve_hub(cache, monkeypatch):
     """Serve ``hub.files`` ((repository, revision, file) -> bytes) as the hub does, and take commits into them; an empty
     cache. ``hub.asked`` is what was asked, ``hub.read_only`` whether it takes none."""
-    files, asked, wrong = {}, [], set()
+    files, asked, wrong, branches = {}, [], set(), {'main'}
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = 'HTTP/1.1'
@@ -63,6 +63,14 @@ def serve_hub(cache, monkeypatch):
                     self.reply(409, dict(url=f'{address}/{repository}'))
                 else:
                     self.reply(200, dict(url=f'{address}/{repository}'))
+            elif 'branch' in parts:
+                branches.add(parts[5])
+                self.reply(200, {})
+            elif parts[-1] not in branches and {'preupload', 'commit'} & set(parts):
+                self.send_response(404)
+                self.send_header('X-Error-Code', 'RevisionNotFound')
+                self.send_header('Content-Length', '0')
+                self.end_headers()
             elif 'preupload' in parts:
                 self.reply(200, dict(files=[dict(path=file['path'], uploadMode='regular', shouldIgnore=False)
                                             for file in json.loads(body)['files']]))

@@ -300,7 +300,9 @@ def test_recipes_of_hub_checkpoints(name, task):
 
 
 def test_the_hubs_mae_differs_by_its_file():
+    """And by the name of its weights: they are not the paper's, and results must not stand in its row."""
     cfg, base = load('configs/spt/vit-b_mae_hf_cub.py').to_dict(), load('configs/spt/vit-b_mae_cub.py').to_dict()
+    assert cfg.pop('pretraining') == 'MAE of the hub' != base.pop('pretraining')
     assert cfg['model']['backbone'].pop('init_cfg')['checkpoint'] == 'hf://facebook/vit-mae-base'
     del base['model']['backbone']['init_cfg']
     assert cfg == base

@@ -139,7 +139,7 @@ def main() -> None:
             open_runs(args.runs, args.backbone)
         args.out = args.out or default_out(runs)
         save(args.draw(runs, args), args.out, console)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (ImportError, OSError, ValueError, RuntimeError) as error:
         raise SystemExit(f'{args.command}: {error}') from error
     if args.command == 'report':
         console.print(f'the page: {osp.join(args.out, PAGE)}', soft_wrap=True)

@@ -15,13 +15,14 @@ from mmspt.datasets.class_names import moved_names, quote
 from mmspt.engine.start import prepare_process
 from mmspt.evaluation import RESULT_FILE, read_result
 from mmspt.files import write_bytes
-from mmspt.hub import PACK, local_path, parse, upload
+from mmspt.hub import PACK, local_path, parse, path_beside, upload
 from mmspt.models import PromptedViT
 from mmspt.models.weights.fingerprint import to_hex
 from mmspt.packs.architecture import Architecture
 from mmspt.packs.backbone import check_backbone, find_source, load_backbone, merge
 from mmspt.packs.card import describe, model_card
 from mmspt.packs.fields import is_number, plain
+from mmspt.packs.image_classifier import ImageClassifier
 from mmspt.packs.make import make_pack
 from mmspt.packs.pack import DTYPES, Pack
 from mmspt.visualization.run_folder import RunFolder
@@ -79,6 +80,11 @@ def export(args: argparse.Namespace) -> None:
     out = args.out or osp.join(run.folder, re.sub(r'[^\w.-]+', '_', task) + '.safetensors')
     if not out.endswith('.safetensors'):
         raise ValueError(f"a pack's name must end in .safetensors, by which MMEngine's loaders know it, got '{out}'")
+    given = run.config.model.get('data_preprocessor') or run.config.get('data_preprocessor') or {}
+    if args.backbone and not {'mean', 'std'} & given.keys() and isinstance(run.model, ImageClassifier):
+        raise ValueError("the run's mean and std were read beside the checkpoint that its config names, not beside "
+                         f"'{args.backbone}': write them into data_preprocessor of '{run.config_path}', or leave "
+                         '--backbone out')
     make_pack(run.model, run.config, task, class_names(args.classes, run), metrics_of(run), PRECISIONS[args.dtype],
               with_recipe=not args.no_recipe).save(out)
     show(out)
@@ -124,7 +130,7 @@ def class_names(path: str | None, run: RunFolder) -> list[str]:
 def show(path: str) -> Pack:
     """Read and show a pack."""
     pack = Pack.load(path)
-    say(f'{path}: {osp.getsize(local_path(path, (PACK, ))):,} bytes')
+    say(f'{path}: {osp.getsize(local_path(path, (PACK, ), ())):,} bytes')
     for name, value in describe(pack).items():
         say(f'  {name:<14} {value}')
     return pack
@@ -161,12 +167,24 @@ def push(args: argparse.Namespace) -> None:
     """Put a pack on the hub."""
     pack, place = Pack.load(args.pack), parse(args.address)
     name = place.file or PACK
+    if args.address.startswith('timm://') or not name.endswith('.safetensors'):
+        raise ValueError("a pack's place must be hf://ORG/NAME[@BRANCH][/FILE.safetensors], BRANCH without a slash, "
+                         f"got '{args.address}': correct it, since loaders know a pack by this ending")
     address = f'hf://{place.repository}{f"@{place.revision}" if place.revision else ""}/{name}'
-    # a repository of several packs has a card for each
-    card = 'README.md' if name == PACK else f'{osp.splitext(name)[0]}.md'
-    with open(local_path(args.pack, (PACK, )), 'rb') as file:
+    card = choose_card(address, name)
+    with open(local_path(args.pack, (PACK, ), ()), 'rb') as file:
         files = {name: file.read(), card: model_card(pack, address).encode()}
     say(f'{address}: {upload(place, files, f"Add {pack.task}", args.private)}')
+
+
+def choose_card(address: str, name: str) -> str:
+    """Return the name of a pack's card: README.md, unless that is somebody else's, or another pack's."""
+    readme = path_beside(f'{address.removesuffix(name)}README.md', 'README.md')
+    if readme is None:
+        return 'README.md'
+    with open(readme, encoding='utf-8') as file:
+        own = address.removesuffix(f'/{PACK}') in file.read().split()
+    return 'README.md' if own else f'{osp.splitext(name)[0]}.md'
 
 
 def merged(args: argparse.Namespace) -> None:

@@ -153,12 +153,6 @@ def answer(args: argparse.Namespace, standard: TextIO, console: Console) -> int:
         raise ValueError('either IMAGES or --requests must be given, got '
                          f'{"both" if args.images else "neither"}: name images')
     packs = read_packs(args.packs)
-    backbone = args.backbone or find_source(packs.values())
-    if backbone is None:
-        hints = ', '.join(dict.fromkeys(repr(pack.checkpoint)[:200] for pack in packs.values() if pack.checkpoint))
-        raise ValueError('--backbone must name the checkpoint that the packs were tuned on'
-                         + (f'; they call it {hints}' if hints else '')
-                         + '. No file is opened because a pack names it: name it yourself')
     tasks = list(dict.fromkeys(args.tasks or packs))
     unknown = [task for task in tasks if task not in packs]
     if unknown:
@@ -166,6 +160,13 @@ def answer(args: argparse.Namespace, standard: TextIO, console: Console) -> int:
     requests = read_requests(args.requests, tasks) if args.requests is not None else [
         (image, task) for image in find_images(args.images) for task in tasks]
     used = {task for _, task in requests}
+    backbone = args.backbone or find_source(packs[name] for name in used)
+    if backbone is None:
+        hints = ', '.join(dict.fromkeys(repr(packs[name].checkpoint)[:200] for name in sorted(used)
+                                        if packs[name].checkpoint))
+        raise ValueError('--backbone must name the checkpoint that the packs were tuned on'
+                         + (f'; they call it {hints}' if hints else '')
+                         + '. No file is opened because a pack names it: name it yourself')
     with console.status('reading the backbone') if console.is_terminal else nullcontext():
         predictor = MultiTaskPredictor(backbone, {name: packs[name] for name in packs if name in used},
                                        args.device)

@@ -13,6 +13,7 @@ from mmengine import dist
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
+from torch import nn
 
 from mmspt.config import type_name
 from mmspt.datasets.nested_configs import skip_bad_images
@@ -22,6 +23,7 @@ from mmspt.models.weights.normalization import compare_normalization, fill_norma
 
 from .checks import check_config
 from .global_batch import keep_global_batch
+from .model import find_prompted_vit
 from .start import init_cpu_distributed, prepare_process
 
 DTYPES = ('bfloat16', 'float16')
@@ -181,6 +183,7 @@ def build_runner(cfg: Config, phase: str = 'train') -> Runner:
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     for key, near in misspelt(cfg, FIELDS):
         runner.logger.warning(f"The runner does not read the config's variable '{key}': write {near} if that is meant")
+    warn_of_normalization(runner.model, cfg)
     if cfg.get('data_preprocessor') and cfg.model.get('data_preprocessor'):
         runner.logger.warning('model.data_preprocessor acts, and data_preprocessor of the config does not: '
                               'leave one of them out')
@@ -188,21 +191,39 @@ def build_runner(cfg: Config, phase: str = 'train') -> Runner:
 
 
 def name_backbone(cfg: Config) -> None:
-    """Write into the config what a backbone without ``arch`` reads from its checkpoint, for logs, results and packs;
-    warn where images are normalized otherwise than its publisher says.
+    """Write into the config what a backbone without ``arch`` reads from its checkpoint, for logs, results and packs,
+    and the mean and std that our classifier reads with it.
 
     Raises:
         OSError, RuntimeError, ValueError: See :func:`mmspt.models.weights.loading.arguments_of`.
     """
-    backbone = (cfg.get('model') or {}).get('backbone')
-    if not isinstance(backbone, dict) or not is_prompted(backbone):
+    model = _classifier_of(cfg)
+    backbone = model.get('backbone')
+    if not isinstance(backbone, dict) or not is_prompted(backbone) or has_sizes(backbone.get('arch')):
         return
-    place = cfg.model if cfg.model.get('data_preprocessor') else cfg
-    given = place.get('data_preprocessor') or {}
-    if not has_sizes(backbone.get('arch')):
-        backbone.update(arguments_of(backbone.get('init_cfg'), backbone))
-        place.data_preprocessor = given = fill_normalization(given, backbone, bool(backbone.get('pre_norm')))
-    compare_normalization(given, backbone, bool(backbone.get('pre_norm')))
+    backbone.update(arguments_of(backbone.get('init_cfg'), backbone))
+    ours = str(model.get('type')).endswith('mmspt.ImageClassifier') or (
+        model.get('_scope_') == 'mmspt' and model.get('type') == 'ImageClassifier')
+    if ours and has_sizes(backbone.get('arch')):
+        place: Any = model if model.get('data_preprocessor') else cfg
+        place['data_preprocessor'] = fill_normalization(
+            place.get('data_preprocessor') or {}, backbone, backbone['arch']['embed_dims'],
+            bool(backbone.get('pre_norm')), backbone.get('in_channels', 3))
+
+
+def warn_of_normalization(model: nn.Module, cfg: Config) -> None:
+    """Warn on the main process where images are normalized otherwise than the checkpoint's publisher says."""
+    config, vit = _classifier_of(cfg), find_prompted_vit(model)
+    if vit is None or not isinstance(config.get('backbone'), dict) or not dist.is_main_process():
+        return
+    compare_normalization(config.get('data_preprocessor') or cfg.get('data_preprocessor') or {}, config['backbone'],
+                          vit.embed_dims, hasattr(vit.pre_norm, 'weight'))
+
+
+def _classifier_of(cfg: Config) -> dict[str, Any]:
+    """Return the config's model, inside that of test-time augmentation."""
+    model = cfg.get('model') or {}
+    return model.get('module') or model
 
 
 def shut_down() -> None:

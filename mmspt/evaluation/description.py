@@ -164,7 +164,7 @@ def recipe_of(cfg: Mapping[str, Any], world_size: int = 1) -> dict[str, Any]:
         custom_hooks=cfg.get('custom_hooks') or []))
     for key, value in recipe.items():
         if value == 'mmspt.ImageClassifier':
-            recipe[key] = 'ImageClassifier'  # of earlier recipes, which computes the same
+            recipe[key] = 'ImageClassifier'  # of earlier recipes: with an explicit backbone it computes the same
         elif isinstance(value, str) and (osp.isabs(value) or key.rpartition('.')[2] in WEIGHTS):
             if re.match(SCHEMES, value):  # which says all
                 continue

@@ -23,15 +23,16 @@ from .pack import Pack
 def find_source(packs: Iterable[Pack]) -> str | None:
     """Return the address from which the backbone of packs can be fetched; None if they name none, or several.
 
-    A repository on the hub, or a public checkpoint's own address: no file of this machine is opened because a pack
-    names it, and what is fetched must have the packs' fingerprint.
+    A repository on the hub, or the address of a public checkpoint whose MD5 is known: no file of this machine is
+    opened because a pack names it, and what is fetched must have the packs' fingerprint.
     """
     named = {pack.checkpoint for pack in packs}
     checkpoint = named.pop() if len(named) == 1 else ''
     if re.match(SCHEMES, checkpoint):
         return checkpoint
     public = PUBLIC_CHECKPOINTS.get(osp.basename(checkpoint))
-    return public.url if public and (checkpoint == public.url or '/' not in checkpoint) else None
+    known = public and public.md5 and (checkpoint == public.url or '/' not in checkpoint)
+    return public.url if public and known else None
 
 
 def load_backbone(architecture: Architecture, checkpoint: str) -> PromptedViT:

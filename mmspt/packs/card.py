@@ -1,5 +1,6 @@
 """What a pack says of itself to people: a table, and the model card that stands beside it on a hub."""
 import json
+from shlex import quote
 from typing import Any
 
 from mmspt.hub import PACK, parse
@@ -16,8 +17,8 @@ CARD = """\
 # {title}
 
 Prompts and a linear head for a frozen Vision Transformer, {size} in all: they classify images into {count} classes.
-Tuned with [mmspt](https://arxiv.org/abs/2402.02382), a plug-in for MMPretrain, which needs the frozen network, too
-({source}). With mmspt and its extra `hub` installed:
+Tuned with mmspt, a plug-in for MMPretrain (Self-Prompt Tuning, https://arxiv.org/abs/2402.02382). It needs the frozen
+network, too: {source}. With mmspt and its extra `hub` installed:
 
     python tools/predict.py photos/ --packs {address}{backbone}
 
@@ -90,7 +91,7 @@ def model_card(pack: Pack, address: str) -> str:
     return plain(CARD.format(
         front='\n'.join(f'{key}: {json.dumps(value, ensure_ascii=False)}' for key, value in front.items()),
         title=pack.task, size=f'{pack.nbytes:,} bytes', count=len(pack.classes), source=checkpoint,
-        address=address.removesuffix(f'/{PACK}'), backbone='' if source else f' --backbone {checkpoint}',
+        address=address.removesuffix(f'/{PACK}'), backbone='' if source else f' --backbone {quote(checkpoint)}',
         checkpoint=checkpoint, task=pack.task,
         rows='\n'.join(f'| {name} | {value.replace("|", chr(92) + "|")} |' for name, value in describe(pack).items()),
         classes=', '.join(pack.classes), recipe=RECIPE.format(text=text) if pack.recipe else ''))

@@ -27,7 +27,8 @@ class ImageClassifier(MMPretrainImageClassifier):
             ``data_preprocessor`` has the mean and std that its publisher names, if it is given neither.
 
     Raises:
-        ValueError: Another ``in_channels`` without a neck; in eval mode, a pack of other preprocessing.
+        ValueError: Another ``in_channels`` without a neck and of one block's outputs; in eval mode, a pack of other
+            preprocessing.
     """
     _compared: dict | None = None  # a pack's preprocessing, which is our own
 
@@ -36,13 +37,15 @@ class ImageClassifier(MMPretrainImageClassifier):
         if isinstance(given, dict) and isinstance(backbone, FrozenViT) and not has_sizes(given.get('arch')) and \
                 isinstance(kwargs.get('data_preprocessor', {}), dict | None):
             kwargs['data_preprocessor'] = fill_normalization(
-                kwargs.get('data_preprocessor') or {}, given, hasattr(backbone.pre_norm, 'weight'))
+                kwargs.get('data_preprocessor') or {}, given, backbone.embed_dims, hasattr(backbone.pre_norm, 'weight'),
+                backbone.patch_embed.projection.in_channels)
         if isinstance(head, dict) and neck is None and hasattr(backbone, 'feature_dims'):
             kind = head.get('type')
             kind = MODELS.get(kind) if isinstance(kind, str) else kind
             if kind is not None and 'in_channels' in inspect.signature(kind).parameters:
                 head = {'in_channels': backbone.feature_dims, **head}
-                if head['in_channels'] != backbone.feature_dims:
+                # a head of several blocks' outputs may be wider
+                if head['in_channels'] != backbone.feature_dims and len(backbone.out_indices) == 1:
                     raise ValueError(
                         'head.in_channels must be what the backbone puts out, '
                         f'{backbone.feature_dims} numbers an image '

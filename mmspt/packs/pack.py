@@ -137,7 +137,7 @@ class Pack:
             ImportError, OSError: See :func:`mmspt.hub.local_path`.
             ValueError: It is no pack, or a damaged one.
         """
-        name = local_path(os.fspath(path), (PACK, ))
+        name = local_path(os.fspath(path), (PACK, ), ())
         if not os.path.isfile(name):
             raise FileNotFoundError(f"a pack must be a file, but '{name}' is none: make one with python tools/pack.py "
                                     'export')

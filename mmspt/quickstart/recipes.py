@@ -6,8 +6,7 @@ from typing import Any
 from mmengine.config import Config
 
 from mmspt.files import write_text
-from mmspt.hub import local_path
-from mmspt.models.weights.normalization import read_normalization
+from mmspt.models.weights.normalization import IMAGENET, stated_normalization
 
 from .images import Images
 from .plan import Plan
@@ -110,7 +109,7 @@ def write_configs(folder: str, images: Images, plan: Plan, backbone: Mapping[str
         dict[str, str]: Method -> path of its config.
     """
     folder = osp.abspath(folder)
-    mean, std = read_normalization(local_path(checkpoint), 'pre_norm' in backbone)
+    mean, std = stated_normalization(checkpoint, width, 'pre_norm' in backbone) or IMAGENET
     lists = {split: osp.join(folder, f'{split}.txt') for split in images.splits}
     for split, items in images.splits.items():
         write_text(lists[split], ''.join(f'{path} {label}\n' for path, label in items))

@@ -1,18 +1,23 @@
 """Networks of transformers, timm and OpenCLIP, by their own names, put out what their own code does
 (tests/data/hub/record.py), and say themselves what they are."""
+import copy
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.runner.checkpoint import CheckpointLoader
+from mmpretrain.registry import MODELS
 from safetensors.torch import load_file, save_file
 
 from helpers import DATA
+from mmspt.engine.launch import name_backbone
 from mmspt.models import PromptedViT
 from mmspt.models.weights.architecture import read_arguments
 from mmspt.models.weights.layouts import find_encoder
-from mmspt.models.weights.normalization import compare_normalization, read_normalization
+from mmspt.models.weights.normalization import compare_normalization, fill_normalization, stated_normalization
 from mmspt.packs.image_classifier import ImageClassifier
 
 ARCH = dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32)
@@ -263,47 +268,101 @@ def test_faulty_files_are_named_errors(file, fault, tmp_path):
         vit.train()(torch.zeros(1, 3, 16, 16))
 
 
+WIDE = HUB | dict(hidden_size=16, num_hidden_layers=2)
+HALF = dict(image_mean=[0.5] * 3, image_std=[0.25] * 3)
+
+
 @pytest.mark.parametrize(('files', 'clip', 'mean'), [
-    ({}, False, [123.675, 116.28, 103.53]), ({}, True, [122.771, 116.746, 104.094]),
-    ({'preprocessor_config.json': dict(image_mean=[0.5] * 3, image_std=[0.5] * 3)}, False, [127.5] * 3),
-    ({'config.json': dict(pretrained_cfg=dict(mean=[0.5] * 3, std=[0.5] * 3))}, True, [127.5] * 3),
-    ({'config.json': HUB, 'preprocessor_config.json': dict(do_resize=True)}, False, [123.675, 116.28, 103.53]),
+    ({}, False, None), ({}, True, [122.771, 116.746, 104.094]),
+    ({'config.json': WIDE, 'preprocessor_config.json': HALF}, False, [127.5] * 3),
+    ({'preprocessor_config.json': HALF}, False, None),  # of whatever network
+    ({'config.json': WIDE | dict(hidden_size=1024), 'preprocessor_config.json': HALF}, False, None),
+    ({'config.json': dict(vision_config=WIDE), 'preprocessor_config.json': HALF}, True, [127.5] * 3),
+    ({'config.json': dict(num_features=16, pretrained_cfg=dict(mean=[0.5] * 3, std=[0.5] * 3))}, True, [127.5] * 3),
+    ({'config.json': WIDE, 'preprocessor_config.json': dict(do_resize=True)}, False, None),
+    ({'config.json': WIDE, 'preprocessor_config.json': dict(image_mean=['a', 1, 2], image_std=[1, 1, 1])}, False, None),
 ])
 def test_normalization(files, clip, mean, tmp_path):
     for name, content in files.items():
         (tmp_path / name).write_text(json.dumps(content))
-    found, std = read_normalization(str(tmp_path / 'model.safetensors'), clip)
-    assert found == mean and len(std) == 3 and (std == [127.5] * 3) == (mean == [127.5] * 3)
+    found = stated_normalization(str(tmp_path / 'model.safetensors'), 16, clip)
+    assert (found and found[0]) == mean and (found is None or len(found[1]) == 3)
+
+
+def test_broken_json_is_named(tmp_path):
+    (tmp_path / 'config.json').write_text('{')
+    with pytest.raises(ValueError, match=r"config\.json' must be JSON, but is not \(.*: fetch it again, or remove it"):
+        stated_normalization(str(tmp_path / 'model.safetensors'), 16, False)
+
+
+@pytest.fixture
+def half(tmp_path):
+    """A folder with a ViT whose images had another mean."""
+    (tmp_path / 'config.json').write_text(json.dumps(WIDE))
+    (tmp_path / 'preprocessor_config.json').write_text(json.dumps(HALF))
+    (tmp_path / 'model.safetensors').write_bytes((DATA / 'hub' / 'vit.safetensors').read_bytes())
+    return dict(type='mmspt.PromptedViT', img_size=16, num_prompts=2,
+                init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'model.safetensors')))
+
+
+HEAD = dict(type='LinearClsHead', num_classes=3)
 
 
 @pytest.mark.parametrize(('given', 'mean'), [
     ({}, [127.5] * 3), (dict(num_classes=3), [127.5] * 3), (None, [127.5] * 3),
     (dict(mean=[1., 2., 3.], std=[4.] * 3), [1., 2., 3.])])
-def test_a_classifier_normalizes_as_its_checkpoint_says(given, mean, tmp_path):
+def test_a_classifier_normalizes_as_its_checkpoint_says(given, mean, half):
     """If it reads the rest from there, too."""
-    (tmp_path / 'config.json').write_text(json.dumps(HUB))
-    (tmp_path / 'preprocessor_config.json').write_text(json.dumps(dict(image_mean=[0.5] * 3, image_std=[0.25] * 3)))
-    (tmp_path / 'model.safetensors').write_bytes((DATA / 'hub' / 'vit.safetensors').read_bytes())
-    backbone = dict(type='mmspt.PromptedViT', img_size=16, num_prompts=2,
-                    init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'model.safetensors')))
-    head = dict(type='LinearClsHead', num_classes=3)
-    model = ImageClassifier(backbone, head=head, data_preprocessor=given)
+    model = ImageClassifier(half, head=HEAD, data_preprocessor=given)
     assert model.data_preprocessor.mean.flatten().tolist() == mean
     if mean == [127.5] * 3:
         assert model.data_preprocessor.std.flatten().tolist() == [63.75] * 3 and model.data_preprocessor.to_rgb
-    explicit = ImageClassifier(backbone | dict(arch=ARCH, patch_size=4), head=head, data_preprocessor=given)
+    explicit = ImageClassifier(half | dict(arch=ARCH, patch_size=4), head=HEAD, data_preprocessor=given)
     assert explicit.data_preprocessor._enable_normalize == (given is not None and 'mean' in given)
 
 
-@pytest.mark.parametrize(('given', 'stated', 'warns'), [
-    (dict(mean=[127.5] * 3, std=[63.75] * 3), True, False), (dict(mean=[123.675] * 3, std=[58.] * 3), True, True),
-    ({}, True, True), ({}, False, False), (dict(mean=[1.], std=[1.]), True, True), (dict(type='Other'), True, False)])
-def test_another_normalization_is_warned_of(given, stated, warns, tmp_path, monkeypatch):
+def test_what_is_not_filled(half, tmp_path, monkeypatch):
     said = []
     monkeypatch.setattr('mmspt.models.weights.normalization.MMLogger.get_current_instance',
-                        lambda: type('Log', (), dict(warning=lambda self, text: said.append(text)))())
-    if stated:
-        (tmp_path / 'preprocessor_config.json').write_text(json.dumps(dict(image_mean=[0.5] * 3, image_std=[0.25] * 3)))
-    compare_normalization(given, dict(init_cfg=dict(
-        type='Pretrained', checkpoint=str(tmp_path / 'model.safetensors'))), clip=False)
+                        lambda: SimpleNamespace(warning=said.append, log=lambda *args: None))
+    with pytest.raises(ValueError, match='to_rgb must be True'):
+        ImageClassifier(half, head=HEAD, data_preprocessor=dict(to_rgb=False))
+    grey = fill_normalization({}, half, 16, False, channels=1)
+    assert grey == {} and not said
+    (tmp_path / 'preprocessor_config.json').unlink()
+    model = ImageClassifier(half, head=HEAD)
+    assert not model.data_preprocessor._enable_normalize and 'not normalized: set data_preprocessor' in said[0]
+
+
+def test_heads_of_several_blocks(half):
+    """As DINO's linear evaluation reads the last blocks side by side."""
+    model = ImageClassifier(half | dict(out_indices=[0, 1]), head=HEAD | dict(in_channels=32))
+    assert model.head.fc.in_features == 32
+
+
+@pytest.mark.parametrize(('given', 'stated', 'warns'), [
+    (dict(mean=[127.5] * 3, std=[63.75] * 3, to_rgb=True), True, False),
+    (dict(mean=[127.5] * 3, std=[63.75] * 3), True, True), (dict(mean=[123.675] * 3, std=[58.] * 3), True, True),
+    ({}, True, True), ({}, False, False), (dict(mean=[1., 2., 3.], std=[1.]), True, True),
+    (dict(mean=[127.5] * 3, to_rgb=True), True, True), (dict(type='Other'), True, False)])
+def test_another_normalization_is_warned_of(given, stated, warns, half, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr('mmspt.models.weights.normalization.MMLogger.get_current_instance',
+                        lambda: SimpleNamespace(warning=said.append, log=lambda *args: None))
+    if not stated:
+        (tmp_path / 'preprocessor_config.json').unlink()
+    compare_normalization(given, half, 16, clip=False)
     assert bool(said) == warns and all('set data_preprocessor=dict(mean=[127.5, ' in text for text in said)
+
+
+@pytest.mark.parametrize('kind', ['mmspt.ImageClassifier', 'ImageClassifier'])
+@pytest.mark.parametrize('wrapped', [False, True])
+def test_config_and_model_normalize_alike(kind, wrapped, half):
+    """Whoever builds it: what is written into the config is what the built classifier does, in TTA as well."""
+    inner = dict(type=kind, backbone=dict(half), head=dict(HEAD, in_channels=16))
+    cfg = Config(dict(model=dict(type='AverageClsScoreTTA', module=inner) if wrapped else inner, data_preprocessor={}))
+    built = MODELS.build(dict(copy.deepcopy(inner), data_preprocessor={})).data_preprocessor
+    name_backbone(cfg)
+    named = cfg.model.module if wrapped else cfg.model
+    assert named.backbone.arch.embed_dims == 16
+    assert ('mean' in cfg.data_preprocessor) == built._enable_normalize == (kind == 'mmspt.ImageClassifier')

@@ -9,6 +9,7 @@ from mmspt.models import PromptedViT
 
 ARCH = dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32)
 KINDS = dict(
+    plain=dict(norm_cfg=dict(type='LN', eps=1e-12)),
     scaled=dict(layer_scale_init_value=1e-5, num_registers=3),
     clip=dict(pre_norm=True, patch_cfg=dict(bias=False), layer_cfgs=dict(act_cfg=dict(type='mmpretrain.QuickGELU'))))
 OURS = {  # what is renamed -> MMPretrain's name; {} is the block
@@ -22,7 +23,21 @@ TIMM = {
     'scale1': 'blocks.{}.ls1.gamma', 'norm2': 'blocks.{}.norm2', 'fc1': 'blocks.{}.mlp.fc1',
     'fc2': 'blocks.{}.mlp.fc2', 'scale2': 'blocks.{}.ls2.gamma', 'norm': 'norm'}
 FAIR = TIMM | {'registers': 'register_tokens'}
+HUB = {
+    'cls': 'embeddings.cls_token', 'position': 'embeddings.position_embeddings',
+    'patch': 'embeddings.patch_embeddings.projection', 'norm1': 'encoder.layer.{}.layernorm_before',
+    'proj': 'encoder.layer.{}.attention.output.dense', 'norm2': 'encoder.layer.{}.layernorm_after',
+    'fc1': 'encoder.layer.{}.intermediate.dense', 'fc2': 'encoder.layer.{}.output.dense', 'norm': 'layernorm'}
 LAYOUTS = {  # name -> kind of network, names; three names of 'qkv' are parts of it
+    'mmpretrain': ('plain', {key: f'backbone.{name}' for key, name in OURS.items()}), 'timm': ('plain', TIMM),
+    'fair mae': ('plain', FAIR),
+    'mocov3': ('plain', {key: f'module.base_encoder.{name}' for key, name in FAIR.items()}),
+    'ibot, student': ('plain', {key: f'student.module.backbone.{name}' for key, name in FAIR.items()}),
+    'open_clip, tower of timm': ('plain', {key: f'visual.trunk.{name}' for key, name in TIMM.items()}),
+    'transformers vit': ('plain', {key: f'vit.{name}' for key, name in HUB.items()} | {
+        'qkv': [f'vit.encoder.layer.{{}}.attention.attention.{part}' for part in ('query', 'key', 'value')]}),
+    'transformers vit_mae': ('plain', HUB | {
+        'qkv': [f'encoder.layer.{{}}.attention.attention.{part}' for part in ('query', 'key', 'value')]}),
     'mmpretrain, scaled': ('scaled', OURS), 'timm, scaled': ('scaled', TIMM), 'fair dinov2': ('scaled', FAIR),
     'fair dinov2, chunks': ('scaled', {key: name.replace('blocks.', 'blocks.1.') for key, name in FAIR.items()}),
     'fair dino, teacher': ('scaled', {key: f'teacher.backbone.{name}' for key, name in FAIR.items()}),
@@ -53,7 +68,11 @@ LAYOUTS = {  # name -> kind of network, names; three names of 'qkv' are parts of
         'fc2': 'vision_model.encoder.layers.{}.mlp.fc2', 'norm': 'vision_model.post_layernorm'}),
 }
 OTHERS = {  # what files have beside the network
-    'fair dinov2': ['mask_token'], 'fair dino, teacher': ['teacher.head.mlp.0.weight'],
+    'fair mae': ['mask_token', 'decoder_embed.weight', 'decoder_blocks.0.norm1.weight'],
+    'mocov3': ['module.predictor.0.weight', 'module.base_encoder.head.0.weight'],
+    'transformers vit': ['vit.pooler.dense.weight', 'classifier.weight'],
+    'transformers vit_mae': ['decoder.mask_token'], 'fair dinov2': ['mask_token'],
+    'fair dino, teacher': ['teacher.head.mlp.0.weight'],
     'timm, scaled': ['head.weight'], 'transformers dinov2': ['embeddings.mask_token'],
     'openai clip': ['visual.proj', 'text_projection', 'logit_scale', 'token_embedding.weight'],
     'transformers clip': ['visual_projection.weight', 'text_model.final_layer_norm.weight', 'logit_scale']}
@@ -79,6 +98,8 @@ def written(layout, dtype):
         block = name.split('.')[1] if name.startswith('layers.') else None
         for key, ours in OURS.items():
             ours = ours.format(block)
+            if key not in names:
+                continue
             if name not in (ours, f'{ours}.weight', f'{ours}.bias'):
                 continue
             ending, theirs = name.removeprefix(ours), names[key]

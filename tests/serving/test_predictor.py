@@ -35,6 +35,7 @@ TASKS = {  # classes, backbone
     'probe of mean': (5, dict(num_prompts=0, prompt_type='shallow', **MEAN)),
     'both': (3, dict(num_prompts=4, out_type='cls_avg_featmap')),
 }
+NETWORK = SMALL | dict(num_registers=2, pre_norm=True)
 PASSES = 10
 """birds and dogs go together, and so do the two of cls and the two gated of cls."""
 RESIZED = Preprocessing((32, 32), (32, 32), mean=(120., 110., 100.), std=(60., 50., 55.), to_rgb=True)
@@ -45,7 +46,7 @@ def classifier(weights, classes, concatenate=False, **kwargs):
     """MMPretrain's, tuned at random on the given frozen weights."""
     model = MODELS.build(dict(
         type='mmspt.ImageClassifier', head=dict(type='LinearClsHead', num_classes=classes),
-        backbone=dict(type='mmspt.PromptedViT', concatenate=concatenate) | SMALL | copy.deepcopy(kwargs))).eval()
+        backbone=dict(type='mmspt.PromptedViT', concatenate=concatenate) | NETWORK | copy.deepcopy(kwargs))).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     if hasattr(model.backbone.prompts, 'temperatures'):
@@ -69,7 +70,7 @@ def pack_of(model, task, preprocessing=RESIZED, **kwargs):
 def weights():
     """Of the frozen network."""
     torch.manual_seed(7)
-    vit = PromptedViT(num_prompts=0, **copy.deepcopy(SMALL))
+    vit = PromptedViT(num_prompts=0, **copy.deepcopy(NETWORK))
     for parameter in vit.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     return vit.state_dict()
@@ -91,7 +92,7 @@ def packs(models):
 @pytest.fixture
 def vit(weights):
     """The frozen network, as somebody built it."""
-    vit = PromptedViT(num_prompts=0, **copy.deepcopy(SMALL))
+    vit = PromptedViT(num_prompts=0, **copy.deepcopy(NETWORK))
     vit.load_state_dict(weights)
     return vit
 
@@ -150,8 +151,8 @@ def seen_by(predictor, images, tasks):
 
 def test_tasks_of_one_structure_share_a_pass_and_its_short_end(predictor):
     images = torch.randn(4, 3, 32, 32)
-    assert seen_by(predictor, images, ['cls', 'other cls', 'cls', 'cls']) == [(4, 17), (4, 17), (4, 1)]
-    assert seen_by(predictor, images, 'cls') == [(4, 17), (4, 17), (4, 1)]
+    assert seen_by(predictor, images, ['cls', 'other cls', 'cls', 'cls']) == [(4, 19), (4, 19), (4, 1)]
+    assert seen_by(predictor, images, 'cls') == [(4, 19), (4, 19), (4, 1)]
     assert seen_by(predictor, images[:3], ['cls', 'shallow cls', 'cls']) == [
         (2, 17), (2, 17), (2, 1), (1, 22), (1, 22), (1, 1)]
 

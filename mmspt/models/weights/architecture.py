@@ -9,6 +9,8 @@ from mmengine.logging import MMLogger
 from mmpretrain.models import VisionTransformer
 from torch import Tensor
 
+from mmspt.hub import path_beside
+
 from .fit import refuse_other_networks
 from .layouts import PLAIN, find_encoder, unknown_layout, unwrap
 
@@ -64,8 +66,8 @@ def read_arguments(checkpoint: Mapping[str, Any], name: str, given: Mapping[str,
     own = given.get('arch') or {}
     heads = _agree('arch.num_heads', own.get('num_heads'), hub.get('num_attention_heads'), name) or _heads(
         sizes, moco, name)
-    eps = _agree('norm_cfg.eps', (given.get('norm_cfg') or {}).get('eps'),
-                 hub.get('layer_norm_eps', 1e-5 if clip else None), name)
+    usual = 1e-5 if clip else 1e-12 if any('.layernorm_before.' in key for key in keys) else None  # transformers' ViT
+    eps = _agree('norm_cfg.eps', (given.get('norm_cfg') or {}).get('eps'), hub.get('layer_norm_eps', usual), name)
     layers = given.get('layer_cfgs') or {}
     activation = _agree(
         'layer_cfgs.act_cfg.type', (layers.get('act_cfg') or {}).get('type') if isinstance(layers, Mapping) else 'GELU',
@@ -93,12 +95,19 @@ def read_arguments(checkpoint: Mapping[str, Any], name: str, given: Mapping[str,
 
 
 def read_beside(name: str, file: str) -> dict[str, Any]:
-    """Return the JSON object in a file beside a local checkpoint; {} if there is none."""
-    path = osp.join(osp.dirname(osp.expanduser(name)), file)
-    if '://' in path or not osp.isfile(path):
+    """Return the JSON object in a file beside a checkpoint, of a folder or on the hub; {} if there is none.
+
+    Raises:
+        ValueError: It is no JSON.
+    """
+    path = path_beside(name, file)
+    if path is None or not osp.isfile(path):
         return {}
-    with open(path, encoding='utf-8') as beside:
-        content = json.load(beside)
+    try:
+        with open(path, encoding='utf-8') as beside:
+            content = json.load(beside)
+    except ValueError as error:
+        raise ValueError(f"'{path}' must be JSON, but is not ({error}): fetch it again, or remove it") from error
     return content if isinstance(content, dict) else {}
 
 

@@ -3,6 +3,7 @@ import os
 from types import SimpleNamespace
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')  # before torch reads it
+os.environ.setdefault('PYTORCH_NVML_BASED_CUDA_CHECK', '1')  # the other check leaves a fork without its GPU
 
 import mmcv
 import mmengine
@@ -41,10 +42,14 @@ def hub(tmp_path, monkeypatch):
 
 @pytest.fixture(autouse=True)
 def _environment(monkeypatch):
-    """Seed, use MMPretrain's scope as every config does, and leave out MMEngine's line for each parameter."""
+    """Seed, use MMPretrain's scope as every config does, and leave out MMEngine's line for each parameter.
+
+    fp32 is fp32: on a GPU convolutions would round to TF32.
+    """
     torch.manual_seed(0)
     np.random.seed(0)
     monkeypatch.setattr(BaseModule, '_dump_init_info', lambda self: None)
+    monkeypatch.setattr(torch.backends.cudnn, 'allow_tf32', False)
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         yield
 

@@ -9,12 +9,13 @@ from mmengine.registry import MODELS, OPTIM_WRAPPERS
 from mmpretrain.structures import DataSample
 from torch import nn
 
+from devices import CUDA, GPU
 from helpers import tiny_backbone
 from mmspt.engine.optimizers import AmpOptimWrapper, amp_optim_wrapper
 
-DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
+DEVICE = CUDA if torch.cuda.is_available() else 'cpu'
 needs_cpu = pytest.mark.skipif(DEVICE != 'cpu', reason='what holds where there is no GPU')
-needs_gpu = pytest.mark.skipif(DEVICE != 'cuda', reason='needs a GPU')
+on_a_gpu = pytest.mark.parametrize('device', [GPU])
 
 
 def make_model():
@@ -158,16 +159,31 @@ def test_a_gpu_without_bfloat16(monkeypatch):
     make_wrapper(nn.Linear(2, 2), dtype='float16')
 
 
-@needs_gpu
-def test_float16_step_on_a_gpu():
+@on_a_gpu
+def test_float16_step(device):
     """A moderate scale first, so that no step is left out."""
     _, wrapper = check_step(torch.float16, dtype='float16', loss_scale=512.)
     assert wrapper.loss_scaler.get_scale() == 512.
     assert wrapper.state_dict()['loss_scaler']['scale'] == 512.
 
 
-@needs_gpu
-def test_from_bfloat16_to_float16_on_a_gpu():
+@on_a_gpu
+def test_float16_leaves_out_the_steps_that_overflow(device):
+    """Each halves the scale, until one fits."""
+    model = make_model()
+    wrapper = make_wrapper(model, dtype='float16', loss_scale=dict(init_scale=2.**40))
+    before, scales = [p.detach().clone() for p in model.parameters()], []
+    while all(map(torch.equal, before, model.parameters())):
+        scales.append(wrapper.loss_scaler.get_scale())
+        step(model, wrapper)
+        assert len(scales) < 40, 'no scale fits'
+    assert len(scales) > 1 and scales == [2.**(40 - i) for i in range(len(scales))]
+    assert wrapper.loss_scaler.get_scale() == scales[-1]
+    assert all(p.isfinite().all() for p in model.parameters())
+
+
+@on_a_gpu
+def test_from_bfloat16_to_float16(device):
     model, first = check_step(torch.bfloat16, dtype='bfloat16')
     second = make_wrapper(model, dtype='float16')
     second.load_state_dict(first.state_dict())

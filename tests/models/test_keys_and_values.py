@@ -11,12 +11,14 @@ from mmengine.runner.activation_checkpointing import turn_on_activation_checkpoi
 from mmengine.utils import digit_version
 from mmpretrain.registry import MODELS
 
+from devices import CUDA, DEVICES, GPU, ON_GPU
 from helpers import SMALL
 from written_out import CASES, METHODS, READERS, LowRank, assert_close, build, gradients, written_out
 
 needs_compiler = pytest.mark.skipif(
     not (shutil.which(os.environ.get('CXX', 'g++')) and Path(sysconfig.get_path('include'), 'Python.h').is_file()),
     reason='inductor needs a C++ compiler and the headers of Python')
+on_devices = pytest.mark.parametrize('device', DEVICES)
 
 
 @pytest.mark.parametrize('concatenate', [False, True])
@@ -72,23 +74,26 @@ def test_prompts_are_tokens_only_where_their_outputs_are_read(kwargs, expected):
     assert seen == 2 * expected
 
 
+@on_devices
 @pytest.mark.parametrize('method', METHODS)
 @pytest.mark.parametrize('kwargs', READERS, ids=str)
-def test_activation_checkpointing_of_the_blocks(kwargs, method):
-    net, images = build(method, **kwargs), torch.randn(2, 3, 32, 32)
+def test_activation_checkpointing_of_the_blocks(kwargs, method, device):
+    net, images = build(method, **kwargs).to(device), torch.randn(2, 3, 32, 32, device=device)
     expected = net(images)
     their_gradients = gradients(net, expected)
     turn_on_activation_checkpointing(net, [f'layers.{i}' for i in range(3)])
     actual = net(images)
-    torch.testing.assert_close((actual, gradients(net, actual)), (expected, their_gradients))
+    tolerance = dict(rtol=1e-4, atol=1e-5) if device == CUDA else {}  # attention's backward pass adds in any order
+    torch.testing.assert_close((actual, gradients(net, actual)), (expected, their_gradients), **tolerance)
 
 
-@pytest.mark.parametrize(('method', 'backend'), [
-    ('deep', 'aot_eager'), ('gated', 'aot_eager'),
-    pytest.param('gated', 'inductor', marks=[pytest.mark.slow, needs_compiler])])
-def test_compiles_without_a_break(method, backend):
+@pytest.mark.parametrize(('method', 'backend', 'device'), [
+    ('deep', 'aot_eager', 'cpu'), ('gated', 'aot_eager', 'cpu'),
+    pytest.param('gated', 'inductor', 'cpu', marks=[pytest.mark.slow, needs_compiler]),
+    *(pytest.param(method, 'inductor', CUDA, marks=[*ON_GPU, needs_compiler]) for method in ('deep', 'gated'))])
+def test_compiles_without_a_break(method, backend, device):
     """Two forward passes before a backward pass, as gradient accumulation has them."""
-    net, images = build(method, **READERS[1]), torch.randn(4, 3, 32, 32)
+    net, images = build(method, **READERS[1]).to(device), torch.randn(4, 3, 32, 32, device=device)
     expected = net(images)  # warns of random weights, once
     their_gradients = {name: gradient.clone() for name, gradient in gradients(net, expected).items()}
     torch._dynamo.reset()
@@ -102,14 +107,34 @@ def test_compiles_without_a_break(method, backend):
         torch.testing.assert_close(compiled.eval()(images), net.eval()(images), rtol=1e-4, atol=1e-5)
 
 
+@on_devices
 @pytest.mark.parametrize('kwargs', READERS, ids=str)
 @torch.no_grad()
-def test_a_trace_follows_its_prompts(kwargs):
-    net, images = build(**kwargs).eval(), torch.randn(2, 3, 32, 32)
+def test_a_trace_follows_its_prompts(kwargs, device):
+    net, images = build(**kwargs).eval().to(device), torch.randn(2, 3, 32, 32, device=device)
     net(images)  # keys and values are kept from here on, and must not enter the trace as constants
     traced = torch.jit.trace(net, images)
     net.prompts.tokens.mul_(-1.)
     torch.testing.assert_close(traced(images)[0], net(images)[0])
+
+
+@pytest.mark.parametrize('device', [GPU])
+@pytest.mark.parametrize('kwargs', READERS, ids=str)
+@torch.no_grad()
+def test_a_captured_graph_follows_its_prompts(kwargs, device):
+    """A CUDA graph, which replays kernels on the tensors that it saw."""
+    net, images = build(**kwargs).eval().to(device), torch.randn(2, 3, 32, 32, device=device)
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        net(images)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured, = net(images)
+    net.prompts.tokens.mul_(-1.)
+    graph.replay()
+    torch.testing.assert_close(captured, net(images)[0], rtol=1e-4, atol=1e-5)
 
 
 def test_shapes_on_the_meta_device():
@@ -128,12 +153,13 @@ def test_many_prompts_at_once_by_vmap():
         torch.testing.assert_close(actual, net(images)[0], rtol=1e-4, atol=1e-5)
 
 
+@on_devices
 @pytest.mark.parametrize('method', METHODS)
-def test_bf16_autocast_keeps_prompts_and_their_gradients_in_fp32(method):
-    net, images = build(method), torch.randn(2, 3, 32, 32)
+def test_bf16_autocast_keeps_prompts_and_their_gradients_in_fp32(method, device):
+    net, images = build(method).to(device), torch.randn(2, 3, 32, 32, device=device)
     expected = net(images)
     their_gradients = {name: gradient.clone() for name, gradient in gradients(net, expected).items()}
-    with torch.autocast('cpu', torch.bfloat16):
+    with torch.autocast(device, torch.bfloat16):
         actual = net(images)
         found = gradients(net, actual)
     assert 1e-5 < (actual[0] - expected[0]).abs().max() / expected[0].abs().max() < 5e-2  # neither fp32 nor noise
@@ -151,12 +177,13 @@ class CountedLN(torch.nn.LayerNorm):
         return super().forward(x)
 
 
-def test_evaluation_keeps_keys_and_values_until_the_prompts_change(monkeypatch):
-    net, other = build(), build(concatenate=True)
+@on_devices
+def test_evaluation_keeps_keys_and_values_until_the_prompts_change(monkeypatch, device):
+    net, other = build().to(device), build(concatenate=True).to(device)
     monkeypatch.setattr(CountedLN, 'calls', 0)
     for layer in net.layers:
         layer.ln1.__class__ = CountedLN
-    images = torch.randn(2, 3, 32, 32)
+    images = torch.randn(2, 3, 32, 32, device=device)
 
     def check(computed):
         torch.testing.assert_close(net(images), other(images), rtol=1e-5, atol=1e-5)

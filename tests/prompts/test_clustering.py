@@ -10,6 +10,7 @@ from sklearn.cluster import KMeans
 from sklearn.datasets import load_digits
 from threadpoolctl import threadpool_info
 
+from devices import CUDA, ON_GPU
 from helpers import rng
 from mmspt.prompts import clustering
 from mmspt.prompts import lloyd as lloyd_module
@@ -18,6 +19,8 @@ from mmspt.prompts.lloyd import flash, lloyd
 from mmspt.prompts.threads import num_threads
 
 ON_CPU = ['sklearn', 'torch', 'flash']
+ON_DEVICES = [*((backend, 'cpu') for backend in ON_CPU),
+              *(pytest.param(backend, CUDA, marks=ON_GPU) for backend in ('torch', 'flash'))]
 
 
 def inertia(points, centres):
@@ -75,18 +78,22 @@ def fake_flash(calls=None):
 
 
 @pytest.fixture(autouse=True)
-def flash_on_cpu(monkeypatch):
-    """backend='flash' runs the stand-in, on the CPU."""
+def flash_on_cpu(request, monkeypatch):
+    """backend='flash' runs the stand-in on the CPU, and the package itself on a GPU."""
+    if request.node.get_closest_marker('gpu'):
+        if request.node.callspec.params['backend'] == 'flash':
+            pytest.importorskip('flash_kmeans')
+        return
     monkeypatch.setitem(sys.modules, 'flash_kmeans', fake_flash())
     real = clustering.choose_backend
     monkeypatch.setattr(clustering, 'choose_backend', lambda name, device: 'flash' if name == 'flash'
                         else real(name, device))
 
 
-@pytest.mark.parametrize('backend', ON_CPU)
-def test_separated_blobs(backend):
-    points, means = make_blobs()
-    found = kmeans([points, 1000 * points + 7], len(means), rng(), backend=backend)
+@pytest.mark.parametrize(('backend', 'device'), ON_DEVICES)
+def test_separated_blobs(backend, device):
+    points, means = make_blobs(dims=16)  # the least that Triton's products take
+    found = kmeans([points, 1000 * points + 7], len(means), rng(), backend=backend, device=device)
     assert found.backend == backend and found.centres.dtype == torch.float32
     means = means[means[:, 0].argsort()]
     for centres, scale, shift in zip(found.centres.double(), (1, 1000), (0, 7), strict=True):
@@ -94,17 +101,30 @@ def test_separated_blobs(backend):
         torch.testing.assert_close(centres, means, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize('backend', ON_CPU)
+@pytest.mark.parametrize(('backend', 'device'), ON_DEVICES)
 @pytest.mark.parametrize('num_centres', [5, 20])
-def test_inertia_of_scikit_learn(monkeypatch, num_centres, backend):
+def test_inertia_of_scikit_learn(monkeypatch, num_centres, backend, device):
     """Although k-means++ looks at a part of the tokens."""
     monkeypatch.setattr(clustering, 'SEEDING_POINTS_PER_CENTRE', 50)
     points = digits()
     expected = KMeans(num_centres, n_init=1, random_state=0).fit(points.numpy()).inertia_
-    found = kmeans([points], num_centres, rng(), backend=backend)
+    found = kmeans([points], num_centres, rng(), backend=backend, device=device)
     assert found.centres.shape == (1, num_centres, 64)
     assert inertia(points, found.centres[0]) <= 1.02 * expected
     assert found.inertia == pytest.approx([inertia(points, found.centres[0])], rel=1e-4)
+
+
+@pytest.mark.parametrize(('backend', 'device'), ON_DEVICES[1:])
+@pytest.mark.parametrize('num_centres', [20, 100])
+def test_layers_of_tokens_as_scikit_learn(num_centres, backend, device):
+    """On a GPU as many tokens, as wide, as a ViT-B gives."""
+    layers = make_layers(2, 600, 24) if device == 'cpu' else make_layers(12, 6000, 768)
+    expected = kmeans(layers, num_centres, rng(), backend='sklearn')
+    found = kmeans(layers, num_centres, rng(), backend=backend, device=device)
+    assert found.backend == backend and found.centres.shape == (len(layers), num_centres, layers[0].shape[1])
+    assert found.inertia == pytest.approx(expected.inertia, rel=0.01)
+    for points, centres, total in zip(layers, found.centres, found.inertia, strict=True):
+        assert total == pytest.approx(inertia(points, centres), rel=1e-4)
 
 
 @pytest.mark.parametrize('max_iter, tol', [(4, 1e-4), (100, 1e-2), (100, 0.)])

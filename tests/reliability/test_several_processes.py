@@ -1,22 +1,30 @@
-"""One, two and four processes (gloo) do the same work: same prompts, same losses, and no process waits for another."""
+"""One, two and four processes do the same work: same prompts, same losses, and no process waits for another."""
 from functools import cache
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from forked import train_ranks
+from devices import CUDA, DEVICES
+from forked import train, train_ranks
 from mmspt.evaluation.scalars import read_scalars
 from stages import die_at
 
 
-def run(world_size, job, folder, name):
-    """Train 7 epochs of 12 images in batches of 4 over all processes: initial prompts, losses (mean of the ranks)."""
+def run(world_size, job, folder, name, before=None):
+    """Train 7 epochs of 12 images in batches of 4 over all processes: initial prompts, losses (mean of the ranks).
+
+    0 processes are one without a launcher.
+    """
     arguments = [job.config, '--work-dir', folder / 'run', '--no-validate', '--cfg-options', 'train_cfg.max_epochs=7',
-                 'param_scheduler.end=7', f'train_dataloader.batch_size={4 // world_size}',
+                 'param_scheduler.end=7', f'train_dataloader.batch_size={4 // (world_size or 1)}',
                  f'custom_hooks.0.initializer.type=mmspt.{name}']
-    codes, outputs = train_ranks(world_size, arguments, folder / 'log')
-    assert codes == [0] * world_size, outputs
+    if world_size:
+        codes, outputs = train_ranks(world_size, arguments, folder / 'log', before)
+    else:
+        code, output = train(arguments, folder / 'log')
+        codes, outputs = [code], [output]
+    assert set(codes) == {0}, outputs
     return (load_file(folder / 'run' / 'initial_prompts.safetensors')['prompts'],
             torch.tensor(list(read_scalars(str(folder / 'run'), 'loss').values())))
 
@@ -34,6 +42,30 @@ def alone(job, tmp_path_factory):
 def test_same_prompts_and_losses(name, world_size, job, alone, tmp_path):
     (prompts, losses), (expected_prompts, expected_losses) = run(world_size, job, tmp_path, name), alone(name)
     assert len(losses) == 21
+    torch.testing.assert_close(prompts, expected_prompts, atol=1e-5, rtol=0)
+    torch.testing.assert_close(losses, expected_losses, atol=1e-4, rtol=0)
+
+
+def say_backend():
+    """Print what the processes talk by."""
+    real = torch.distributed.init_process_group
+
+    def init_process_group(*args, **kwargs):
+        real(*args, **kwargs)
+        print('backend:', torch.distributed.get_backend(), flush=True)
+
+    torch.distributed.init_process_group = init_process_group
+
+
+@pytest.mark.parametrize('device', DEVICES)
+def test_one_process_in_a_group_of_its_own(device, job, tmp_path, monkeypatch):
+    """By gloo, and by NCCL on a GPU."""
+    if device == 'cpu':
+        monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')
+    (tmp_path / 'alone').mkdir()
+    prompts, losses = run(1, job, tmp_path, 'RandomSampleInit', say_backend)
+    expected_prompts, expected_losses = run(0, job, tmp_path / 'alone', 'RandomSampleInit')
+    assert f'backend: {"nccl" if device == CUDA else "gloo"}' in (tmp_path / 'log.0').read_text()
     torch.testing.assert_close(prompts, expected_prompts, atol=1e-5, rtol=0)
     torch.testing.assert_close(losses, expected_losses, atol=1e-4, rtol=0)
 

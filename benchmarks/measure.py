@@ -11,7 +11,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from itertools import accumulate
 from typing import Any, TypeVar
 
@@ -24,11 +24,13 @@ from rich.table import Table
 from torch.profiler import ProfilerActivity, profile
 
 from mmspt.files import write_text
+from mmspt.version import __version__
 
 os.environ.setdefault('KINETO_LOG_LEVEL', '99')  # the profiler is chatty
 Key = TypeVar('Key', bound=Hashable)
 ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
-PACKAGES = ('mmspt', 'torch', 'mmengine', 'mmpretrain', 'numpy', 'scikit-learn')
+PACKAGES = ('torch', 'mmengine', 'mmpretrain', 'numpy', 'scikit-learn')
+OPTIONAL = ('triton', 'flash-kmeans')
 
 
 def arguments(description: str, name: str, network: bool = True) -> argparse.ArgumentParser:
@@ -39,6 +41,14 @@ def arguments(description: str, name: str, network: bool = True) -> argparse.Arg
         parser.add_argument('--img-size', type=int, default=224, help='pixels')
     parser.add_argument('--out', default=f'work_dirs/benchmarks/{name}.json', help='for the numbers')
     return parser
+
+
+def installed(name: str) -> str | None:
+    """Return the version of a package; None if it is not installed."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def machine(device: torch.device) -> dict[str, Any]:
@@ -54,8 +64,9 @@ def machine(device: torch.device) -> dict[str, Any]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     return dict(
         cpu=cpu, units=units, cores=cores, threads=torch.get_num_threads(),
-        gpu=torch.cuda.get_device_name(device) if device.type == 'cuda' else None, python=platform.python_version(),
-        versions={name: version(name) for name in PACKAGES}, date=time.strftime('%Y-%m-%d'))
+        gpu=torch.cuda.get_device_name(device) if device.type == 'cuda' else None, cuda=torch.version.cuda,
+        python=platform.python_version(), date=time.strftime('%Y-%m-%d'),
+        versions=dict(mmspt=__version__) | {name: installed(name) for name in (*PACKAGES, *OPTIONAL)})
 
 
 def settings(args: argparse.Namespace) -> dict[str, Any]:
@@ -71,8 +82,20 @@ def wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+def first_line(error: BaseException) -> str:
+    """Return an error's type and the first line of its text."""
+    return f'{type(error).__name__}: {(str(error).strip() or "no text").splitlines()[0]}'
+
+
+def free(device: torch.device) -> None:
+    """Let go of what is no longer used, on the device as well."""
+    gc.collect()
+    if device.type == 'cuda':
+        torch.cuda.empty_cache()
+
+
 def alternate(variants: Mapping[Key, Callable[[], Any]], rounds: int, device: torch.device, calls: int = 1,
-              title: str = 'variants') -> dict[Key, list[float]]:
+              title: str = 'variants', failed: dict[Key, str] | None = None) -> dict[Key, list[float]]:
     """Time variants by turns: once each to warm up, then in every round, each round starting with another.
 
     Args:
@@ -81,6 +104,8 @@ def alternate(variants: Mapping[Key, Callable[[], Any]], rounds: int, device: to
         device (torch.device): Waited for before the clock is read.
         calls (int): Calls in one measurement.
         title (str): Of the progress bar.
+        failed (dict | None): Takes the names and errors of variants that fail, such as for lack of memory; the others
+            go on. None raises. Defaults to None.
 
     Returns:
         dict[Key, list[float]]: Name -> seconds of one call, a number for each round.
@@ -89,11 +114,21 @@ def alternate(variants: Mapping[Key, Callable[[], Any]], rounds: int, device: to
     turns = [(turn, names[(turn + i) % len(names)]) for turn in range(-1, rounds) for i in range(len(names))]
     seconds: dict[Key, list[float]] = {name: [] for name in variants}
     for turn, name in track(turns, title, transient=True):
-        wait(device)
-        start = time.perf_counter()
-        for _ in range(calls):
-            variants[name]()
-        wait(device)
+        if name not in seconds:
+            continue
+        try:
+            wait(device)
+            start = time.perf_counter()
+            for _ in range(calls):
+                variants[name]()
+            wait(device)
+        except Exception as error:
+            if failed is None:
+                raise
+            failed[name] = first_line(error)
+            del seconds[name], error
+            free(device)
+            continue
         if turn >= 0:
             seconds[name].append((time.perf_counter() - start) / calls)
     return seconds
@@ -152,6 +187,13 @@ def show_table(console: Console, header: Sequence[str], rows: Sequence[Sequence[
     for row in rows:
         table.add_row(*row)
     console.print(table)
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> str:
+    """Return the table of :func:`show_table` as a section in Markdown."""
+    aligned = ['---', *['---:'] * (len(header) - 1)]
+    lines = [f'| {" | ".join(cell.replace("|", "/") for cell in row)} |' for row in (header, aligned, *rows)]
+    return '\n'.join([f'## {title}', *lines])
 
 
 def record(args: argparse.Namespace, measure: Callable[[argparse.Namespace, str], dict[str, Any]],

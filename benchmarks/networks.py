@@ -4,10 +4,13 @@ import os.path as osp
 from typing import Any
 
 import torch
+from mmengine.config import Config
 from mmengine.runner import Runner
 from mmpretrain.models import ImageClassifier, VisionTransformer
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
+
+from measure import ROOT
 
 CLASSES = 200
 OUTPUTS: dict[str, dict[str, Any]] = dict(
@@ -38,13 +41,26 @@ def random_images(count: int, size: int) -> list[dict[str, Any]]:
     return [dict(inputs=image, data_samples=DataSample().set_gt_label(i % CLASSES)) for i, image in enumerate(images)]
 
 
-def build_runner(model: dict, images: list, batch_size: int, work_dir: str, **kwargs: Any) -> Runner:
-    """Build a runner of no iteration, with AdamW and without checkpoints unless ``kwargs`` say otherwise."""
+def train_pipeline(size: int, **loading: Any) -> list[dict[str, Any]]:
+    """Return the recipes' augmentation for images of ``size`` pixels; ``loading`` are arguments of its loader."""
+    pipelines = Config.fromfile(osp.join(ROOT, 'configs', '_base_', 'datasets', 'pipelines_224.py'))
+    first, *others = pipelines.train_pipeline
+    return [dict(first, **loading), *(dict(step, scale=size) if 'scale' in step else step for step in others)]
+
+
+def build_runner(model: dict, images: list | dict, batch_size: int, work_dir: str, loader: dict | None = None,
+                 **kwargs: Any) -> Runner:
+    """Build a runner of no iteration, with AdamW and without checkpoints unless ``kwargs`` say otherwise.
+
+    ``images`` lie in memory, or are the config of a data set; ``loader`` has further settings of the data loader.
+    """
     kwargs.setdefault('optim_wrapper', dict(optimizer=dict(type='AdamW', lr=1e-4)))
+    kwargs.setdefault('train_cfg', dict(by_epoch=False, max_iters=0))
     return Runner(
         model, work_dir, experiment_name=osp.basename(work_dir),  # MMEngine's names are alike within a second
-        train_dataloader=dict(batch_size=batch_size, dataset=images, sampler=dict(type='DefaultSampler')),
-        train_cfg=dict(by_epoch=False, max_iters=0), default_hooks=dict(checkpoint=None), randomness=dict(seed=0),
+        train_dataloader=dict(batch_size=batch_size, dataset=images, sampler=dict(type='DefaultSampler'),
+                              **loader or {}),
+        default_hooks=dict(checkpoint=None), randomness=dict(seed=0),
         data_preprocessor=dict(num_classes=CLASSES, mean=[127.5] * 3, std=[127.5] * 3), log_level='ERROR',
         default_scope='mmpretrain', **kwargs)
 

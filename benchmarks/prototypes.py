@@ -6,19 +6,22 @@
     python benchmarks/prototypes.py                                     # without data: crops of two photographs
 
 Each initialization is that of PromptInitHook in a runner of MMEngine: reading, augmenting, forward pass, clustering.
-Random sample, mean and max read one batch, however many images there are, VIPAMIN 256 at most. The forward pass alone
-runs before and after on as many images that lie in memory. With --exact, all tokens of the largest size are kept as
-well, Lloyd's iterations run on all of them, seeded by k-means++ in the same way (on another draw: there are more tokens
-to draw from), and both sets of centres are judged by their inertia over all tokens.
+Random sample, mean and max read one batch, however many images there are, VIPAMIN 256 at most. Its parts: 'loader' is
+the wait for batches, until they are on the device; 'forward' the way from there to tokens on the CPU; 'prompts' the
+rest, such as clustering. The forward pass alone runs before and after on as many images that lie in memory. With
+--exact, all tokens of the largest size are kept as well, Lloyd's iterations run on all of them, seeded by k-means++ in
+the same way (on another draw: there are more tokens to draw from), and both sets of centres are judged by their inertia
+over all tokens.
 """
 import argparse
 import os.path as osp
 import statistics
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import product
 from typing import Any
+from uuid import uuid4
 
 import sklearn.datasets
 import torch
@@ -30,20 +33,23 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from measure import ROOT, arguments, peak_of_process, record, show_table, wait
+from measure import arguments, peak_of_process, record, show_table, wait
 from mmspt.engine.hooks import PromptInitHook
+from mmspt.engine.training_images import TrainingImages
 from mmspt.models.backbones import PromptedViT
 from mmspt.prompts import KMeansInit
+from mmspt.prompts.clustering import BACKENDS
 from mmspt.registry import HOOKS, TASK_UTILS
-from networks import classifier_config
+from networks import classifier_config, train_pipeline
 
+STAGES = ('loader', 'forward', 'prompts')
 INITS: dict[str, dict[str, Any]] = dict(
     random=dict(type='mmspt.RandomSampleInit'), mean=dict(type='mmspt.MeanPoolInit'),
     max=dict(type='mmspt.MaxPoolInit'), kmeans=dict(type='mmspt.KMeansInit'),
     vipamin=dict(type='mmspt.VIPAMINInit', k=2))  # k does not change the cost
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = arguments('Time initial prompts', 'prototypes')
     parser.add_argument('--data-root', help='folder of images; by default two photographs that come with scikit-learn')
     parser.add_argument('--ann-file', default='', help='list of images in it, as of CustomDataset')
@@ -58,7 +64,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--amp', action='store_true', help='forward pass in bf16')
     parser.add_argument('--exact', action='store_true', help='compare with Lloyd on all tokens, kept in memory')
     parser.add_argument('--no-forward', action='store_true', help='leave out the forward pass alone')
-    return parser.parse_args()
+    parser.add_argument('--backend', default='auto', choices=BACKENDS, help='of K-means')
+    return parser.parse_args(argv)
 
 
 @TASK_UTILS.register_module()
@@ -73,21 +80,48 @@ class KeptTokensInit(KMeansInit):
 
 @HOOKS.register_module()
 class TimedInitHook(PromptInitHook):
-    """PromptInitHook that knows how long it took, and how much memory."""
+    """PromptInitHook that knows how long it took, and its parts, and how much memory."""
     seconds: float
+    parts: dict[str, float]
     peak_bytes: int | None
 
     def fill(self, *args: Any) -> None:
+        self.parts = dict.fromkeys(STAGES, 0.)
+        fill = partial(super().fill, *args)
+
+        def timed() -> None:
+            start = time.perf_counter()
+            fill()
+            self.seconds = time.perf_counter() - start
+
+        self.peak_bytes = peak_of_process(timed)
+        self.parts['prompts'] = self.seconds - sum(self.parts.values())
+
+    def _images(self, *args: Any) -> TrainingImages:
+        """The images, whose reader is timed: waiting for a batch on the device, and what is done with it."""
+        images = super()._images(*args)
+        read = images.read
+        images.read = lambda consume, count=None: read(  # type: ignore[method-assign]
+            lambda batches, number: consume(self._timed(batches, images.device), number), count)
+        return images
+
+    def _timed(self, batches: Iterable[Any], device: torch.device) -> Iterator[Any]:
         start = time.perf_counter()
-        self.peak_bytes = peak_of_process(partial(super().fill, *args))
-        self.seconds = time.perf_counter() - start
+        for batch in batches:
+            wait(device)
+            self.parts['loader'] += time.perf_counter() - start
+            start = time.perf_counter()
+            yield batch
+            wait(device)
+            self.parts['forward'] += time.perf_counter() - start
+            start = time.perf_counter()
+        self.parts['loader'] += time.perf_counter() - start  # its workers end
 
 
 def dataset_config(args: argparse.Namespace) -> dict:
     """Images as the recipes augment them, repeated until there are enough."""
-    pipelines = Config.fromfile(osp.join(ROOT, 'configs', '_base_', 'datasets', 'pipelines_224.py'))
-    pipeline = [dict(step, scale=args.img_size) if 'scale' in step else step for step in pipelines.train_pipeline]
-    dataset = dict(type='CustomDataset', pipeline=pipeline, with_label=bool(args.ann_file), ann_file=args.ann_file,
+    dataset = dict(type='CustomDataset', pipeline=train_pipeline(args.img_size), with_label=bool(args.ann_file),
+                   ann_file=args.ann_file,
                    data_root=args.data_root or osp.join(osp.dirname(sklearn.datasets.__file__), 'images'),
                    data_prefix=args.data_prefix)
     at_hand = len(DATASETS.build(dataset))
@@ -107,14 +141,17 @@ def build_runner(args: argparse.Namespace, dataset: dict, work_dir: str, num_pro
         model=model,
         train_dataloader=dict(batch_size=args.batch_size, num_workers=args.num_workers, dataset=dataset,
                               sampler=dict(type='DefaultSampler', shuffle=True)),
-        train_cfg=dict(by_epoch=False, max_iters=0), optim_wrapper=optim_wrapper,
+        train_cfg=dict(by_epoch=True, max_epochs=0),  # a loop by iterations would start its workers before the hook
+        optim_wrapper=optim_wrapper, experiment_name=uuid4().hex,
         custom_hooks=[dict(dict(type='mmspt.TimedInitHook', max_memory=args.max_memory), **hook)])))
 
 
 def initialize(args: argparse.Namespace, dataset: dict, work_dir: str, init: str, size: int, num_prompts: int,
                **hook: Any) -> tuple[dict[str, Any], TimedInitHook, Tensor]:
     """Run PromptInitHook; return seconds and bytes, the hook, and the prompts (L, N_p, D)."""
-    initializer = INITS.get(init, dict(type=f'mmspt.{init}'))
+    initializer = dict(INITS.get(init, dict(type=f'mmspt.{init}')))
+    if init == 'kmeans':
+        initializer['backend'] = args.backend
     wanted = TASK_UTILS.get(initializer['type']).images  # a batch or a number, however many there are
     num_images = size if wanted == 'all' else min(size, wanted) if isinstance(wanted, int) else None
     runner = build_runner(args, dataset, work_dir, num_prompts, num_images=num_images,
@@ -122,7 +159,7 @@ def initialize(args: argparse.Namespace, dataset: dict, work_dir: str, init: str
     timed = next(hook for hook in runner.hooks if isinstance(hook, TimedInitHook))
     runner.train()
     row = dict(init=init, images=size, read=num_images or min(size, args.batch_size), prompts=num_prompts,
-               seconds=timed.seconds, peak_bytes=timed.peak_bytes)
+               seconds=timed.seconds, parts=timed.parts, peak_bytes=timed.peak_bytes)
     return row, timed, runner.model.backbone.prompts.tokens.detach().cpu()
 
 

@@ -13,7 +13,7 @@ GateVPT; 'gated (written out)' its released form, with attention in single steps
 import argparse
 import math
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import product
@@ -38,13 +38,15 @@ OVER = {'concatenation': 'keys and values', 'gated': 'shallow', 'gated (written 
 """Path -> what its time is a multiple of, with as many prompts."""
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = arguments('Time a step', 'step')
     parser.add_argument('--outputs', nargs='+', default=['mae', 'mocov3'], choices=list(OUTPUTS),
                         help='what feeds the head: the mean of all tokens (mae), or CLS (mocov3)')
     parser.add_argument('--batch-size', type=int, default=8)
     parser.add_argument('--prompts', nargs='+', type=int, default=[10, 20, 50, 100, 200])
     parser.add_argument('--types', nargs='+', default=list(PATHS), choices=list(PATHS))
+    parser.add_argument('--references', nargs='+', default=[NONE, SHORT, FULL], choices=[NONE, SHORT, FULL],
+                        help=f"networks without prompts to compare with; '{NONE}' is always there")
     parser.add_argument('--dtypes', nargs='+', default=['float32', 'bfloat16'],
                         choices=['float32', 'bfloat16', 'float16'], help='below float32: autocast')
     parser.add_argument('--passes', nargs='+', default=['step', 'forward'], choices=['step', 'forward'],
@@ -52,8 +54,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--rounds', type=int, default=7)
     parser.add_argument('--calls', type=int, help='calls in one measurement; by default 1 on a CPU, 20 on a GPU')
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
-    parser.add_argument('--compile', action='store_true', help='torch.compile the backbone')
-    return parser.parse_args()
+    parser.add_argument('--compile', nargs='?', const='inductor', metavar='BACKEND', help='torch.compile the backbone')
+    return parser.parse_args(argv)
 
 
 @MODELS.register_module()
@@ -87,20 +89,22 @@ def build(args: argparse.Namespace, outputs: str, **kwargs: Any) -> ImageClassif
         for module in model.modules():
             if isinstance(module, DropPath):
                 module.drop_prob = float(module.drop_prob)  # MMPretrain's NumPy scalar would break the stock graph
-        model.backbone.forward = torch.compile(model.backbone.forward)
+        model.backbone.forward = torch.compile(model.backbone.forward, backend=args.compile)
     return model
 
 
 def build_variants(args: argparse.Namespace, outputs: str, training: bool) -> Iterator[tuple[str, ImageClassifier]]:
     """Yield names and models."""
     for name in (NONE, SHORT):
+        if name not in (NONE, *args.references):
+            continue
         own = {} if name == NONE else dict(num_prompts=0, allow_random_backbone=True)
         model = build(args, outputs, type='mmspt.PromptedViT' if own else 'VisionTransformer', **own)
         model.backbone.requires_grad_(False)
         model.get_parameter('backbone.pos_embed').requires_grad_(True)  # added to the input of block 1
         model.backbone.shortened = name == SHORT
         yield name, model
-    if training:
+    if training and FULL in args.references:
         yield FULL, build(args, outputs, type='VisionTransformer')
     for prompt_type in args.types:
         for path, count in product(PATHS[prompt_type], args.prompts):
@@ -129,21 +133,21 @@ def largest_difference(models: dict[str, ImageClassifier], images: Tensor, sampl
     differences = []
     for count, paths in product(counts, (PATHS['deep'], PATHS['gated'])):
         pair = [models[name] for name in (f'{path}, {count}' for path in paths) if name in models]
-        if not pair:
+        if len(pair) < 2:
             continue
         found = []
         for model in pair:
             with precision():
-                scores = model(images)
+                scores = model(images).detach()  # lets go of what a backward pass would need
                 loss = model(images, samples, mode='loss')['loss']
             prompts = model.get_parameter('backbone.prompts.tokens')
-            found.append((scores.detach().float(), torch.autograd.grad(loss, prompts)[0]))
+            found.append((scores.float(), torch.autograd.grad(loss, prompts)[0]))
         differences += [float((a - b).abs().max() / b.abs().max()) for a, b in zip(*found, strict=True)]
     return max(differences, key=lambda value: math.inf if math.isnan(value) else value, default=math.nan)
 
 
 def measure_cases(args: argparse.Namespace, outputs: str, kind: str) -> list[dict[str, Any]]:
-    """Time all variants in all precisions; one case for each precision."""
+    """Time all variants in all precisions; one case for each precision. A variant that fails has its error instead."""
     device, training = torch.device(args.device), kind == 'step'
     torch.manual_seed(1)
     images = torch.randn(args.batch_size, 3, args.img_size, args.img_size, device=device)
@@ -159,41 +163,53 @@ def measure_cases(args: argparse.Namespace, outputs: str, kind: str) -> list[dic
     variants = {(dtype, name): partial(work, model, training, images, samples, precision)
                 for dtype, precision in precisions.items() for name, model in models.items()}
     calls = args.calls or (20 if device.type == 'cuda' else 1)
-    seconds = alternate(variants, args.rounds, device, calls, f'{outputs}, {kind}')
+    failed: dict[tuple[str, str], str] = {}
+    seconds = alternate(variants, args.rounds, device, calls, f'{outputs}, {kind}', failed)
     memory = {}
-    for key, call in variants.items():
+    for key in seconds:
+        call = variants[key]
         models[key[1]].zero_grad(set_to_none=True)
         memory[key] = peak_of_tensors(call, device)
         models[key[1]].zero_grad(set_to_none=True)
 
     cases = []
     for dtype, precision in precisions.items():
-        difference = largest_difference(models, images, samples, precision, args.prompts)
-        if difference > TOLERANCE[dtype]:
-            raise RuntimeError(f'both paths must do the same work, but differ by {difference:.1e} in {dtype}: the '
-                               'times mean nothing')
-        rows: dict[str, Any] = {}
-        for name in models:
+        working = {name: model for name, model in models.items() if (dtype, name) in seconds}
+        difference = largest_difference(working, images, samples, precision, args.prompts)
+        rows: dict[str, Any] = {name: dict(error=failed[dtype, name]) for name in models if name not in working}
+        for name in working:
             times = seconds[dtype, name]
-            rows[name] = dict(median=statistics.median(times), seconds=times, peak_bytes=memory[dtype, name],
-                              over_none=ratio(times, seconds[dtype, NONE]))
+            rows[name] = dict(median=statistics.median(times), seconds=times, peak_bytes=memory[dtype, name])
+            if NONE in working:
+                rows[name]['over_none'] = ratio(times, seconds[dtype, NONE])
             path, _, count = name.partition(', ')
             other = f'{OVER.get(path)}, {count}'
-            if other in models:
+            if other in working:
                 rows[name][f'over_{OVER[path].replace(" and ", "_")}'] = ratio(times, seconds[dtype, other])
             method = getattr(models[name].backbone, 'prompts', None)  # prompts, gates and temperatures; not the head
             rows[name]['tuned'] = 0 if method is None else sum(p.numel() for p in method.parameters())
-            if dtype != 'float32' and 'float32' in precisions:
+            if dtype != 'float32' and ('float32', name) in seconds:
                 rows[name]['over_float32'] = ratio(times, seconds['float32', name])
         cases.append(dict(outputs=outputs, dtype=dtype, kind=kind, variants=rows,
                           difference=None if math.isnan(difference) else difference))
     return cases
 
 
+def check(case: dict[str, Any]) -> None:
+    """Raise RuntimeError if two paths to the same numbers lead to others."""
+    if (case['difference'] or 0) > TOLERANCE[case['dtype']]:
+        raise RuntimeError(f'both paths must do the same work, but differ by {case["difference"]:.1e} in '
+                           f'{case["dtype"]}: the times mean nothing')
+
+
 def measure(args: argparse.Namespace, folder: str) -> dict[str, Any]:
     """Time all kinds of output and passes."""
-    return dict(cases=[case for outputs, kind in product(args.outputs, args.passes)
-                       for case in measure_cases(args, outputs, kind)])
+    cases = []
+    for outputs, kind in product(args.outputs, args.passes):
+        cases += measure_cases(args, outputs, kind)
+        for case in cases:
+            check(case)
+    return dict(cases=cases)
 
 
 def show(content: dict[str, Any], console: Console) -> None:
@@ -204,8 +220,11 @@ def show(content: dict[str, Any], console: Console) -> None:
         columns = {key: text for key, text in ratios.items() if any(key in row for row in case['variants'].values())}
         show_table(console, ('variant', 'ms', *columns.values(), 'peak MiB'), [
             (name, f'{row["median"] * 1e3:.1f}', *(f'{row[key]:.3f}' if key in row else '' for key in columns),
-             f'{row["peak_bytes"] / 2**20:,.0f}') for name, row in case['variants'].items()],
+             f'{row["peak_bytes"] / 2**20:,.0f}') for name, row in case['variants'].items() if 'error' not in row],
             f'{case["outputs"]}, {case["dtype"]}, {case["kind"]}')
+        for name, row in case['variants'].items():
+            if 'error' in row:
+                console.print(f'{name}: {row["error"]}')
         if case['difference'] is not None:
             console.print('two paths to the same numbers: scores and gradients of the prompts differ by at most '
                           f'{case["difference"]:.1e}, relative')

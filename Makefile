@@ -2,12 +2,14 @@
 # make test          set up .venv and run the linters and the test suite
 # make test-slow     the long tests: kills, faults, fuzzing, several processes
 # make tables        the tables of docs/results.md from the records in benchmarks/results/study
+# make gpu           measure a GPU in ten minutes (without .venv, where the packages are at hand: make gpu BIN=/path/to/bin)
 # make test-forks    part of the suite on the maintained forks of the OpenMMLab packages (FORKS_TESTS=tests: all of it)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 FORKS := $(VENV)/forks
+GPU_FLAGS ?=
 FORKS_TESTS ?= tests/engine tests/models tests/reliability tests/test_host.py tests/test_checkpoint_files.py tests/test_foreign_files.py
 PIP_VERSION := 26.3
 
@@ -18,7 +20,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # the tests start Python a hundred times: without cached bytecode each start compiles torch anew, for some 8 s
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup quickstart tables test test-slow test-forks lint clean
+.PHONY: setup quickstart tables test test-slow test-forks gpu lint clean
 
 setup: $(READY)
 
@@ -45,6 +47,9 @@ test: lint
 
 test-slow: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow --durations 20
+
+gpu: $(if $(filter $(VENV)/bin,$(BIN)),$(READY))
+	PYTHONPATH=$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH} $(BIN)/python benchmarks/gpu.py $(GPU_FLAGS)
 
 $(FORKS): $(READY) requirements/forks.txt
 	rm -rf $@ $@.tmp

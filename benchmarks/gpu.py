@@ -61,11 +61,12 @@ SIZES: dict[str, dict[str, Any]] = dict(  # sizes of the work, with a GPU and wi
     small=dict(arch='toy', img_size=32, prompts=('2', ), batches=(2, ), step_images=2, rounds=2,
                compile='eager', images=6, photograph=(40, 60), fed=(2, ), workers=(1, ),
                backends=('torch', 'flash'), tests=('-k', 'captured or (kept_values and not slow)')))
-Case = tuple[str, str, Callable[[], list[dict[str, Any]]]]
-"""A case's part, its name, and what measures its rows."""
-
-
 TOY = dict(embed_dims=32, num_layers=3, num_heads=2, feedforward_channels=64)
+Row = dict[str, Any]
+Case = tuple[str, str, Callable[[], list[Row]]]
+"""Its part, its name, and what measures its rows."""
+Table = tuple[str, list[str], list[list[str]], list[str]]
+"""Part, header, rows, and what failed."""
 
 
 def parse_args() -> argparse.Namespace:
@@ -108,7 +109,7 @@ class Bench:
     def photographs(self) -> str:
         """Folder of the JPEGs, which are made when they are first asked for."""
         folder, start = osp.join(self.folder, 'photographs'), time.perf_counter()
-        os.mkdir(folder)
+        os.makedirs(folder, exist_ok=True)
         written = write_photographs(folder, self.sizes['images'], *self.sizes['photograph'])
         self.about_photographs.update(images=self.sizes['images'], size=self.sizes['photograph'],
                                       mean_bytes=written / self.sizes['images'], seconds=time.perf_counter() - start)
@@ -120,8 +121,8 @@ class Bench:
         steps = [('steps', f'batch {batch}{", compiled" if compiled else ""}', partial(self.steps, batch, compiled))
                  for compiled, batch in product((False, True), self.sizes['batches'])]
         yield from steps[:len(steps) // 2]
-        for backend in self.sizes['backends']:
-            yield 'kmeans', backend, partial(self.kmeans, backend)
+        for backend, count in product(self.sizes['backends'], self.sizes['prompts']):
+            yield 'kmeans', f'{backend}, {count}', partial(self.kmeans, backend, count)
         for batch in self.sizes['fed']:
             alone: list[float] = []  # images a second
             yield 'loader', f'batch {batch}, alone', partial(self.alone, batch, alone)
@@ -130,7 +131,7 @@ class Bench:
                        partial(self.fed, batch, workers, cache, alone))
         yield from steps[len(steps) // 2:]
 
-    def tests(self) -> list[dict[str, Any]]:
+    def tests(self) -> list[Row]:
         """Run the tests that know of devices; a row for each."""
         report, log = osp.join(self.folder, 'tests.xml'), Path(self.folder, 'tests.log')
         files = [str(path) for path in sorted(Path(ROOT, 'tests').rglob('test_*.py'))
@@ -147,15 +148,15 @@ class Bench:
         rows = []
         for case in ET.parse(report).iter('testcase'):
             outcome = next((child for child in case if child.tag in ('failure', 'error', 'skipped')), None)
-            row: dict[str, Any] = dict(test=f'{case.get("classname")}::{case.get("name")}',
-                                       outcome='passed' if outcome is None else outcome.tag,
-                                       seconds=float(case.get('time', 'nan')))
+            row: Row = dict(test=f'{case.get("classname")}::{case.get("name")}',
+                            outcome='passed' if outcome is None else outcome.tag,
+                            seconds=float(case.get('time', '0')))
             if outcome is not None:
                 row['message'] = (outcome.get('message') or '').partition('\n')[0]
             rows.append(row)
         return rows
 
-    def steps(self, batch: int, compiled: bool) -> list[dict[str, Any]]:
+    def steps(self, batch: int, compiled: bool) -> list[Row]:
         """Time steps by turns; a row for each variant."""
         sizes = self.sizes
         case, = step.measure_cases(step.parse_args([
@@ -178,15 +179,14 @@ class Bench:
             rows.append(dict(case=f'batch {batch}{", compiled" if compiled else ""}', error=first_line(error)))
         return rows
 
-    def kmeans(self, backend: str) -> list[dict[str, Any]]:
-        """Time the initialization; a row for each number of prompts. Flash goes twice: at first it compiles."""
+    def kmeans(self, backend: str, count: str) -> list[Row]:
+        """Time the initialization of so many prompts; twice with flash-kmeans, which compiles at first."""
         sizes = self.sizes
-        prompts = sizes['prompts'] * (2 if backend == 'flash' else 1)
         found = prototypes.measure(prototypes.parse_args([
-            *self.network, '--data-root', self.photographs, '--ann-file', 'train.txt',
-            '--prompts', *prompts, '--sizes', str(sizes['images']), '--inits', 'kmeans', '--backend', backend,
-            '--batch-size', str(max(sizes['fed'])),
-            '--num-workers', str(max(sizes['workers'])), '--amp']), tempfile.mkdtemp(dir=self.folder))
+            *self.network, '--data-root', self.photographs, '--ann-file', 'train.txt', '--sizes', str(sizes['images']),
+            '--prompts', *[count] * (2 if backend == 'flash' else 1), '--inits', 'kmeans', '--backend', backend,
+            '--batch-size', str(max(sizes['fed'])), '--num-workers', str(max(sizes['workers'])), '--amp'
+        ]), tempfile.mkdtemp(dir=self.folder))
         return [dict(backend=backend, **row) for row in found['rows']]
 
     def runner(self, batch: int, images: Any, **kwargs: Any) -> Any:
@@ -196,7 +196,7 @@ class Bench:
         return build_runner(model, images, batch, tempfile.mkdtemp(dir=self.folder), optim_wrapper=dict(
             type='mmspt.AmpOptimWrapper', dtype='bfloat16', optimizer=dict(type='AdamW', lr=1e-4)), **kwargs)
 
-    def alone(self, batch: int, rates: list[float]) -> list[dict[str, Any]]:
+    def alone(self, batch: int, rates: list[float]) -> list[Row]:
         """Time steps on one batch in memory; keep images a second, of each round, in ``rates``."""
         images = random_images(batch, self.sizes['img_size'])
         runner = self.runner(batch, images)
@@ -208,9 +208,9 @@ class Bench:
         return [dict(batch_size=batch, workers=None, cache=None, seconds=seconds,
                      images_per_second=statistics.median(rates))]
 
-    def fed(self, batch: int, workers: int, cache: str | None, alone: list[float]) -> list[dict[str, Any]]:
+    def fed(self, batch: int, workers: int, cache: str | None, alone: list[float]) -> list[Row]:
         """Train two epochs on photographs."""
-        row: dict[str, Any] = dict(batch_size=batch, workers=workers, cache=cache)
+        row: Row = dict(batch_size=batch, workers=workers, cache=cache)
         if cache and 'cache' not in inspect.signature(LoadImageFromFile.__init__).parameters:
             return [dict(row, error='not available: mmspt.LoadImageFromFile takes no cache')]
         loading = dict(cache=cache) if cache else {}
@@ -229,11 +229,6 @@ class Bench:
         if alone:
             row['over_alone'] = row['epochs'][-1]['images_per_second'] / statistics.median(alone)
         return [row]
-
-
-Row = dict[str, Any]
-Table = tuple[str, list[str], list[list[str]], list[str]]
-"""Part, header, rows, and what failed."""
 
 
 def tables(content: dict[str, Any]) -> Iterator[Table]:

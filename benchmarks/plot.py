@@ -58,11 +58,12 @@ def draw_loader(rows: list[dict[str, Any]], axes: Axes, batch: int) -> None:
 
 def draw_kmeans(rows: list[dict[str, Any]], axes: Axes) -> None:
     """Draw the seconds of each part, on top of each other."""
-    names, bottoms = [f'{row["backend"]}, {row["prompts"]}' for row in rows], [0.] * len(rows)
+    places, bottoms = range(len(rows)), [0.] * len(rows)
     for part, colour in (('loader', '#E69F00'), ('forward', '#56B4E9'), ('prompts', '#009E73')):
         heights = [row['parts'][part] for row in rows]
-        axes.barh(names, heights, left=bottoms, color=colour, label='clustering' if part == 'prompts' else part)
+        axes.barh(places, heights, left=bottoms, color=colour, label='clustering' if part == 'prompts' else part)
         bottoms = [bottom + height for bottom, height in zip(bottoms, heights, strict=True)]
+    axes.set_yticks(places, [f'{row["backend"]}, {row["prompts"]}' for row in rows])
     axes.invert_yaxis()
     describe(axes, 'K-means', 'seconds', 'backend, prompts')
 

@@ -4,6 +4,7 @@ import statistics
 import sys
 
 import pytest
+import torch
 from mmpretrain.models import VisionTransformer
 from PIL import Image
 
@@ -78,6 +79,22 @@ def test_step_without_a_pair_to_compare(run):
     assert [case['difference'] for case in content['cases']] == [None]
 
 
+def test_a_variant_that_fails_is_a_row(run, monkeypatch):
+    def work(model, *args):
+        if getattr(model.backbone, 'concatenate', False):
+            raise torch.OutOfMemoryError('no room\nin the house')
+        real(model, *args)
+
+    real = step.work
+    monkeypatch.setattr(step, 'work', work)
+    case, = run(step, *TOY, '--batch-size', 2, '--prompts', 3, '--rounds', 2, '--dtypes', 'float32', '--types', 'deep',
+                '--outputs', 'mae', '--passes', 'forward', '--references', 'no prompts')['cases']
+    assert list(case['variants']) == ['concatenation, 3', 'no prompts', 'keys and values, 3']
+    failed, none, fast = case['variants'].values()
+    assert failed == dict(error='OutOfMemoryError: no room') and case['difference'] is None
+    assert fast['over_none'] == median_ratio(fast['seconds'], none['seconds'])
+
+
 def test_prototypes(run, tmp_path):
     items = make_images(tmp_path / 'images', 3)
     (tmp_path / 'list.txt').write_text(''.join(f'{name} {label}\n' for name, label in items))
@@ -86,6 +103,8 @@ def test_prototypes(run, tmp_path):
     assert [(row['init'], row['images']) for row in content['rows']] == [
         (init, size) for size in (6, 20) for init in ('random', 'mean', 'max', 'kmeans', 'vipamin')]
     assert all(row['seconds'] > 0 and row['forward'] > 0 for row in content['rows'])
+    for row in content['rows']:
+        assert min(row['parts'].values()) > 0 and sum(row['parts'].values()) == pytest.approx(row['seconds'])
     exact, = content['exact']
     assert exact['tokens'] == 20 * 4 and len(exact['ratios']) == 3
     # of 80 tokens K-means finds one optimum or another, so neither is always the better

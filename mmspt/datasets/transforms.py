@@ -1,28 +1,48 @@
 """Loading images, with errors that help."""
+from typing import Any
+
+import cv2
 import mmcv
 import numpy as np
 from mmcv.transforms import LoadImageFromFile as _LoadImageFromFile
 from mmengine import fileio
+from PIL import __version__ as pillow_version
 
 from mmspt.registry import TRANSFORMS
 
+from .image_cache import open_cache
 from .image_checks import check_image, explain
 
 
 @TRANSFORMS.register_module()
 class LoadImageFromFile(_LoadImageFromFile):
-    """MMCV's loader with stricter checks, and with errors that name the file and a remedy; arguments are MMCV's.
+    """MMCV's loader with stricter checks, errors that name the file and a remedy, and a cache of decoded images.
 
     The output is (H, W, 3), uint8, BGR by default: 16 bits are scaled to 8, grey and palette become colour, CMYK is
     converted, transparency is dropped. A JPEG that is cut off is an error with every version of OpenCV; so is an image
     of over 178,956,970 pixels, before it is decoded. A TIFF of one channel of 32-bit integers or floats needs
     ``color_type='unchanged'``.
 
+    Args:
+        *args, **kwargs: MMCV's.
+        cache (str | None): 'memory' keeps decoded images of local files in shared memory while a process uses them,
+            'disk' in ``cache_folder`` for good; all workers and processes of the machine share them. Files that change
+            are decoded anew. Where there is no room, a warning says so and images are decoded each time. Defaults to
+            None.
+        cache_gib (float): Bound on the cache, in GiB; it counts what other runs keep there. Defaults to 8.
+        cache_folder (str | None): Where the cache is; None is shared memory. Defaults to None.
+
     Raises:
-        ValueError: The file cannot be read or decoded; with ``ignore_empty=True`` the result is None instead.
+        ValueError: The file cannot be read or decoded (with ``ignore_empty=True`` the result is None instead); for a
+            cache's arguments see :func:`mmspt.datasets.image_cache.open_cache`.
     """
     remedy = 'fetch it again, take it off the data set, or set skip_bad_images=True (docs/data.md)'
     """End of every error message."""
+
+    def __init__(self, *args: Any, cache: str | None = None, cache_gib: float = 8., cache_folder: str | None = None,
+                 **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.cache = open_cache(cache, cache_gib, cache_folder)
 
     def transform(self, results: dict) -> dict | None:
         """Add 'img' (H, W, 3) and its shapes to ``results``, which names 'img_path'."""
@@ -30,7 +50,7 @@ class LoadImageFromFile(_LoadImageFromFile):
             return results
         path = results['img_path']
         try:
-            image = self._decode(fileio.get(path, backend_args=self.backend_args))
+            image = self._load(path)
         except Exception as error:
             if self.ignore_empty:
                 return None
@@ -39,6 +59,17 @@ class LoadImageFromFile(_LoadImageFromFile):
         results['img'] = image.astype(np.float32) if self.to_float32 else image
         results['img_shape'] = results['ori_shape'] = image.shape[:2]
         return results
+
+    def _load(self, path: str) -> np.ndarray:
+        cache = self.cache if (self.backend_args or {}).get('backend', 'local') == 'local' else None
+        # another version of a decoder may give other pixels
+        key = cache and cache.key(path, self.color_type, self.imdecode_backend, cv2.__version__, pillow_version)
+        image = cache.get(key) if cache and key else None
+        if image is None:
+            image = self._decode(fileio.get(path, backend_args=self.backend_args))
+            if cache and key:
+                cache.put(key, image)
+        return image
 
     def _decode(self, content: bytes) -> np.ndarray:
         if not content:

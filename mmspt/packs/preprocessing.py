@@ -7,19 +7,22 @@ from typing import Any, get_type_hints
 import numpy as np
 import torch
 from mmcv.image.geometric import cv2_interp_codes, pillow_interp_codes
-from mmcv.transforms import BaseTransform, CenterCrop, Resize
+from mmcv.transforms import BaseTransform, CenterCrop
 from mmengine.config import Config
 from mmengine.logging import MMLogger
-from mmpretrain.datasets.transforms import ResizeEdge
 from torch import Tensor
 
 from mmspt.datasets.nested_configs import leaves
+from mmspt.datasets.resize import INTERPOLATIONS as TORCH
+from mmspt.datasets.resize import Resize, ResizeEdge
 from mmspt.datasets.transforms import LoadImageFromFile
 
 from .fields import check_fields, shown
 
 REMEDY = 'correct the recipe and export the pack again'
-INTERPOLATIONS = dict(cv2=cv2_interp_codes, pillow=pillow_interp_codes)
+INTERPOLATIONS = dict(cv2=cv2_interp_codes, pillow=pillow_interp_codes, torch=TORCH)
+OURS = ('LoadImageFromFile', 'Resize', 'ResizeEdge', 'PackInputs')
+"""Steps that may be ours: they do as MMPretrain's do, but for ``backend='torch'``."""
 
 PLACES = dict(LoadImageFromFile=0, Resize=1, ResizeEdge=1, CenterCrop=2, PackInputs=3)
 """Steps of a pipeline that a pack can say, in their order; two of one place exclude each other."""
@@ -42,7 +45,7 @@ class Preprocessing:
             None leaves it as it is.
         crop: Whether the center of the resized image is cropped to ``size``.
         interpolation: In MMCV's words, one of the backend's.
-        backend: Library that resizes, 'cv2' or 'pillow'.
+        backend: Library that resizes: 'cv2', 'pillow', or 'torch', whose pixels are Pillow's but for the rounding.
         mean: Of each channel, for pixels of 0 to 255, in the order that the network reads; None normalizes nothing.
         std: Likewise; None if and only if ``mean`` is.
         to_rgb: Whether the network reads RGB; otherwise BGR.
@@ -148,6 +151,8 @@ class Preprocessing:
     def _acting(self) -> dict[str, Any]:
         """The fields, those without effect set to one value."""
         fields = asdict(self)
+        if self.backend == 'torch':
+            fields['backend'] = 'pillow'  # whose pixels it gives; earlier recipes had it
         if self.resize is None:
             fields.update(interpolation=None, backend=None)
         if self.resize == self.size:
@@ -228,11 +233,11 @@ def _read_steps(pipeline: Any) -> dict[str, Any]:
 
 
 def _without_scope(step: Any) -> dict[str, Any]:
-    """Return a step whose type has lost the scope of MMPretrain, MMCV or, for loading, ours."""
+    """Return a step whose type has lost the scope of MMPretrain, MMCV or, for :data:`OURS`, ours."""
     if not isinstance(step, Mapping) or not isinstance(step.get('type'), str):
         raise ValueError(f"a step of a pipeline must be dict(type='...'), got {shown(step)}: {REMEDY}")
     scope, _, name = step['type'].rpartition('.')
-    known = scope in ('mmpretrain', 'mmcv') or step['type'] == 'mmspt.LoadImageFromFile'
+    known = scope in ('mmpretrain', 'mmcv') or (scope == 'mmspt' and name in OURS)
     return {**step, 'type': name if known else step['type']}
 
 

@@ -31,15 +31,15 @@ data_preprocessor = dict(
 
 train_pipeline = [
     dict(type='mmspt.LoadImageFromFile'),
-    dict(type='RandomResizedCrop', scale={size}, backend='pillow', interpolation='bicubic'),
+    dict(type='mmspt.RandomResizedCrop', scale={size}, backend='torch', interpolation='bicubic'),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
-    dict(type='PackInputs'),
+    dict(type='mmspt.PackInputs'),
 ]
 test_pipeline = [
     dict(type='mmspt.LoadImageFromFile'),
-    dict(type='ResizeEdge', scale={edge}, edge='short', backend='pillow', interpolation='bicubic'),
+    dict(type='mmspt.ResizeEdge', scale={edge}, edge='short', backend='torch', interpolation='bicubic'),
     dict(type='CenterCrop', crop_size={size}),
-    dict(type='PackInputs'),
+    dict(type='mmspt.PackInputs'),
 ]
 data = dict(type='mmspt.CustomDataset', data_root={root!r}, metainfo=dict(classes={classes!r}))
 train_dataloader = dict(

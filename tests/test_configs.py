@@ -18,6 +18,7 @@ from PIL import Image
 from helpers import ROOT
 from layouts import FOLDERS
 from mmspt.datasets.tasks import FGVC, TASKS
+from mmspt.engine.launch import merge_options
 from mmspt.search.space import read_space
 
 PRETRAINING = dict(mae='MAE', mocov3='MoCo-v3', sup='supervised')
@@ -311,17 +312,37 @@ def test_the_hubs_mae_differs_by_its_file():
 def test_augmentation():
     """Random crops and flips for the fine-grained tasks, none for VTAB-1k; bicubic, 224 pixels."""
     crop = dict(type='CenterCrop', crop_size=224)
-    bicubic = dict(backend='pillow', interpolation='bicubic')
+    bicubic = dict(backend='torch', interpolation='bicubic')
     fgvc = load('configs/spt/vit-b_sup_cars.py')
     vtab = load('configs/spt/vit-b_sup_vtab_svhn.py')
     read, *train, pack = fgvc.train_dataloader.dataset.pipeline
-    assert train == [dict(type='RandomResizedCrop', scale=224, **bicubic),
+    assert train == [dict(type='mmspt.RandomResizedCrop', scale=224, **bicubic),
                      dict(type='RandomFlip', prob=0.5, direction='horizontal')]
     assert fgvc.test_dataloader.dataset.pipeline == [
-        read, dict(type='ResizeEdge', scale=256, edge='short', **bicubic), crop, pack]
+        read, dict(type='mmspt.ResizeEdge', scale=256, edge='short', **bicubic), crop, pack]
     for loader in (vtab.train_dataloader, vtab.test_dataloader):
         assert loader.dataset.pipeline == [
-            read, dict(type='ResizeEdge', scale=224, edge='short', **bicubic), crop, pack]
+            read, dict(type='mmspt.ResizeEdge', scale=224, edge='short', **bicubic), crop, pack]
+
+
+@pytest.mark.parametrize(('cores', 'processes', 'workers'), [(16, 1, 8), (6, 1, 6), (16, 8, 2), (1, 1, 1), (4, 8, 1)])
+def test_workers(cores, processes, workers, monkeypatch):
+    """The cores at hand, shared by the processes of torchrun; the command line counts."""
+    monkeypatch.setattr('os.sched_getaffinity', lambda _: set(range(cores)), raising=False)
+    monkeypatch.setenv('LOCAL_WORLD_SIZE', str(processes))
+    for path in ('spt/vit-b_mae_cub', 'spt/vit-b_sup_vtab_svhn', 'spt/vit-b_mae_flowers17'):
+        cfg = Config.fromfile(ROOT / f'configs/{path}.py')
+        assert cfg.train_dataloader.num_workers == cfg.test_dataloader.num_workers == workers
+        assert 'os' not in cfg and Config.fromstring(cfg.pretty_text, '.py').workers == workers
+    merge_options(cfg, {'train_dataloader.num_workers': 3})
+    assert cfg.train_dataloader.num_workers == 3
+
+
+def test_workers_where_no_affinity_is_known(monkeypatch):
+    monkeypatch.delattr('os.sched_getaffinity', raising=False)
+    monkeypatch.setattr('os.cpu_count', lambda: 3)
+    monkeypatch.delenv('LOCAL_WORLD_SIZE', raising=False)
+    assert Config.fromfile(ROOT / 'configs/spt/vit-b_mae_cub.py').test_dataloader.num_workers == 3
 
 
 def test_another_size_and_vit_in_the_lines_of_the_docs(tmp_path):

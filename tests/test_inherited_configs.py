@@ -148,7 +148,9 @@ def test_names_that_others_have_too_are_had_by_prefix():
         ('OPTIM_WRAPPERS', 'AmpOptimWrapper'),
         ('DATASETS', 'CUB'), ('DATASETS', 'CustomDataset'), ('DATASETS', 'Flowers102'),
         ('DATASETS', 'StanfordCars'),
-        ('TRANSFORMS', 'LoadImageFromFile'), ('HOOKS', 'CheckpointHook'), ('MODELS', 'ImageClassifier')}
+        ('TRANSFORMS', 'LoadImageFromFile'), ('TRANSFORMS', 'PackInputs'), ('TRANSFORMS', 'RandomResizedCrop'),
+        ('TRANSFORMS', 'Resize'), ('TRANSFORMS', 'ResizeEdge'),
+        ('HOOKS', 'CheckpointHook'), ('MODELS', 'ImageClassifier')}
     assert registry.DATASETS.get('mmpretrain.CUB') is mmpretrain.datasets.CUB
     assert registry.HOOKS.get('mmengine.CheckpointHook') is CheckpointHook
     assert registry.TRANSFORMS.get('mmcv.LoadImageFromFile') is mmcv.LoadImageFromFile

@@ -18,6 +18,7 @@ default_hooks = dict(
     resume=dict(type='mmspt.ResumeHook'),
     preemption=dict(type='mmspt.PreemptionHook'),
     bad_images=dict(type='mmspt.BadImagesHook'),
+    data_time=dict(type='mmspt.DataTimeHook'),
 )
 
 env_cfg = dict(

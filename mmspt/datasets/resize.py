@@ -52,10 +52,11 @@ class _ByTorch:
             return super()._resize_img(results)  # type: ignore[misc]
         height, width = results['img'].shape[:2]
         size = results['scale']
-        if getattr(self, 'keep_ratio', False):
-            size = rescale_size((width, height), size)
+        if hasattr(self, 'keep_ratio'):  # of Resize
+            results['keep_ratio'] = self.keep_ratio
+            size = rescale_size((width, height), size) if self.keep_ratio else size
         results['img'] = resize(results['img'], size, self.interpolation)
-        results.update(img_shape=tuple(size[::-1]), scale_factor=(size[0] / width, size[1] / height))
+        results.update(img_shape=results['img'].shape[:2], scale_factor=(size[0] / width, size[1] / height))
 
 
 @TRANSFORMS.register_module()

@@ -80,7 +80,7 @@ def merge_training_args(cfg: Config, args: argparse.Namespace) -> Config:
     merge_options(cfg, args.cfg_options)
     set_batch(cfg, args)
     add_hooks(cfg, resume='ResumeHook', global_batch='GlobalBatchHook', class_names='ClassNamesHook',
-              metrics='MetricsHook')
+              metrics='MetricsHook', data_time='DataTimeHook')
     set_loader_defaults(cfg, not args.no_pin_memory, not args.no_persistent_workers)
     return cfg
 

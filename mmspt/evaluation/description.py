@@ -20,6 +20,8 @@ SOURCE = ('type', 'data_root', 'ann_file', 'data_prefix', 'split', 'task')  # ke
 EMBEDDING = re.compile(r'patch_embed\.|pos_embed$|cls_token$|register_tokens$')
 """Weights that are fixed in MoCo-v3's full fine-tuning, too."""
 WEIGHTS = ('checkpoint', 'pretrained', 'load_from')
+CACHE = ('cache', 'cache_gib', 'cache_folder')
+"""Arguments of mmspt.LoadImageFromFile that change no pixel."""
 ANYBODYS = re.compile(r'((pytorch|model|checkpoint|best|last|latest|epoch|iter|weights|teacher)[-_.\d]*)+\.\w+(\.tar)?')
 """Names of files, such as model.safetensors and epoch_300.pth, that do not tell whose weights they hold."""
 
@@ -141,7 +143,7 @@ def recipe_of(cfg: Mapping[str, Any], world_size: int = 1) -> dict[str, Any]:
     """Return what seeds of one setting share: dotted key -> plain value.
 
     ``global_batch`` is the number of images an optimizer step, of all processes. Left out are the seed, the test,
-    workers, where files lie, ``mmspt.SkipBadImages``, and a resumed run's ``load_from``.
+    workers, where files lie, caches of images, ``mmspt.SkipBadImages``, and a resumed run's ``load_from``.
     """
     loader, plan = cfg.get('train_dataloader') or {}, cfg.get('train_cfg') or {}
     optim_wrapper, batch = cfg.get('optim_wrapper') or {}, loader.get('batch_size')
@@ -172,7 +174,8 @@ def recipe_of(cfg: Mapping[str, Any], world_size: int = 1) -> dict[str, Any]:
             if ANYBODYS.fullmatch(name):
                 name = value if '://' in value else osp.join(osp.basename(folder), name)
             recipe[key] = name
-    return {key: value for key, value in recipe.items() if 'data_root' not in key.split('.')}
+    return {key: value for key, value in recipe.items()
+            if 'data_root' not in key.split('.') and key.rpartition('.')[2] not in CACHE}
 
 
 def _with_ends(schedulers: Any, plan: Mapping[str, Any]) -> Any:

@@ -25,8 +25,11 @@ def digest(*content: Any) -> str:
 
 
 def identify(cfg: Config, space: list[Parameter], metric: str, amp: str | None) -> str:
-    """Return a :func:`digest` of what makes two searches the same: config, space, metric and precision."""
-    settings = {key: value for key, value in cfg.to_dict().items() if key not in ('work_dir', 'resume', 'launcher')}
+    """Return a :func:`digest` of what makes two searches the same: config, space, metric and precision; not the numbers
+    of workers, which the recipes take from the machine."""
+    ignored = ('work_dir', 'resume', 'launcher', 'workers')
+    settings = {key: dict(value, num_workers=None) if key.endswith('_dataloader') and value else value
+                for key, value in cfg.to_dict().items() if key not in ignored}
     return digest(settings, sorted(space, key=lambda parameter: parameter.key), metric, amp)
 
 

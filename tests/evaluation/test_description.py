@@ -157,10 +157,12 @@ def test_holes_and_test_time_augmentation():
 
 
 def test_the_recipe_sees_what_seeds_must_share():
-    """All that shapes the weights counts; seed, workers, folders, the test and what a run was resumed from do not."""
+    """All that shapes the weights counts; seed, workers, folders, caches, test and resumption do not."""
     base = of('spt/vit-b_mae_cub.py')['recipe']
     assert base['optim_wrapper.optimizer.lr'] == 5e-2
     for same in (dict(randomness=dict(seed=3)), {'train_dataloader.num_workers': 1},
+                 {'train_dataloader.dataset.pipeline.0': dict(
+                     type='mmspt.LoadImageFromFile', cache='disk', cache_gib=1, cache_folder='there')},
                  {'train_dataloader.dataset.data_root': 'elsewhere'}, {'test_dataloader.batch_size': 1},
                  {'model.backbone.init_cfg.checkpoint': '/elsewhere/mae_pretrain_vit_base.pth'},
                  {'model.type': 'ImageClassifier'}, {'model.type': 'mmspt.ImageClassifier'},

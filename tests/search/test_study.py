@@ -6,7 +6,8 @@ from mmspt.search.space import parse_space
 from mmspt.search.study import FILE, best, count, grid, identify, open_study
 
 SPACE = parse_space(['lr=1,2', 'prompt_decay=0.1,0.2,0.3'])
-CONFIG = dict(pipeline=[dict(type='Resize', scale=32), dict(type='Flip')], num=5, load_from=None)
+CONFIG = dict(pipeline=[dict(type='Resize', scale=32), dict(type='Flip')], num=5, load_from=None, workers=2,
+              train_dataloader=dict(batch_size=2, num_workers=2))
 
 
 def reopen(folder, config=CONFIG, space=SPACE, metric='accuracy/top1', amp=None):
@@ -25,16 +26,18 @@ def test_in_any_folder(tmp_path, name):
 
 @pytest.mark.parametrize('keys', [
     dict(config=CONFIG | dict(work_dir='x', resume=True, launcher='pytorch')), dict(space=SPACE[::-1]),
-    dict(config=dict(load_from=None, num=5, pipeline=[dict(scale=32, type='Resize'), dict(type='Flip')]))])
+    dict(config=CONFIG | dict(workers=8, train_dataloader=dict(batch_size=2, num_workers=8))),
+    dict(config=CONFIG | dict(pipeline=[dict(scale=32, type='Resize'), dict(type='Flip')]))])
 def test_the_same_search(tmp_path, keys):
-    """Neither folders nor the order of keywords tell two searches apart."""
+    """Neither folders, workers nor the order of keywords tell two searches apart."""
     study = reopen(tmp_path)
     study.tell(study.ask(), 1.)
     assert count(reopen(tmp_path, **keys)) == 1
 
 
 @pytest.mark.parametrize('keys', [
-    dict(config=CONFIG | dict(num=6)), dict(config=CONFIG | dict(pipeline=CONFIG['pipeline'][::-1])),
+    dict(config=CONFIG | dict(num=6)), dict(config=CONFIG | dict(train_dataloader=dict(batch_size=3))),
+    dict(config=CONFIG | dict(pipeline=CONFIG['pipeline'][::-1])),
     dict(space=parse_space(['lr=1,2'])), dict(metric='loss'), dict(amp='float16')])
 def test_another_search(tmp_path, keys):
     reopen(tmp_path)

@@ -5,7 +5,7 @@
     python benchmarks/gpu.py --parts steps loader --minutes 5
     CUDA_VISIBLE_DEVICES= python benchmarks/gpu.py --small --device cpu      # without a GPU: does it run at all?
 
-Weights are random, photographs are made (benchmarks/photographs.py); ViT-B/16, 224 pixels, bf16. The parts:
+Weights are random, photographs are made (benchmarks/made_photographs.py); ViT-B/16, 224 pixels, bf16. The parts:
 
 * tests: those marked `gpu`; on a CPU one of those that have a twin there.
 * steps: benchmarks/step.py in each batch size, and then compiled: milliseconds by turns, and peak memory.
@@ -50,7 +50,7 @@ from mmspt.files import write_text
 from mmspt.models import PromptedViT
 from networks import build_runner, classifier_config, random_images, train_pipeline
 from networks import step as train_on
-from photographs import write_photographs
+from made_photographs import write_photographs
 from plot import draw_gpu
 
 PARTS = ('tests', 'steps', 'kmeans', 'loader')

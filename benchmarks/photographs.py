@@ -1,48 +1,86 @@
-"""Made photographs: noise of a natural spectrum as JPEG files, where no data set is at hand."""
+"""Photographs as training meets them, and the pipelines that read them, for benchmarks/loader.py."""
+import os
 import os.path as osp
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-import cv2
 import numpy as np
+import sklearn.datasets
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from PIL import Image, ImageOps
+from torch.utils.data import Dataset
 
-from mmspt.datasets.image_checks import map_in_threads
-from networks import CLASSES
+from measure import ROOT
 
-SIDE = 1024
-"""Of the noise, which repeats in both directions, in pixels."""
+SIZE = 666, 500
+"""Of the larger images, in pixels: what CUB's photographs have at most."""
+VARIANTS = ('MMPretrain', 'ours', 'ours, cached')
 
 
-def natural_noise(generator: np.random.Generator, side: int = SIDE) -> np.ndarray:
-    """Draw a field (side, side), fp32, of mean 0, deviation 1 and an amplitude of frequency^-1.4.
+def find(folder: str | None) -> list[str]:
+    """Return the paths of all JPEGs below a folder, in order; None: two that scikit-learn has."""
+    folder = folder or osp.join(osp.dirname(sklearn.datasets.__file__), 'images')
+    return sorted(osp.join(at, name) for at, _, names in os.walk(folder) for name in names
+                  if name.lower().endswith(('.jpg', '.jpeg')))
 
-    So JPEGs of 500 x 666 pixels and quality 92 take 0.11 MB.
+
+def write(paths: Sequence[str], count: int, folder: str) -> dict[str, list[str]]:
+    """Write JPEGs of quality 92; return paths of as many images of each kind.
+
+    Returns:
+        dict[str, list[str]]: 'as they are'; 'enlarged' to :data:`SIZE`, and so smooth, which is decoded soon; 'mosaic',
+        of that size too, four photographs at about their own size.
     """
-    frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side))
-    frequency[0, 0] = np.inf
-    field = np.fft.irfft2(np.fft.rfft2(generator.standard_normal((side, side))) / frequency**1.4, (side, side))
-    return (field / field.std()).astype(np.float32)
+    chosen = [paths[i * len(paths) // count] for i in range(count)]
+    made: dict[str, list[str]] = {'as they are': chosen, 'enlarged': [], 'mosaic': []}
+    for i, path in enumerate(chosen):
+        wide = ImageOps.exif_transpose(Image.open(path).convert('RGB'))
+        wide = wide if wide.width >= wide.height else wide.rotate(90, expand=True)
+        mosaic = Image.new('RGB', SIZE)
+        for j in range(4):
+            part = Image.open(chosen[(i + j) % count]).convert('RGB')
+            place = j % 2 * SIZE[0] // 2, j // 2 * SIZE[1] // 2
+            mosaic.paste(ImageOps.fit(part, (SIZE[0] // 2, SIZE[1] // 2), Image.Resampling.BICUBIC), place)
+        for kind, image in (('enlarged', wide.resize(SIZE, Image.Resampling.BICUBIC)), ('mosaic', mosaic)):
+            made[kind].append(osp.join(folder, f'{kind}_{i:05d}.jpg'))
+            image.save(made[kind][-1], quality=92)
+    return made
 
 
-def photograph(fields: list[np.ndarray], index: int, height: int, width: int) -> np.ndarray:
-    """Make picture ``index`` (height, width, 3), uint8: brightness and two colours, each cut from a field (S, S)."""
-    generator = np.random.default_rng(index)
-    brightness, first, second = (
-        field.take(np.arange(top, top + height), 0, mode='wrap').take(np.arange(left, left + width), 1, mode='wrap')
-        for field, (top, left) in zip(fields, generator.integers(SIDE, size=(3, 2)), strict=True))
-    colours = np.stack((first, second, -first), axis=-1)  # (height, width, 3)
-    pixels = 45 * brightness[..., None] + 12 * colours + generator.uniform(90, 150, 3)
-    return pixels.clip(0, 255).astype(np.uint8)
+def pipelines(phase: str, size: int, cache_folder: str) -> dict[str, Compose]:
+    """Return the recipes' pipeline for 'train' or 'test' at a size in pixels, in :data:`VARIANTS`."""
+    recipe = Config.fromfile(osp.join(ROOT, 'configs', '_base_', 'datasets', 'pipelines_224.py'))
+    steps = [dict(step) for step in recipe[f'{phase}_pipeline']]
+    for step in steps:
+        step.update({key: round(step[key] * size / 224) for key in ('scale', 'crop_size') if key in step})
+    host = [dict(step, type=step['type'].removeprefix('mmspt.')) for step in steps]
+    host[1]['backend'] = 'pillow'
+    cached = [dict(steps[0], cache='memory', cache_folder=cache_folder), *steps[1:]]
+    return {name: Compose(variant) for name, variant in zip(VARIANTS, (host, steps, cached), strict=True)}
 
 
-def write_photographs(folder: str, count: int, height: int, width: int, quality: int = 92) -> int:
-    """Write ``count`` JPEGs and their list, ``train.txt``, with labels; return the bytes of all. All cores work."""
-    fields = [natural_noise(np.random.default_rng((0, i))) for i in range(3)]
+class Photographs(Dataset):
+    """Images through a pipeline, repeated until there are enough.
 
-    def write(index: int) -> int:
-        content = cv2.imencode('.jpg', photograph(fields, index, height, width), [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-        content.tofile(osp.join(folder, f'{index:05d}.jpg'))
-        return content.nbytes
+    Args:
+        paths (Sequence[str]): Of files.
+        pipeline (Compose): With 'inputs' in its results.
+        length (int): Number of items.
+    """
 
-    total = sum(map_in_threads(write, range(count)))
-    with open(osp.join(folder, 'train.txt'), 'w', encoding='ascii') as file:
-        file.writelines(f'{index:05d}.jpg {index % CLASSES}\n' for index in range(count))
-    return total
+    def __init__(self, paths: Sequence[str], pipeline: Compose, length: int) -> None:
+        self.paths, self.pipeline, self.length = paths, pipeline, length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.pipeline(dict(img_path=self.paths[index % len(self.paths)], gt_label=0))
+
+
+def load(paths: Sequence[str], pipeline: Compose) -> Iterator[dict[str, Any]]:
+    """Yield what a pipeline makes of images, with the same random draws in each call."""
+    np.random.seed(0)
+    for path in paths:
+        yield pipeline(dict(img_path=path, gt_label=0))

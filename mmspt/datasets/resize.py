@@ -24,8 +24,10 @@ def resize(image: np.ndarray, size: Sequence[int], interpolation: str = 'bicubic
         interpolation (str): One of :data:`INTERPOLATIONS`. Defaults to 'bicubic'.
 
     Returns:
-        np.ndarray: (height, width) or (height, width, C), of the same type.
+        np.ndarray: (height, width) or (height, width, C), of the same type; the image itself if it has this size.
     """
+    if tuple(size) == (image.shape[1], image.shape[0]):
+        return image
     if min(image.strides) < 0 or not image.flags.writeable:  # which torch does not take
         image = image.copy()
     # the view (1, C, H, W) is channels-last, which torch resizes without taking the channels apart

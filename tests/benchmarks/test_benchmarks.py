@@ -1,21 +1,25 @@
 """The benchmarks run on a toy network, and their figures follow from their measurements. Nothing is judged by time."""
 import json
+import shutil
 import statistics
 import sys
 
+import numpy as np
 import pytest
 import torch
 from mmpretrain.models import VisionTransformer
 from PIL import Image
 
 import checkpoints
+import loader
 import nmi
+import photographs
 import plot
 import prototypes
 import serve
 import step
 import vipamin
-from helpers import make_images
+from helpers import DATA, make_images
 from measure import record
 from mmspt.models import PromptedViT
 
@@ -153,3 +157,42 @@ def test_nmi(run, options, interval, images):
     for row in content['steps']:
         shares = sorted(a / (interval * b) for a, b in zip(measured, row['seconds'], strict=True))
         assert [row['least'], row['share'], row['most']] == pytest.approx(shares)
+
+
+def test_loader(run, tmp_path):
+    for name, _ in make_images(tmp_path / 'images', 5, classes=2, size=300):
+        with Image.open(tmp_path / 'images' / name) as image:
+            image.save((tmp_path / 'images' / name).with_suffix('.jpg'))
+    shutil.copy(DATA / 'hub/vit.safetensors', tmp_path)
+    (tmp_path / 'config.json').write_text(json.dumps(dict(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, model_type='vit')))
+    content = run(loader, *TOY, '--data-root', tmp_path / 'images', '--checkpoint', tmp_path / 'vit.safetensors',
+                  '--probe-size', 16, '--tested', 4, '--images', 3, '--rounds', 2, '--workers', 1, '--epoch', 6,
+                  '--batch-size', 2, '--steps', 1)
+    assert [(row['kind'], row['phase']) for row in content['core']] == [
+        (kind, phase) for kind in ('as they are', 'enlarged', 'mosaic') for phase in ('train', 'test')]
+    for row in content['core']:
+        assert row['mean_difference'] < 0.1 and row['largest_difference'] <= 2
+        host, cached = row['variants']['MMPretrain'], row['variants']['ours, cached']
+        assert cached['over_mmpretrain'] == median_ratio(host['seconds'], cached['seconds'])
+        assert cached['images_per_second'] == 3 / statistics.median(cached['seconds'])
+    assert all(value > 0 for parts in content['parts'].values() for value in parts.values())
+    assert [row['workers'] for row in content['workers']] == [1] and len(content['options']) == 5
+    assert content['memory']['cache'] > 3 * 500 * 666 * 3 and content['memory']['cached_over_ours'] > 0
+    assert all(0 <= row['share'] < 1 for row in content['waiting']['variants'].values())
+    accuracy = content['accuracy']
+    assert accuracy['tested'] == 4 and accuracy['trained'] == 3 * 6
+    assert accuracy['accuracy'] == {'MMPretrain': 1., 'ours': 1.} and accuracy['other_answers'] == 0
+
+
+def test_photographs(tmp_path):
+    """Of one size, upright in colour; a mosaic of their own pixels, an enlargement without detail."""
+    noise = np.random.default_rng(0).integers(0, 256, (250, 333), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / 'a.png')
+    Image.fromarray(noise.T).save(tmp_path / 'b.png')
+    made = photographs.write([str(tmp_path / f'{name}.png') for name in 'ab'], 2, str(tmp_path))
+    assert {kind: [Image.open(path).size for path in paths] for kind, paths in made.items()} == {
+        'as they are': [(333, 250), (250, 333)], 'enlarged': [(666, 500)] * 2, 'mosaic': [(666, 500)] * 2}
+    mosaic, enlarged = (np.asarray(Image.open(made[kind][0]), int) for kind in ('mosaic', 'enlarged'))
+    assert np.abs(mosaic[:250, :333] - noise[..., None]).mean() < 20  # of JPEG
+    assert np.abs(np.diff(mosaic, axis=1)).mean() > 1.5 * np.abs(np.diff(enlarged, axis=1)).mean()

@@ -10,7 +10,7 @@ from mmpretrain.models import VisionTransformer
 from PIL import Image
 
 import gpu
-import photographs
+import made_photographs as photographs
 from helpers import ROOT, command
 from mmspt.models import PromptedViT
 

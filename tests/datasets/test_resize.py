@@ -48,6 +48,11 @@ def test_any_array(view, writeable, recwarn):
     assert not recwarn.list
 
 
+def test_nothing_to_do():
+    image = noise(90, 70, 3)
+    assert resize(image, (70, 90)) is image and resize(image, [90, 70]).shape == (70, 90, 3)
+
+
 def test_float_images():
     """As uint8, without the rounding."""
     image = PHOTOGRAPHS[0]

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from mmcv.transforms import LoadImageFromFile
 from mmengine.dataset import Compose, pseudo_collate
+from mmengine.logging import MMLogger
 from mmpretrain.datasets import PackInputs, RandomResizedCrop
 from mmpretrain.registry import MODELS
 from rich.console import Console
@@ -277,4 +278,5 @@ def show(content: dict[str, Any], console: Console) -> None:
 
 
 if __name__ == '__main__':
+    MMLogger.get_current_instance().setLevel('WARNING')  # weights that are loaded are no news
     record(parse_args(), measure, show)

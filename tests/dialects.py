@@ -8,20 +8,23 @@ DIALECTS = ('pure.py', 'dumped.py', 'job.yaml', 'job.json')
 
 
 class _Class:
-    """Prints as the name of a class."""
+    """Prints as the name of a class; ours as another, since MMPretrain may have one of the same name."""
 
     def __init__(self, found):
-        self.name = found.__name__
-        self.line = f'from {found.__module__} import {found.__name__}'
+        ours = found.__module__.startswith('mmspt.')
+        self.name = f'Our{found.__name__}' if ours else found.__name__
+        self.line = f'from {found.__module__} import {found.__name__}' + (f' as {self.name}' if ours else '')
 
     def __repr__(self):
         return self.name
 
 
 def _find(name):
-    """The class that MMEngine builds for a name."""
+    """The class that MMEngine builds for a name where MMPretrain's scope is the default."""
     for registry in vars(registries).values():
-        found = registry.get(name) if isinstance(registry, Registry) else None
+        if not isinstance(registry, Registry):
+            continue
+        found = (registry if name.startswith('mmspt.') else registry.parent).get(name)
         if found is not None:
             return found
     raise KeyError(name)

@@ -43,6 +43,7 @@ from rich.console import Console
 
 import prototypes
 import step
+from made_photographs import write_photographs
 from measure import ROOT, alternate, first_line, free, machine, markdown_table, settings, show_table
 from mmspt.datasets import LoadImageFromFile
 from mmspt.engine.start import prepare_process
@@ -50,7 +51,6 @@ from mmspt.files import write_text
 from mmspt.models import PromptedViT
 from networks import build_runner, classifier_config, random_images, train_pipeline
 from networks import step as train_on
-from made_photographs import write_photographs
 from plot import draw_gpu
 
 PARTS = ('tests', 'steps', 'kmeans', 'loader')

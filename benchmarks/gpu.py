@@ -12,13 +12,12 @@ Weights are random, photographs are made (benchmarks/made_photographs.py); ViT-B
 * kmeans: benchmarks/prototypes.py, 12 layers, with each backend: waiting for images, forward pass, clustering. With
   flash-kmeans twice, since it compiles at first.
 * loader: epochs of MMEngine's runner with 20 prompts: images a second and the share of time spent waiting for data,
-  beside steps on one batch in memory ('alone'). With a cache, which lasts, the first case of a run fills it.
+  beside steps on one batch in memory ('alone'). With a cache, the first epoch fills it.
 
 What fails is a row with its error. No case begins after --minutes; what was left out is named. The files are written
 after every case.
 """
 import argparse
-import inspect
 import json
 import os
 import os.path as osp
@@ -45,7 +44,6 @@ import prototypes
 import step
 from made_photographs import write_photographs
 from measure import ROOT, alternate, first_line, free, machine, markdown_table, settings, show_table
-from mmspt.datasets import LoadImageFromFile
 from mmspt.engine.start import prepare_process
 from mmspt.files import write_text
 from mmspt.models import PromptedViT
@@ -211,8 +209,6 @@ class Bench:
     def fed(self, batch: int, workers: int, cache: str | None, alone: list[float]) -> list[Row]:
         """Train two epochs on photographs."""
         row: Row = dict(batch_size=batch, workers=workers, cache=cache)
-        if cache and 'cache' not in inspect.signature(LoadImageFromFile.__init__).parameters:
-            return [dict(row, error='not available: mmspt.LoadImageFromFile takes no cache')]
         loading = dict(cache=cache) if cache else {}
         dataset = dict(type='CustomDataset', data_root=self.photographs, ann_file='train.txt',
                        pipeline=train_pipeline(self.sizes['img_size'], **loading))

@@ -1,6 +1,7 @@
 """Every config parses and builds; the recipes are complete, follow one protocol and say what is known of them."""
 import copy
 import math
+import os
 import re
 from functools import cache
 from pathlib import Path
@@ -325,7 +326,8 @@ def test_augmentation():
             read, dict(type='mmspt.ResizeEdge', scale=224, edge='short', **bicubic), crop, pack]
 
 
-@pytest.mark.parametrize(('cores', 'processes', 'workers'), [(16, 1, 8), (6, 1, 6), (16, 8, 2), (1, 1, 1), (4, 8, 1)])
+@pytest.mark.parametrize(('cores', 'processes', 'workers'), [
+    (16, 1, 8), (6, 1, 6), (16, 8, 2), (1, 1, 1), (4, 8, 1)])
 def test_workers(cores, processes, workers, monkeypatch):
     """The cores at hand, shared by the processes of torchrun; the command line counts."""
     monkeypatch.setattr('os.sched_getaffinity', lambda _: set(range(cores)), raising=False)
@@ -334,8 +336,27 @@ def test_workers(cores, processes, workers, monkeypatch):
         cfg = Config.fromfile(ROOT / f'configs/{path}.py')
         assert cfg.train_dataloader.num_workers == cfg.test_dataloader.num_workers == workers
         assert 'os' not in cfg and Config.fromstring(cfg.pretty_text, '.py').workers == workers
-    merge_options(cfg, {'train_dataloader.num_workers': 3})
-    assert cfg.train_dataloader.num_workers == 3
+    merge_options(cfg, {'train_dataloader.num_workers': 9})
+    assert cfg.train_dataloader.num_workers == 9
+    merge_options(cfg, {'workers': 5})
+    assert (cfg.train_dataloader.num_workers, cfg.test_dataloader.num_workers) == (9, 5)
+
+
+@pytest.mark.parametrize(('quota', 'variables', 'workers'), [
+    ('max 100000', {}, 8), ('200000 100000', {}, 2), ('50000 100000', {}, 1),
+    ('max 100000', dict(SLURM_CPUS_PER_TASK='3'), 3), ('max 100000', dict(OMPI_COMM_WORLD_LOCAL_SIZE='4'), 4),
+    ('max 100000', dict(LOCAL_WORLD_SIZE=''), 8)])
+def test_workers_within_a_share(quota, variables, workers, monkeypatch, tmp_path):
+    """Of a container, of Slurm, of MPI."""
+    monkeypatch.setattr(os, 'sched_getaffinity', lambda process: set(range(16)))
+    for name in ('LOCAL_WORLD_SIZE', 'SLURM_CPUS_PER_TASK', 'OMPI_COMM_WORLD_LOCAL_SIZE'):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / 'cpu.max').write_text(f'{quota}\n')
+    text = (ROOT / 'configs/_base_/datasets/workers.py').read_text()
+    (tmp_path / 'workers.py').write_text(text.replace('/sys/fs/cgroup/cpu.max', str(tmp_path / 'cpu.max')))
+    assert Config.fromfile(tmp_path / 'workers.py').to_dict() == dict(workers=workers)
 
 
 def test_workers_where_no_affinity_is_known(monkeypatch):

@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from mmspt.config import read_config
 from mmspt.engine.checks import check_config
-from mmspt.engine.launch import add_amp, default_work_dir, merge_options, name_amp
+from mmspt.engine.launch import add_amp, default_work_dir, merge_options, name_amp, set_workers
 from mmspt.engine.reliability.last_checkpoint import find_latest
 from mmspt.evaluation import read_epoch
 from mmspt.evaluation.description import recipe_of
@@ -137,6 +137,9 @@ class Search:
             for trial in study.get_trials(deepcopy=False, states=(COMPLETE, PRUNED)):
                 remove_checkpoints(osp.join(self.folder, 'trials', trial.user_attrs['work_dir']))
         environments = worker_environments(self.args.workers)
+        for cfg in filter(None, (self.trial_cfg, self.final_cfg)):
+            if 'workers' in cfg:  # runs side by side share the cores
+                set_workers(cfg, cfg.workers, max(1, cfg.workers // len(environments)))
         columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(),
                    TextColumn('{task.fields[text]}', markup=False), TimeElapsedColumn())
         with Progress(*columns, console=self.console) as progress:

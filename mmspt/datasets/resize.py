@@ -28,6 +28,9 @@ def resize(image: np.ndarray, size: Sequence[int], interpolation: str = 'bicubic
     """
     if tuple(size) == (image.shape[1], image.shape[0]):
         return image
+    if image.dtype not in (np.uint8, np.float32):
+        raise ValueError(f"backend='torch' resizes uint8 and float32, got {image.dtype}: set backend='cv2', or "
+                         "color_type='color' of the loader")
     if min(image.strides) < 0 or not image.flags.writeable:  # which torch does not take
         image = image.copy()
     # the view (1, C, H, W) is channels-last, which torch resizes without taking the channels apart

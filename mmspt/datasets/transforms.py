@@ -13,6 +13,9 @@ from mmspt.registry import TRANSFORMS
 from .image_cache import open_cache
 from .image_checks import check_image, explain
 
+FORMAT = 1
+"""Of what is kept in a cache; the next one where decoding changes."""
+
 
 @TRANSFORMS.register_module()
 class LoadImageFromFile(_LoadImageFromFile):
@@ -62,8 +65,9 @@ class LoadImageFromFile(_LoadImageFromFile):
 
     def _load(self, path: str) -> np.ndarray:
         cache = self.cache if (self.backend_args or {}).get('backend', 'local') == 'local' else None
-        # another version of a decoder may give other pixels
-        key = cache and cache.key(path, self.color_type, self.imdecode_backend, cv2.__version__, pillow_version)
+        # another decoder, or version of one, may give other pixels
+        key = cache and cache.key(path, FORMAT, type(self).__qualname__, self.color_type, self.imdecode_backend,
+                                  mmcv.image.io.imread_backend, mmcv.__version__, cv2.__version__, pillow_version)
         image = cache.get(key) if cache and key else None
         if image is None:
             image = self._decode(fileio.get(path, backend_args=self.backend_args))

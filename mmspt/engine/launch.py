@@ -89,7 +89,18 @@ def merge_options(cfg: Config, options: Mapping[str, Any] | None) -> None:
     """Merge ``--cfg-options``. ValueError: a misspelt variable, which nobody would read."""
     for key, near in misspelt(options or {}, [*cfg, *FIELDS]):
         raise ValueError(f"--cfg-options must set what is read, but nothing reads '{key}': write {near}")
+    before = cfg.get('workers')
     cfg.merge_from_dict(dict(options or {}))
+    if before is not None and 'workers' in (options or {}):
+        set_workers(cfg, before, cfg.workers)
+
+
+def set_workers(cfg: Config, before: int, workers: int) -> None:
+    """Change the workers of the data loaders that have as many as the recipes give them."""
+    cfg.workers = workers
+    for field in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        if (cfg.get(field) or {}).get('num_workers') == before:
+            cfg[field].num_workers = workers
 
 
 def misspelt(keys: Iterable[str], known: Collection[str]) -> Iterator[tuple[str, str]]:

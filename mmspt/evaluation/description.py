@@ -20,6 +20,9 @@ SOURCE = ('type', 'data_root', 'ann_file', 'data_prefix', 'split', 'task')  # ke
 EMBEDDING = re.compile(r'patch_embed\.|pos_embed$|cls_token$|register_tokens$')
 """Weights that are fixed in MoCo-v3's full fine-tuning, too."""
 WEIGHTS = ('checkpoint', 'pretrained', 'load_from')
+SAME = {'mmspt.ImageClassifier': 'ImageClassifier', 'mmspt.PackInputs': 'PackInputs', 'mmspt.Resize': 'Resize',
+        'mmspt.ResizeEdge': 'ResizeEdge', 'mmspt.RandomResizedCrop': 'RandomResizedCrop'}
+"""Classes that do what those of earlier recipes do (the first with an explicit backbone)."""
 CACHE = ('cache', 'cache_gib', 'cache_folder')
 """Arguments of mmspt.LoadImageFromFile that change no pixel."""
 ANYBODYS = re.compile(r'((pytorch|model|checkpoint|best|last|latest|epoch|iter|weights|teacher)[-_.\d]*)+\.\w+(\.tar)?')
@@ -165,8 +168,10 @@ def recipe_of(cfg: Mapping[str, Any], world_size: int = 1) -> dict[str, Any]:
         load_from=None if cfg.get('resume') else cfg.get('load_from'),
         custom_hooks=cfg.get('custom_hooks') or []))
     for key, value in recipe.items():
-        if value == 'mmspt.ImageClassifier':
-            recipe[key] = 'ImageClassifier'  # of earlier recipes: with an explicit backbone it computes the same
+        if value in SAME:
+            recipe[key] = SAME[value]
+        elif value == 'torch' and key.endswith('.backend'):
+            recipe[key] = 'pillow'  # whose pixels it gives
         elif isinstance(value, str) and (osp.isabs(value) or key.rpartition('.')[2] in WEIGHTS):
             if re.match(SCHEMES, value):  # which says all
                 continue

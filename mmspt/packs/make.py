@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mmspt.config import name_classes
 from mmspt.engine.model import check_linear_classifier
+from mmspt.evaluation.description import CACHE
 from mmspt.hub import SCHEMES
 from mmspt.models import PromptedViT
 from mmspt.version import __version__
@@ -22,7 +23,7 @@ from .image_classifier import ImageClassifier
 from .pack import Pack
 from .preprocessing import Preprocessing
 
-PRIVATE = ('work_dir', 'load_from', 'resume', 'launcher')
+PRIVATE = ('work_dir', 'load_from', 'resume', 'launcher', 'workers')
 """Entries of a recipe that concern one run or machine."""
 SECRET = re.compile('(api|access).?key|token$|passw|secret|credential', re.IGNORECASE)
 
@@ -103,7 +104,7 @@ def _recipe(config: Config) -> str:
 def _public(value: Any) -> Any:
     """Return a part of a config without the folders of paths and without entries that are named as secrets."""
     if isinstance(value, dict):
-        return {key: _public(part) for key, part in value.items() if not SECRET.search(str(key))}
+        return {key: _public(part) for key, part in value.items() if not SECRET.search(str(key)) and key not in CACHE}
     if isinstance(value, (list, tuple)):
         return type(value)(map(_public, value))
     if isinstance(value, str):

@@ -64,7 +64,7 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         if self.interpolation not in INTERPOLATIONS.get(self.backend, ()):
-            raise ValueError("preprocessing's interpolation must be one that cv2 or pillow knows, got "
+            raise ValueError("preprocessing's interpolation must be one that cv2, pillow or torch has, got "
                              f'{self.interpolation} for {self.backend}: {REMEDY}')
         sides = (*self.size, *(self.resize if isinstance(self.resize, tuple) else [self.resize or 1]))
         if min(sides) < 1 or min(self.std or [1]) <= 0:

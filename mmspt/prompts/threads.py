@@ -8,10 +8,18 @@ from typing import Any
 import torch
 from threadpoolctl import threadpool_limits
 
+QUOTA = '/sys/fs/cgroup/cpu.max'
+"""Microseconds of processor time in so many, of a container."""
+
 
 def num_cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    """The cores that this process may use: its affinity, and a container's quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    if not os.path.isfile(QUOTA):
+        return cores
+    with open(QUOTA, encoding='utf-8') as file:
+        quota, period = file.read().split()
+    return cores if quota == 'max' else max(1, min(cores, round(int(quota) / int(period))))
 
 
 def num_threads() -> int:

@@ -2,7 +2,6 @@
 import copy
 import heapq
 import os
-import os.path as osp
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,12 +14,12 @@ from mmengine.config import Config
 from mmpretrain.structures import DataSample
 
 from mmspt.engine.build import build_model
+from mmspt.prompts.threads import num_cores
 
 METHODS = ('spt', 'vpt', 'linear')
 """The longest first, so that workers end together."""
 
 
-QUOTA = '/sys/fs/cgroup/cpu.max'
 """File of Linux with the processor time of a container: quota and period, or 'max'."""
 
 
@@ -232,10 +231,6 @@ def count_workers() -> tuple[int, int | None]:
     gpus = torch.cuda.device_count()
     if gpus:
         return min(gpus, len(METHODS)), None
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-    if osp.isfile(QUOTA):  # of a container
-        with open(QUOTA, encoding='utf-8') as file:
-            quota, period = file.read().split()
-        cores = cores if quota == 'max' else max(1, min(cores, round(int(quota) / int(period))))
+    cores = num_cores()
     workers = min(cores, len(METHODS))
     return workers, int(os.environ.get('OMP_NUM_THREADS') or cores // workers)

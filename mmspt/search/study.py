@@ -11,6 +11,8 @@ import optuna
 from mmengine.config import Config
 from optuna import Study
 
+from mmspt.evaluation.description import CACHE
+
 from .space import Parameter
 
 FILE = 'study.db'
@@ -25,12 +27,20 @@ def digest(*content: Any) -> str:
 
 
 def identify(cfg: Config, space: list[Parameter], metric: str, amp: str | None) -> str:
-    """Return a :func:`digest` of what makes two searches the same: config, space, metric and precision; not the numbers
-    of workers, which the recipes take from the machine."""
+    """Return a :func:`digest` of what makes two searches the same: config, space, metric and precision; not
+    workers and caches, which depend on the machine."""
     ignored = ('work_dir', 'resume', 'launcher', 'workers')
-    settings = {key: dict(value, num_workers=None) if key.endswith('_dataloader') and value else value
+    settings = {key: _without_machine(value) if key.endswith('_dataloader') else value
                 for key, value in cfg.to_dict().items() if key not in ignored}
     return digest(settings, sorted(space, key=lambda parameter: parameter.key), metric, amp)
+
+
+def _without_machine(part: Any) -> Any:
+    """Leave out of a data loader's config what depends on the machine: workers, and the cache of images."""
+    if isinstance(part, dict):
+        return {key: None if key == 'num_workers' else _without_machine(value) for key, value in part.items()
+                if key not in CACHE}
+    return [_without_machine(value) for value in part] if isinstance(part, list | tuple) else part
 
 
 def open_study(folder: str, identity: str, seed: int, startup_trials: int, warmup_epochs: int) -> Study:

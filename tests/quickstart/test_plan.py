@@ -3,6 +3,7 @@ from functools import partial
 
 import pytest
 
+from mmspt.prompts import threads
 from mmspt.quickstart import plan as plan_module
 from mmspt.quickstart.plan import (
     LADDER,
@@ -73,7 +74,7 @@ def test_loaders_read_while_the_network_computes():
     ('max 100000', 1, None, (1, 1)), ('max 100000', 16, '1', (3, 1)), ('50000 100000', 8, None, (1, 1))])
 def test_workers(quota, cores, given, expected, tmp_path, monkeypatch):
     (tmp_path / 'cpu.max').write_text(f'{quota}\n')
-    monkeypatch.setattr(plan_module, 'QUOTA', str(tmp_path / 'cpu.max'))
+    monkeypatch.setattr(threads, 'QUOTA', str(tmp_path / 'cpu.max'))
     monkeypatch.setattr(plan_module.torch.cuda, 'device_count', lambda: 0)
     monkeypatch.setattr(plan_module.os, 'sched_getaffinity', lambda pid: set(range(cores)), raising=False)
     monkeypatch.delenv('OMP_NUM_THREADS', raising=False)

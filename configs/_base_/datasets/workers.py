@@ -1,5 +1,11 @@
-# workers of a data loader: the cores that this process may use, shared with the other processes that torchrun started,
-# at most 8. Slurm's tasks have cores of their own. An import statement would make it a pure-Python config for MMEngine
-os = __import__('os')
-workers = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-workers = max(1, min(8, workers // int(os.environ.get('LOCAL_WORLD_SIZE', 1))))
+# workers of a data loader: the cores that this process may use (affinity, a container's quota, Slurm's share), shared
+# with the other processes of the machine, at most 8; --cfg-options workers=N changes all loaders. An import statement
+# would make it a pure-Python config for MMEngine
+__os = __import__('os')
+__env = __os.environ.get
+__cores = len(__os.sched_getaffinity(0)) if hasattr(__os, 'sched_getaffinity') else __os.cpu_count() or 1
+__quota = __import__('pathlib').Path('/sys/fs/cgroup/cpu.max')
+__quota, __period = __quota.read_text().split() if __quota.is_file() else ('max', 1)
+__cores = __cores if __quota == 'max' else min(__cores, round(int(__quota) / int(__period)))
+__ranks = __env('LOCAL_WORLD_SIZE') or __env('OMPI_COMM_WORLD_LOCAL_SIZE') or 1
+workers = max(1, min(8, int(__env('SLURM_CPUS_PER_TASK') or __cores // int(__ranks))))

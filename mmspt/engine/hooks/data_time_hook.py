@@ -36,17 +36,21 @@ class DataTimeHook(Hook):
             return
         waited, whole = (float(found[f'train/{name}'].data[0][1 - self.count:].sum()) for name in ('data_time', 'time'))
         advice = f': {advise(loader)}' if waited >= MUCH * whole else ''
-        runner.logger.info(f'Of the first epoch {waited / max(whole, 1e-9):.1%} was spent waiting for data{advice}')
+        share = waited / max(whole, 1e-9)
+        runner.logger.info(f'Of the first epoch of this start {share:.1%} was spent waiting for data{advice}')
 
 
 def advise(loader: DataLoader) -> str:
     """Return the settings that make a loader of training images faster."""
-    cores = max(1, num_cores() // int(os.environ.get('LOCAL_WORLD_SIZE', 1)))
+    cores = max(1, num_cores() // int(os.environ.get('LOCAL_WORLD_SIZE') or 1))
     pipelines = [getattr(part, 'pipeline', None) for part in parts(loader.dataset)]
     steps = [step for pipeline in pipelines for step in getattr(pipeline, 'transforms', ())]
     options = []
     if loader.num_workers < cores:
         options.append(f'raise train_dataloader.num_workers from {loader.num_workers} (this process has {cores} cores)')
-    if any(isinstance(step, LoadImageFromFile) and not getattr(step, 'cache', None) for step in steps):
-        options.append("keep decoded images by dict(type='mmspt.LoadImageFromFile', cache='memory')")
+    loading = [step for step in steps if isinstance(step, LoadImageFromFile)]
+    if any(getattr(step, 'cache', None) for step in loading):
+        options.append('wait and see: the first epoch fills the cache of images, later ones read it')
+    elif loading:
+        options.append("keep decoded images, if they fit, by dict(type='mmspt.LoadImageFromFile', cache='memory')")
     return ', or '.join(options) or 'use smaller image files, fewer transforms or more cores'

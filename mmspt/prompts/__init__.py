@@ -10,8 +10,9 @@ from .initializers import (
     UniformInit,
 )
 from .vipamin import VIPAMINInit
+from .whitening import DrawnInit, WhitenedInit
 
 __all__ = [
-    'FileInit', 'KMeansInit', 'MaxPoolInit', 'MeanPoolInit', 'NormalInit', 'PromptInitializer', 'RandomSampleInit',
-    'TokenInitializer', 'UniformInit', 'VIPAMINInit'
+    'DrawnInit', 'FileInit', 'KMeansInit', 'MaxPoolInit', 'MeanPoolInit', 'NormalInit', 'PromptInitializer',
+    'RandomSampleInit', 'TokenInitializer', 'UniformInit', 'VIPAMINInit', 'WhitenedInit'
 ]

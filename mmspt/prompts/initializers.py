@@ -6,7 +6,7 @@ registered in TASK_UTILS that holds its options.
 import math
 import os.path as osp
 from abc import ABCMeta, abstractmethod
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from typing import Any, ClassVar, cast
 
@@ -80,7 +80,8 @@ class PromptInitializer(metaclass=ABCMeta):
     method: ClassVar[str] = 'SPT'
 
     @abstractmethod
-    def start(self, network: Any, images: ImageStream, generator: torch.Generator) -> Tensor | None:
+    def start(self, network: Any, images: ImageStream,
+              generator: torch.Generator) -> Tensor | Mapping[str, Tensor] | None:
         """Compute the prompts; every process calls it, with the network in eval mode.
 
         Args:
@@ -89,7 +90,8 @@ class PromptInitializer(metaclass=ABCMeta):
             generator (torch.Generator): Source of randomness, on the CPU.
 
         Returns:
-            Tensor | None: (L, N_p, D), fp32, finite; None where this is not the main process.
+            Tensor | Mapping[str, Tensor] | None: Prompt tokens, (L, N_p, D), fp32, finite, from which any method
+            starts; or the state dict of the one method that it is for; None where this is not the main process.
 
         Raises:
             ValueError: Images, tokens or prompts that are not as they must be.

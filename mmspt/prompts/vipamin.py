@@ -1,8 +1,5 @@
 """VIPAMIN (https://arxiv.org/abs/2510.16446): prompts from patches that attention tells apart, and from directions that
 the frozen network leaves unused.
-
-Sums over images are of double precision, so that they do not depend on how the images come in batches, up to the
-rounding of the network itself.
 """
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -11,15 +8,15 @@ import torch
 import torch.nn.functional as F
 from mmengine import dist
 from mmengine.logging import MMLogger
-from mmpretrain.models.utils import MultiheadAttention
-from torch import Tensor, nn
+from torch import Tensor
 
-from mmspt.models.layers.prompted_block import gather_values, project, prompt_keys_values
+from mmspt.models.layers.prompted_block import gather_values, linear_map, project
 from mmspt.models.methods.prompt_method import uniform_bound
 from mmspt.registry import TASK_UTILS
 
+from .block_means import average, block_inputs, checked, sum_images
 from .initializers import PromptInitializer, check_prompts, draw_uniform
-from .tokens import ImageStream, all_finite, derive_seed
+from .tokens import ImageStream, derive_seed
 
 PULL_BACKS = ('exact', 'released')
 
@@ -135,7 +132,6 @@ class VIPAMINInit(PromptInitializer):
         bound = _bound(network)
         return self.mix(blocks, network.prompts.shape, bound, generator, images.device)
 
-    @torch.no_grad()
     def read_blocks(self, network: Any, images: ImageStream) -> list[BlockMeans]:
         """Average over the images of all processes what the first L' blocks read; every process must call it.
 
@@ -152,43 +148,26 @@ class VIPAMINInit(PromptInitializer):
         shape = network.prompts.shape
         draw = torch.Generator().manual_seed(derive_seed(images.seed, 'inserted'))
         inserted = draw_uniform(shape, _bound(network), draw).to(network.pos_embed)
-        sums: dict[tuple[str, int], Tensor] = {}
         own_keys: list[Tensor] = []
 
-        def consume(batches: Iterable[tuple[list[int], Tensor]], number: int) -> None:
-            for _, batch in batches:
-                if self.lam < 1:
-                    if not own_keys:  # here, in the precision of the patches' keys
-                        own_keys.extend(_mean_keys(layer, own) for layer, own in zip(network.layers, inserted,
-                                                                                     strict=False))
-                    for i, (patches, keys) in enumerate(patch_and_key_sums(network, batch, inserted)):
-                        self._check_patches(len(patches))
-                        add('patches', i, patches)
-                        add('keys', i, keys)
-                if self.lam > 0:
-                    for i, outputs in enumerate(attended_sums(network, batch, shape[0])):
-                        _check_tokens(*outputs.shape)
-                        add('outputs', i, outputs)
-            if not sums:
-                raise ValueError('there must be at least one image to take tokens from: check the data folder')
+        def sums_of(batch: Tensor) -> Iterator[tuple[tuple[str, int], Tensor]]:
+            if self.lam < 1:
+                if not own_keys:  # here, in the precision of the patches' keys
+                    own_keys.extend(_mean_keys(layer, own) for layer, own in zip(network.layers, inserted,
+                                                                                 strict=False))
+                for i, (patches, keys) in enumerate(patch_and_key_sums(network, batch, inserted)):
+                    self._check_patches(len(patches))
+                    yield ('patches', i), patches
+                    yield ('keys', i), keys
+            if self.lam > 0:
+                for i, outputs in enumerate(attended_sums(network, batch, shape[0])):
+                    _check_tokens(*outputs.shape)
+                    yield ('outputs', i), outputs
 
-        def add(name: str, block: int, values: Tensor) -> None:
-            own = sums.setdefault((name, block), torch.zeros_like(values))
-            if own.shape != values.shape:
-                raise _sizes_differ([len(own), len(values)])
-            own += values
-
-        images.read(consume)
-        sizes = dist.all_gather_object({key: len(own) for key, own in sums.items()})
-        if any(size != sizes[0] for size in sizes):
-            raise _sizes_differ([min(size.values()) for size in sizes])
-        for own in sums.values():
-            own *= images.own > 0  # a process without images looked at one to know the shapes
-            dist.all_reduce(own)
-            own /= images.wanted
+        sums = average(images, sums_of)
         return [BlockMeans(
             Matchable(sums['patches', i], sums['keys', i], own_keys[i]) if self.lam < 1 else None,
-            Attended(sums['outputs', i], *value_projection(network.layers[i].attn)) if self.lam > 0 else None)
+            Attended(sums['outputs', i], *linear_map(network.layers[i].attn, 2)) if self.lam > 0 else None)
             for i in range(shape[0])]
 
     def mix(self, blocks: Iterable[BlockMeans], shape: Sequence[int], bound: float, generator: torch.Generator,
@@ -213,13 +192,13 @@ class VIPAMINInit(PromptInitializer):
         for number, block in enumerate(blocks, 1):
             mixed, norms = torch.zeros(*shape[1:], dtype=torch.float64, device=device), {}
             if block.matchable is not None and self.lam < 1:
-                seen = Matchable(*_checked(block.matchable, number, device))
+                seen = Matchable(*checked(block.matchable, number, device))
                 self._check_patches(len(seen.patches))
                 matched = match(seen, self.k)
                 mixed += (1 - self.lam) * matched
                 norms['matched'] = matched.norm(dim=1).mean()
             if block.attended is not None and self.lam > 0:
-                attended = Attended(*_checked(block.attended, number, device))
+                attended = Attended(*checked(block.attended, number, device))
                 _check_tokens(*attended.outputs.shape)
                 orthogonal = orthogonalize(draw_uniform((1, *shape[1:]), bound, generator)[0].to(mixed), attended,
                                            self.orthogonal)
@@ -250,9 +229,9 @@ def patch_and_key_sums(network: Any, images: Tensor, prompts: Tensor) -> Iterato
         tuple[Tensor, Tensor]: For block i, sums over images of the patch tokens that it reads, (N_e, D), and of their
         keys, mean over heads, (N_e, d).
     """
-    for layer, x in _inputs(network, images, len(prompts), prompts):
+    for layer, x in block_inputs(network, images, len(prompts), prompts):
         patches = x[:, network.num_extra_tokens:]
-        yield _sum(patches), _sum(_mean_keys(layer, patches))
+        yield sum_images(patches), sum_images(_mean_keys(layer, patches))
 
 
 def attended_sums(network: Any, images: Tensor, num_blocks: int) -> Iterator[Tensor]:
@@ -267,42 +246,13 @@ def attended_sums(network: Any, images: Tensor, num_blocks: int) -> Iterator[Ten
         Tensor: For block i, the sum over images, heads side by side, (n + N_e, D), n the number of CLS and
             registers.
     """
-    for layer, x in _inputs(network, images, num_blocks):
-        yield _sum(gather_values(layer.attn, layer.ln1(x)))
-
-
-@torch.no_grad()
-def value_projection(attn: MultiheadAttention) -> tuple[Tensor, Tensor]:
-    """Return W_V (D, D) and b_V (D, ) of values W_V x + b_V, heads side by side; zeros where there is no bias."""
-    qkv, dims = attn.qkv, attn.embed_dims
-    if type(qkv) is nn.Linear:
-        weight = qkv.weight[2 * dims:].detach()
-        return weight, weight.new_zeros(dims) if qkv.bias is None else qkv.bias[2 * dims:].detach()
-    probe = next(qkv.parameters())
-    inputs = torch.cat((probe.new_zeros(1, dims), torch.eye(dims, dtype=probe.dtype, device=probe.device)))
-    with torch.autocast(inputs.device.type, enabled=False):
-        values = project(attn, inputs, 2, 3).flatten(1)  # (1 + D, D)
-    return (values[1:] - values[0]).T, values[0]
-
-
-def _inputs(network: Any, images: Tensor, num_blocks: int,
-            prompts: Tensor | None = None) -> Iterator[tuple[Any, Tensor]]:
-    """Yield the first blocks and what they read beside prompts, (B, n + N_e, D)."""
-    x, _, _ = network._embed(images)
-    for i, layer in enumerate(network.layers[:num_blocks]):
-        yield layer, x
-        if i + 1 < num_blocks:
-            x = layer(x, None if prompts is None else prompt_keys_values(layer, prompts[i]))
+    for layer, x in block_inputs(network, images, num_blocks):
+        yield sum_images(gather_values(layer.attn, layer.ln1(x)))
 
 
 def _mean_keys(layer: Any, x: Tensor) -> Tensor:
     """Keys of tokens, mean over heads: (..., N, D) to (..., N, d)."""
     return project(layer.attn, layer.ln1(x), 1, 2).mean(dim=(-3, -2))
-
-
-def _sum(x: Tensor) -> Tensor:
-    x = x if x.device.type in ('cpu', 'cuda') else x.cpu()  # others may lack double precision
-    return x.sum(dim=0, dtype=torch.float64)
 
 
 def _bound(network: Any) -> float:
@@ -315,17 +265,3 @@ def _check_tokens(num_tokens: int, embed_dims: int) -> None:
         raise ValueError('the tokens of an image must be fewer than their features, got '
                          f'{num_tokens} tokens of {embed_dims} features: the attention outputs then span all '
                          'directions. Set lam=0, or take smaller images or a wider model')
-
-
-def _sizes_differ(sizes: Sequence[int]) -> ValueError:
-    return ValueError(f'images must have one size while blocks are read, got {sizes} tokens: give PromptInitHook a '
-                      'pipeline that crops')
-
-
-def _checked(means: Iterable[Tensor], block: int, device: torch.device | str) -> list[Tensor]:
-    """Bring means to the device in double precision; refuse what is not finite."""
-    means = [mean.to(device, torch.float64) for mean in means]
-    if not all(all_finite(mean) for mean in means):
-        raise ValueError(f'what block {block} reads and computes must be finite, but its means hold NaN or infinity: '
-                         'check the checkpoint, and the mean and std of the data preprocessor')
-    return means

@@ -7,8 +7,9 @@ import torch
 from mmpretrain.models.utils import MultiheadAttention
 
 from helpers import rng
+from mmspt.models.layers.prompted_block import linear_map
 from mmspt.prompts import VIPAMINInit
-from mmspt.prompts.vipamin import Attended, BlockMeans, Matchable, match, orthogonalize, value_projection
+from mmspt.prompts.vipamin import Attended, BlockMeans, Matchable, match, orthogonalize
 from written_out import LowRank
 
 N_E, N_P, D, HEAD = 12, 5, 24, 6
@@ -105,7 +106,7 @@ def test_value_projection_is_the_values_map(bias, wrapped):
     if wrapped:
         attn.qkv = LowRank(attn.qkv)
     with torch.autocast('cpu'):
-        weight, offset = value_projection(attn)
+        weight, offset = linear_map(attn, 2)
     assert weight.shape == (32, 32) and offset.shape == (32, ) and not weight.requires_grad
     with torch.no_grad():
         torch.testing.assert_close(x @ weight.T + offset, attn.qkv(x)[:, 64:], rtol=1e-4, atol=1e-4)

@@ -1,6 +1,7 @@
 """Fill the prompts before the first training step."""
 import os.path as osp
 import time
+from collections.abc import Mapping
 from itertools import chain
 from typing import Any, cast
 
@@ -153,18 +154,22 @@ class PromptInitHook(Hook):
         start, device, name = time.time(), next(method.parameters()).device, type(self.initializer).__name__
         seed = torch.tensor(runner.seed if self.seed is None else self.seed, dtype=torch.int64)
         dist.broadcast(seed)  # with diff_rank_seed each rank has its own
-        prompts, path = torch.zeros(method.shape, device=device), osp.join(runner.work_dir, INITIAL_PROMPTS)
+        path = osp.join(runner.work_dir, INITIAL_PROMPTS)
         with fail_together('prompt initialization'), eval_mode(backbone):
             images = self._images(runner, model, int(seed), device)
             generator = torch.Generator().manual_seed(derive_seed(int(seed), 'initializer'))
             computed = self.initializer.start(backbone, images, generator)
             if dist.is_main_process():
-                prompts.copy_(check_prompts(cast(Tensor, computed), method.shape, name))
-                with seeded(derive_seed(int(seed), 'initializer', 1)):  # a method may draw
-                    method.start_from(prompts)
+                if isinstance(computed, Mapping):
+                    method.load_state_dict(dict(computed))
+                else:
+                    prompts = check_prompts(cast(Tensor, computed), method.shape, name).to(device)
+                    with seeded(derive_seed(int(seed), 'initializer', 1)):  # a method may draw
+                        method.start_from(prompts)
                 with torch.no_grad():
-                    folded = method().tokens
-                save_prompts(prompts, folded, path, initializer=name, seed=int(seed), images=images.wanted)
+                    folded = check_prompts(method().tokens, method.shape, name)
+                save_prompts(folded if isinstance(computed, Mapping) else prompts, folded, path, initializer=name,
+                             seed=int(seed), images=images.wanted)
         for tensor in chain(method.parameters(), method.buffers()):
             dist.broadcast(tensor.data)
         runner.logger.info(f'Prompts from {name}: {images.wanted:,} images, {time.time() - start:.1f} s, written to '

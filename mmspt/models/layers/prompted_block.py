@@ -32,6 +32,22 @@ def project(attn: MultiheadAttention, x: Tensor, first: int, last: int) -> Tenso
     return projected.unflatten(-1, (last - first, attn.num_heads, attn.head_dims))
 
 
+@torch.no_grad()
+def linear_map(attn: MultiheadAttention, part: int) -> tuple[Tensor, Tensor]:
+    """Return weight (D, D) and bias (D, ) of queries (part 0), keys (1) or values (2), heads side by side; zeros where
+    there is no bias."""
+    qkv, dims = attn.qkv, attn.embed_dims
+    if type(qkv) is nn.Linear:
+        rows = slice(part * dims, (part + 1) * dims)
+        weight = qkv.weight[rows].detach()
+        return weight, weight.new_zeros(dims) if qkv.bias is None else qkv.bias[rows].detach()
+    probe = next(qkv.parameters())
+    inputs = torch.cat((probe.new_zeros(1, dims), torch.eye(dims, dtype=probe.dtype, device=probe.device)))
+    with torch.autocast(inputs.device.type, enabled=False):
+        outputs = project(attn, inputs, part, part + 1).flatten(1)  # (1 + D, D)
+    return (outputs[1:] - outputs[0]).T, outputs[0]
+
+
 def prompt_keys_values(block: TransformerEncoderLayer, prompts: Tensor) -> Tensor:
     """Compute the prompts' keys and values, once for all images.
 

@@ -13,6 +13,9 @@ SOURCES = {
     'VIPAMIN code': 'README of the code that the authors of "VIPAMIN: Visual Prompt Initialization via Embedding '
                     'Selection and Subspace Expansion" (https://arxiv.org/abs/2510.16446) released, '
                     'https://github.com/iamjaekyun/vipamin',
+    'BPT poster': 'poster of Wang et al., "Attention to the Burstiness in Visual Prompt Tuning!", ICCV 2025, '
+                  'https://arxiv.org/abs/2506.22908',
+    'VFPT paper': 'Zeng et al., "Visual Fourier Prompt Tuning", NeurIPS 2024, https://arxiv.org/abs/2411.01327',
 }
 
 
@@ -30,7 +33,19 @@ class Published(NamedTuple):
     arch: str = 'ViT-B'
 
 
-with open(osp.join(osp.dirname(__file__), 'published.csv'), encoding='utf-8', newline='') as _file:
-    PUBLISHED = tuple(
-        Published(row['method'], row['pretraining'], row['group'], None if row['task'] == 'mean' else row['task'],
-                  tuple(map(float, row['values'].split())), row['source']) for row in csv.DictReader(_file))
+def read_published(path: str) -> tuple[Published, ...]:
+    """Read a CSV file: a row a method, pre-training, group and source, with the group's mean, tasks, or both.
+
+    Its column ``tasks`` has the form 'cub=80.26/80.39/79.74 dogs=82.23', a number a seed.
+    """
+    found: list[Published] = []
+    with open(path, encoding='utf-8', newline='') as file:
+        for row in csv.DictReader(file):
+            cells = [(None, row['mean'])] if row['mean'] else []
+            cells += [(task, values) for task, _, values in (cell.partition('=') for cell in row['tasks'].split())]
+            found += [Published(row['method'], row['pretraining'], row['group'], task,
+                                tuple(map(float, values.split('/'))), row['source']) for task, values in cells]
+    return tuple(found)
+
+
+PUBLISHED = read_published(osp.join(osp.dirname(__file__), 'published.csv'))

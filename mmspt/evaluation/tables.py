@@ -11,8 +11,8 @@ from .published import PUBLISHED, SOURCES
 from .settings import Run, find_caveat, name_setting, split_settings
 
 METRIC = 'accuracy/top1'
-METHODS = ('Full', 'Linear', 'VPT-Shallow', 'VPT-Deep', 'GateVPT', 'SPT-Shallow', 'SPT-Deep', 'VIPAMIN',
-           'VIPAMIN-Shallow', 'VIPAMIN-Deep')
+METHODS = ('Full', 'Linear', 'VPT-Shallow', 'VPT-Deep', 'GateVPT', 'SPT-Shallow', 'SPT-Deep', 'BPT-Shallow',
+           'BPT-Deep', 'VIPAMIN', 'VIPAMIN-Shallow', 'VIPAMIN-Deep')
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from helpers import ROOT
 from layouts import FOLDERS
 from mmspt.datasets.tasks import FGVC, TASKS
 from mmspt.engine.launch import merge_options
+from mmspt.evaluation import PUBLISHED
 from mmspt.search.space import read_space
 
 PRETRAINING = dict(mae='MAE', mocov3='MoCo-v3', sup='supervised')
@@ -53,11 +54,12 @@ def build_scheduler(cfg, wrapper, epoch_length):
 
 
 def test_complete():
-    """24 tasks for each of three backbones, and shallow, VPT, linear and fine-tuned for the fine-grained ones."""
+    """24 tasks for each of three backbones, and shallow, VPT, BPT, linear and fine-tuned for the fine-grained ones."""
     backbones = [f'vit-b_{ssl}' for ssl in PRETRAINING]
     expected = {('spt', backbone, task, '') for backbone in backbones for task in TASKS}
     expected |= {(folder, backbone, task, suffix) for backbone in backbones for task in FGVC for folder, suffix in (
-        ('spt', '_shallow'), ('vpt', ''), ('vpt', '_shallow'), ('linear', ''), ('finetune', ''))}
+        ('spt', '_shallow'), ('vpt', ''), ('vpt', '_shallow'), ('bpt', ''), ('bpt', '_shallow'), ('linear', ''),
+        ('finetune', ''))}
     expected |= {(folder, backbone, 'cub', suffix) for backbone in backbones[:2] for folder, suffix in (
         ('gatevpt', ''), ('vipamin', ''), ('vipamin', '_shallow'))}
     expected |= {('gatevpt', 'vit-b_mae', 'cub', '_spt'), *(('spt', f'vit-{size}_mae', 'cub', '') for size in 'lh')}
@@ -90,8 +92,21 @@ def test_builds(path):
             assert all(math.isfinite(value) for value in built.get_last_value())
     trained = {name for name, p in model.named_parameters() if p.requires_grad and not name.startswith('head.')}
     gated = {'backbone.prompts.tokens', 'backbone.prompts.gate_logits', 'backbone.prompts.temperatures'}
-    expected = dict(linear=set(), gatevpt=gated).get(method, {'backbone.prompts.tokens'})
+    bases = range(1) if name.endswith('_shallow.py') else range(8, 12)  # BPT-Deep trains those of the last third
+    factors = {'backbone.prompts.coefficients', *(f'backbone.prompts.bases.{i}' for i in bases)}
+    expected = dict(linear=set(), gatevpt=gated, bpt=factors).get(method, {'backbone.prompts.tokens'})
     assert trained == expected or (method in ('pretrain', 'finetune') and len(trained) > 50)
+
+
+BPT = {  # (rate, decay of prompts, of the head) of deep and shallow: script/ of github.com/WangYZ1608/BPT at 2f1ca0c
+    ('mae', 'cub'): ((0.05, 5e-3, 0.5), (0.05, 5e-3, 0.5)), ('mae', 'nabirds'): ((0.05, 5e-3, 0.3), (0.05, 5e-3, 0.1)),
+    ('mae', 'dogs'): ((0.05, 5e-3, 0.1), (0.05, 5e-3, 0.1)), ('mae', 'cars'): ((0.05, 5e-3, 0.1), (0.05, 2e-3, 0.1)),
+} | {key: (shallow, shallow) for key, shallow in {  # deep not found, or the same
+    ('mae', 'flowers102'): (0.1, 5e-3, 1.), ('mocov3', 'cub'): (0.05, 5e-3, 0.1), ('mocov3', 'dogs'): (0.05, 2e-3, 0.1),
+    ('mocov3', 'nabirds'): (0.05, 1e-3, 0.05), ('mocov3', 'flowers102'): (0.05, 1e-3, 0.05),
+    ('mocov3', 'cars'): (0.05, 5e-3, 0.1),  # not found: CUB's
+    ('sup', 'cub'): (5e-3, 0.1, 10.), ('sup', 'nabirds'): (0.01, 0.05, 5.), ('sup', 'flowers102'): (0.01, 5e-4, 10.),
+    ('sup', 'dogs'): (5e-3, 0.01, 3.), ('sup', 'cars'): (0.02, 0.01, 3.)}.items()}
 
 
 @pytest.mark.parametrize('path', RECIPES)
@@ -111,16 +126,19 @@ def test_recipe(path):
         'vit-b_mae': 'mae_pretrain_vit_base.pth', 'vit-l_mae': 'mae_pretrain_vit_large.pth',
         'vit-h_mae': 'mae_pretrain_vit_huge.pth', 'vit-b_mocov3': 'linear-vit-b-300ep.pth.tar',
         'vit-b_sup': 'vit_base_patch16_224.augreg_in21k.safetensors'}[model])
-    shallow, prompted = suffix == '_shallow', folder in ('spt', 'vpt', 'gatevpt', 'vipamin')
+    shallow, prompted = suffix == '_shallow', folder not in ('linear', 'finetune')
     assert backbone.type == 'mmspt.PromptedViT' and backbone.prompt_type == ('shallow' if shallow else 'deep')
-    assert backbone.num_prompts == prompted * (100 if shallow or folder == 'gatevpt' else 20)
-    assert (backbone.get('prompts'), backbone.get('prompt_drop_rate', 0.)) == (
-        (dict(type='mmspt.GatedPrompts'), 0.1) if folder == 'gatevpt' else (None, 0.))
+    assert backbone.num_prompts == prompted * (100 if shallow or folder == 'gatevpt' else 50 if folder == 'bpt' else 20)
+    factors = dict(type=f'mmspt.{"Shallow" if shallow else "Deep"}BilinearPrompts',
+                   rank=25 if (ssl, task) == ('sup', 'cub') else 75 if shallow else 50)
+    assert (backbone.get('prompts'), backbone.get('prompt_drop_rate', 0.)) == dict(
+        gatevpt=(dict(type='mmspt.GatedPrompts'), 0.1), bpt=(factors, 0.)).get(folder, (None, 0.))
     assert backbone.get('frozen', True) == (folder != 'finetune')
     hook, = cfg.custom_hooks
     assert hook == dict(type='mmspt.PromptInitHook', initializer={
         'vpt': dict(type='mmspt.UniformInit'), 'vipamin': dict(type='mmspt.VIPAMINInit', k=32, lam=0.5),
         'gatevpt': dict(type='mmspt.RandomSampleInit' if suffix == '_spt' else 'mmspt.UniformInit'),
+        'bpt': dict(type='mmspt.DrawnInit' if shallow else 'mmspt.WhitenedInit'),
     }.get(folder, dict(type='mmspt.RandomSampleInit')))
     for field, split in (('train_dataloader', 'trainval'), ('test_dataloader', 'test')):
         given = cfg[field].dataset
@@ -137,7 +155,7 @@ def test_recipe(path):
     assert cfg.param_scheduler.warmup == (5 if folder == 'finetune' else 10)
     assert cfg.param_scheduler.type == 'mmspt.WarmupCosineLR' and cfg.param_scheduler.convert_to_iter_based
     peak = dict(gatevpt=0.1, vipamin=0.0625, finetune=6.25e-5).get(folder, 1e-3 if ssl == 'sup' else 5e-2)
-    assert cfg.optim_wrapper.optimizer.lr == pytest.approx(peak)
+    assert cfg.optim_wrapper.optimizer.lr == pytest.approx(peak if folder != 'bpt' else BPT[ssl, task][shallow][0])
     assert not {'val_dataloader', 'val_evaluator', 'val_cfg'} & cfg.keys()  # absent, so that a child may add them
     assert cfg.test_cfg is not None and cfg.test_evaluator == dict(type='Accuracy', topk=(1, ))
     # the mean and standard deviation of ImageNet, in RGB
@@ -246,9 +264,59 @@ def test_small_recipes_differ_by_method_alone(folder, task):
             folder, dict(type='mmspt.UniformInit'))
 
 
+@pytest.mark.parametrize('path', [path for path, (folder, *_) in RECIPES.items() if folder == 'bpt'])
+def test_bpts_rates_and_what_its_headers_say(path):
+    """Rates by task, as published; published accuracies are those of docs/published.md; what was not found is said."""
+    _, backbone, task, suffix = RECIPES[path]
+    ssl = backbone.split('_')[1]
+    rate, decay, head_decay = BPT[ssl, task][suffix == '_shallow']
+    given = load(path).optim_wrapper
+    assert (given.optimizer.lr, given.optimizer.weight_decay, given.paramwise_cfg.head_decay) == (
+        rate, decay, head_decay)
+    comment = (ROOT / path).read_text().partition('_base_')[0].replace('\n# ', ' ')
+    accuracy = [p.values[0] for p in PUBLISHED if (p.method, p.pretraining, p.task) == (
+        'BPT-Shallow' if suffix else 'BPT-Deep', PRETRAINING[ssl], task)]
+    assert ([f'published: {value:.2f} %' for value in accuracy] or ['published accuracy: not found'])[0] in comment
+    released = task != 'cars' or ssl != 'mocov3' if suffix else (
+        task != 'flowers102' if ssl == 'mae' else (ssl, task) == ('mocov3', 'dogs'))
+    assert ('published (github.com/WangYZ1608/BPT at 2f1ca0c' in comment) == released
+    assert (', not searched; not yet run here' in comment) == (not released) and 'not yet run here' in comment
+
+
+def test_bpt_trains_factors_with_the_prompts_decay():
+    """A of every block, B of the last third; the frozen bases are in no group."""
+    factors = ['backbone.prompts.coefficients', *(f'backbone.prompts.bases.{i}' for i in range(8, 12))]
+    assert groups('configs/bpt/vit-b_mae_cub.py') == dict.fromkeys(factors, (5e-2, 5e-3)) | {
+        'head.fc.weight': (5e-2, 0.5), 'head.fc.bias': (5e-2, 0.)}
+
+
+@pytest.mark.parametrize(('task', 'size', 'classes'), [
+    ('digits', 56, 10), ('flowers17', 112, 17), ('cub100', 112, 100)])
+def test_small_recipes_of_bpt(task, size, classes, tmp_path):
+    """The encoder of make quickstart, images of the size that it expects; the digits as SPT's recipe has them."""
+    cfg, spt = load(f'configs/bpt/vit-s_dinov2_{task}.py'), load('configs/spt/vit-s_dinov2_digits.py')
+    backbone = cfg.model.backbone
+    assert (backbone.img_size, backbone.patch_size, cfg.model.head.num_classes) == (size, 14, classes)
+    assert backbone.init_cfg == spt.model.backbone.init_cfg and cfg.data_preprocessor.num_classes == classes
+    assert build_model(cfg).backbone.prompts.shape == (12, 50, 384)
+    Image.fromarray(np.zeros((227, 250, 3), np.uint8)).save(tmp_path / 'image.png')
+    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        if name in cfg and task != 'digits':
+            item = dict(img_path=str(tmp_path / 'image.png'))
+            for step in cfg[name].dataset.pipeline:
+                item = TRANSFORMS.build(step)(item)
+            assert item['inputs'].shape == (3, size, size)
+    lists = [cfg[f'{split}_dataloader'].dataset.get('ann_file') for split in ('train', 'test')]
+    assert lists == (['train.txt', 'test.txt'] if task == 'flowers17' else [None, None])
+    if task == 'digits':
+        for field in ('param_scheduler', 'train_cfg', 'data_preprocessor', 'train_dataloader', 'val_dataloader'):
+            assert cfg[field] == spt[field], field
+
+
 RATES = (0.00625, 0.0125, 0.03125, 0.0625, 0.125, 0.3125, 0.625)  # (.05, .1, .25, .5, 1, 2.5, 5) * 32 / 256
 K, LAM = 'custom_hooks.0.initializer.k', 'custom_hooks.0.initializer.lam'
 LR, DECAY = 'optim_wrapper.optimizer.lr', 'optim_wrapper.optimizer.weight_decay'
+HEAD_DECAY = 'optim_wrapper.paramwise_cfg.head_decay'
 
 
 @pytest.mark.parametrize(('path', 'expected'), [
@@ -257,6 +325,8 @@ LR, DECAY = 'optim_wrapper.optimizer.lr', 'optim_wrapper.optimizer.weight_decay'
     ('vipamin/vit-b_mocov3_cub', {LR: RATES, K: (2, 8, 32, 128), LAM: (0, 0.5, 1)}),
     ('vipamin/vit-xs_mae_digits', {LR: RATES, K: (2, 8, 32), LAM: (0, 0.5, 1)}),
     ('vipamin/vit-xs_mae_flowers17', {LR: RATES, K: (2, 8, 32, 128)}),
+    ('bpt/vit-b_mae_dogs_shallow', {LR: (0.005, 0.01, 0.02, 0.05, 0.1), DECAY: (1e-3, 2e-3, 5e-3),
+                                    HEAD_DECAY: (0.05, 0.1, 0.3, 0.5, 1)}),
     ('study/spt', {LR: (0.01, 0.03, 0.1, 0.3, 1, 3)})])
 def test_search_spaces(path, expected):
     """The rivals bring their own, inherited or replaced."""

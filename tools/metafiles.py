@@ -22,7 +22,7 @@ ARCHITECTURES = {(384, 14): 'ViT-S/14', (768, 14): 'ViT-B/14', (768, 16): 'ViT-B
 """(width, patch size) -> name."""
 OTHER_DATA = {'Digits': 'Optical Recognition of Handwritten Digits', 'CustomDataset flowers17': 'Oxford Flowers-17',
               'ImageNet imagenet': 'ImageNet-1k'}
-MEASURED = {'spt_vit-b_mae_cub': ('SPT-Deep', 'MAE', 'cub')}
+MEASURED = {'spt_vit-b_mae_cub': ('SPT-Deep', 'MAE', 'cub', 'SPT code')}
 """Recipe -> row of the published numbers that it repeats."""
 MODELS_BEGIN = '\nModels:\n'
 
@@ -52,6 +52,8 @@ def describe(recipe: Path, collection: str, backbones: dict[str, dict]) -> dict[
     task, _ = identify(cfg.test_dataloader.dataset)
     data = TASKS[task].name if task in TASKS else OTHER_DATA.get(task, task)
     data = f'VTAB-1k {data}' if task.startswith('vtab_') else data
+    if task in TASKS and cfg.model.head.num_classes < TASKS[task].num_classes:
+        data = f'{data}, {cfg.model.head.num_classes} of its classes'
     entry: dict[str, Any] = {'Name': name, 'In Collection': collection}
     checkpoint = cfg.model.backbone.init_cfg.checkpoint
     file = checkpoint if '://' in checkpoint else checkpoint.rpartition('/')[2]
@@ -61,7 +63,7 @@ def describe(recipe: Path, collection: str, backbones: dict[str, dict]) -> dict[
         backbone = dict(Architecture=architecture, File=file, URL=url, MD5=md5) | {'Pre-training': cfg.pretraining}
         entry['Backbone'] = backbones.setdefault(file, {key: value for key, value in backbone.items() if value})
     values = next((row.values for row in PUBLISHED
-                   if (row.method, row.pretraining, row.task) == MEASURED.get(name)), None)
+                   if (row.method, row.pretraining, row.task, row.source) == MEASURED.get(name)), None)
     metrics = {'Top 1 Accuracy': round(sum(values) / len(values), 2)} if values else {}
     return entry | {
         'Metadata': {'Architecture': [architecture], 'Training Data': data,

@@ -1,4 +1,4 @@
-"""docs/published.md and mmspt/evaluation/published.csv hold the same numbers and sources, which agree with each other."""
+"""docs/published.md and mmspt/evaluation/published.csv hold the same numbers and sources, which agree."""
 from collections import defaultdict
 
 import numpy as np

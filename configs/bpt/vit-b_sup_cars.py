@@ -1,0 +1,12 @@
+# tools/dist_train.sh configs/bpt/vit-b_sup_cars.py 1
+# BPT-Deep, 50 prompts of rank 50 a block, on Stanford Cars
+# published accuracy: not found
+# rate and decays: default (published for BPT-Shallow), not searched; not yet run here
+_base_ = [
+    '../_base_/models/vit-b_sup_bpt.py', '../_base_/datasets/cars.py',
+    '../_base_/schedules/bpt_100e.py', '../_base_/default_runtime.py'
+]
+
+model = dict(head=dict(num_classes=196))
+
+optim_wrapper = dict(optimizer=dict(lr=2e-2, weight_decay=1e-2), paramwise_cfg=dict(head_decay=3.0))

@@ -17,7 +17,7 @@ from mmspt.files import written_atomically
 
 STYLES = {
     'keys and values': ('#0072B2', 'o'), 'concatenation': ('#D55E00', 's'), 'shallow': ('#009E73', '^'),
-    'gated': ('#CC79A7', 'D'), 'gated (written out)': ('#E69F00', 'v'),
+    'gated': ('#CC79A7', 'D'), 'gated (written out)': ('#E69F00', 'v'), 'bilinear': ('#000000', 'P'),
     'full fine-tuning': ('#555555', ''), 'no prompts (short end)': ('#56B4E9', ''),
 }
 OUTPUTS = dict(mae='mean of all tokens (MAE)', mocov3='CLS (MoCo-v3)')

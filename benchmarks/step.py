@@ -9,6 +9,7 @@ Variants and precisions run by turns in one process; a ratio is the median of th
 MMPretrain's own frozen ViT with a trained head, the gradient carried back to the input of block 1, as deep prompts need
 it; 'no prompts (short end)' is the same with a last block that computes no more than is read, as ours does. 'gated' is
 GateVPT; 'gated (written out)' its released form, with attention in single steps and all tokens through the last block.
+'bilinear' is BPT-Deep, its rank the number of prompts; bases train in the last third of the blocks.
 """
 import argparse
 import math
@@ -33,8 +34,10 @@ from networks import CLASSES, OUTPUTS, build_classifier
 
 NONE, SHORT, FULL = 'no prompts', 'no prompts (short end)', 'full fine-tuning'
 TOLERANCE = dict(float32=1e-4, bfloat16=0.1, float16=0.05)  # of outputs and gradients, relative to the largest
-PATHS = dict(deep=('keys and values', 'concatenation'), shallow=('shallow', ), gated=('gated', 'gated (written out)'))
-OVER = {'concatenation': 'keys and values', 'gated': 'shallow', 'gated (written out)': 'gated'}
+PATHS = dict(deep=('keys and values', 'concatenation'), shallow=('shallow', ), gated=('gated', 'gated (written out)'),
+             bilinear=('bilinear', ))
+OVER = {'concatenation': 'keys and values', 'bilinear': 'keys and values', 'gated': 'shallow',
+        'gated (written out)': 'gated'}
 """Path -> what its time is a multiple of, with as many prompts."""
 
 
@@ -108,8 +111,10 @@ def build_variants(args: argparse.Namespace, outputs: str, training: bool) -> It
         yield FULL, build(args, outputs, type='VisionTransformer')
     for prompt_type in args.types:
         for path, count in product(PATHS[prompt_type], args.prompts):
-            kind = dict(type='WrittenOutGates' if 'written' in path else 'mmspt.GatedPromptedViT') \
-                if prompt_type == 'gated' else dict(type='mmspt.PromptedViT', prompt_type=prompt_type)
+            kinds: dict[str, dict[str, Any]] = dict(
+                gated=dict(type='WrittenOutGates' if 'written' in path else 'mmspt.GatedPromptedViT'),
+                bilinear=dict(prompts=dict(type='mmspt.DeepBilinearPrompts', rank=count)))
+            kind = dict(type='mmspt.PromptedViT') | kinds.get(prompt_type, dict(prompt_type=prompt_type))
             yield f'{path}, {count}', build(args, outputs, num_prompts=count, concatenate=path == 'concatenation',
                                             allow_random_backbone=True, **kind)
 
@@ -187,7 +192,8 @@ def measure_cases(args: argparse.Namespace, outputs: str, kind: str) -> list[dic
             if other in working:
                 rows[name][f'over_{OVER[path].replace(" and ", "_")}'] = ratio(times, seconds[dtype, other])
             method = getattr(models[name].backbone, 'prompts', None)  # prompts, gates and temperatures; not the head
-            rows[name]['tuned'] = 0 if method is None else sum(p.numel() for p in method.parameters())
+            rows[name]['tuned'] = 0 if method is None else sum(
+                p.numel() for p in method.parameters() if p.requires_grad)
             if dtype != 'float32' and ('float32', name) in seconds:
                 rows[name]['over_float32'] = ratio(times, seconds['float32', name])
         cases.append(dict(outputs=outputs, dtype=dtype, kind=kind, variants=rows,

@@ -7,9 +7,11 @@ import sys
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmpretrain.models import VisionTransformer
 from PIL import Image
 
+import bilinear
 import checkpoints
 import loader
 import nmi
@@ -19,7 +21,7 @@ import prototypes
 import serve
 import step
 import vipamin
-from helpers import DATA, make_images
+from helpers import DATA, ROOT, make_images
 from measure import record
 from mmspt.models import PromptedViT
 
@@ -54,7 +56,8 @@ def test_step(run, tmp_path, monkeypatch):
     assert content['machine']['versions']['mmspt'] and content['settings']['rounds'] == 2
     assert [(case['kind'], case['dtype']) for case in content['cases']] == [
         (kind, dtype) for kind in ('step', 'forward') for dtype in ('float32', 'bfloat16')]
-    paths = {f'{path}, 3' for path in ('keys and values', 'concatenation', 'shallow', 'gated', 'gated (written out)')}
+    paths = {f'{path}, 3' for path in (
+        'keys and values', 'concatenation', 'shallow', 'gated', 'gated (written out)', 'bilinear')}
     for case in content['cases']:
         rows = case['variants']
         assert 0 < case['difference'] < dict(float32=1e-5, bfloat16=0.1)[case['dtype']]  # the same work
@@ -65,11 +68,11 @@ def test_step(run, tmp_path, monkeypatch):
         assert slow['over_none'] == median_ratio(slow['seconds'], none['seconds'])
         assert slow['over_keys_values'] == median_ratio(slow['seconds'], fast['seconds'])
         assert fast['median'] == statistics.median(fast['seconds'])
-        # prompts of width 32 in 3 blocks; 2 gates and 3 temperatures
+        # prompts of width 32 in 3 blocks; 2 gates and 3 temperatures; 3 x 3 coefficients of 3 blocks, 1 basis
         assert {name: row['tuned'] for name, row in rows.items() if name != 'full fine-tuning'} == {
             'no prompts': 0, 'no prompts (short end)': 0, 'keys and values, 3': 3 * 3 * 32,
             'concatenation, 3': 3 * 3 * 32, 'shallow, 3': 3 * 32, 'gated, 3': 3 * 32 + 5,
-            'gated (written out), 3': 3 * 32 + 5}
+            'gated (written out), 3': 3 * 32 + 5, 'bilinear, 3': 3 * 3 * 3 + 32 * 3}
     picture = tmp_path / 'picture.png'
     monkeypatch.setattr(sys, 'argv', ['plot.py', str(tmp_path / 'numbers.json'), str(picture)])
     plot.main()
@@ -122,6 +125,37 @@ def test_vipamin(run):
     for block in range(1, 7):
         assert rows[block, 'orthogonal, exact']['share'] < 1e-3 < 0.3 < rows[block, 'orthogonal, released']['share'] < 1
         assert abs(rows[block, 'uniform']['norm'] - (6 / (3 * 2 * 2 + 128) * 128 / 3)**0.5) < 0.1
+
+
+def test_bilinear(run, tmp_path, monkeypatch):
+    """On a network of random weights: ranks and shares follow from each other; no rank misses less than a lower one."""
+    items = make_images(tmp_path / 'images', 3)
+    (tmp_path / 'list.txt').write_text(''.join(f'{name} {label}\n' for name, label in items))
+    text = (ROOT / 'configs/bpt/vit-s_dinov2_flowers17.py').as_posix()
+    config = tmp_path / 'config.py'
+    config.write_text(f"""_base_ = {text!r}
+model = dict(head=dict(in_channels=32), backbone=dict(
+    arch='toy', patch_size=8, img_size=32, prompts=dict(rank=4), init_cfg=None, allow_random_backbone=True))
+train_dataloader = dict(dataset=dict(data_prefix='images', ann_file='list.txt'))
+""")
+    work_dir = tmp_path / 'runs' / 'one' / 'logs' / 'vis_data'
+    work_dir.mkdir(parents=True)
+    (work_dir / 'scalars.json').write_text('{"accuracy/top1": 50.0, "step": 2}\n')
+    Config.fromfile(config).dump(tmp_path / 'runs' / 'one' / 'vit.py')
+    monkeypatch.chdir(tmp_path)
+    content = run(bilinear, '--config', 'config.py', '--data-root', '.', '--sizes', 32, 48, '--prompts', 4, '--ranks',
+                  1, 3, 4, '--runs', 'runs')
+    assert [(row['size'], row['block'], row['tokens']) for row in content['spectra']] == [
+        (size, block, tokens) for size, tokens in ((32, 17), (48, 37)) for block in (1, 2, 3)]
+    for row in content['spectra']:
+        assert 1 <= row['rank_99'] <= row['rank_9999'] <= min(row['tokens'], 32)
+        weakest = row['weakest'] / (row['weakest'] + content['eps'])  # W S W of the weakest live direction
+        assert row['live'] == pytest.approx(weakest, rel=1e-6) and row['off'] <= row['live']
+    for row in content['fits']:
+        one, three, four = row['missed'].values()
+        assert 0 < three < one < 1 and four < 1e-6
+    (one, ) = content['runs']
+    assert one['validations'] == {'2': 50.} and (one['start'], one['test']) == ('mmspt.WhitenedInit', None)
 
 
 def test_serve(run):

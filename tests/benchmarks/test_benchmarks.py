@@ -144,16 +144,17 @@ train_dataloader = dict(dataset=dict(data_prefix='images', ann_file='list.txt'))
     Config.fromfile(config).dump(tmp_path / 'runs' / 'one' / 'vit.py')
     monkeypatch.chdir(tmp_path)
     content = run(bilinear, '--config', 'config.py', '--data-root', '.', '--sizes', 32, 48, '--prompts', 4, '--ranks',
-                  1, 3, 4, '--runs', 'runs')
+                  1, 3, 4, 5, '--runs', 'runs')
     assert [(row['size'], row['block'], row['tokens']) for row in content['spectra']] == [
         (size, block, tokens) for size, tokens in ((32, 17), (48, 37)) for block in (1, 2, 3)]
     for row in content['spectra']:
         assert 1 <= row['rank_99'] <= row['rank_9999'] <= min(row['tokens'], 32)
-        weakest = row['weakest'] / (row['weakest'] + content['eps'])  # W S W of the weakest live direction
-        assert row['live'] == pytest.approx(weakest, rel=1e-6) and row['off'] <= row['live']
+        whitened = row['weakest'] / (row['weakest'] + content['eps'])
+        assert row['whitened_9999'] == pytest.approx(whitened, rel=1e-6)
+        assert row['off'] <= row['whitened_9999'] <= row['whitened_99'] < 1
     for row in content['fits']:
-        one, three, four = row['missed'].values()
-        assert 0 < three < one < 1 and four < 1e-6
+        one, three, *enough = row['missed'].values()
+        assert 0 < three < one < 1 and max(enough) < 1e-6
     (one, ) = content['runs']
     assert one['validations'] == {'2': 50.} and (one['start'], one['test']) == ('mmspt.WhitenedInit', None)
 

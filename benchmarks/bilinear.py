@@ -75,8 +75,9 @@ def spectra(args: argparse.Namespace, size: int) -> list[dict[str, Any]]:
     vit, images = build(args, size, WhitenedInit.images)
     means = average(images, lambda batch: (
         (i, sum_images(x)) for i, (_, x) in enumerate(block_inputs(vit, batch, vit.num_layers))))
-    maps = ([linear_map(layer.attn, part)[0].detach().double() for part in (0, 1)] for layer in vit.layers)
-    return [dict(size=size, block=i + 1, **look(means[i], *own, eps=WhitenedInit().eps)) for i, own in enumerate(maps)]
+    maps = ([linear_map(layer.attn, i)[0].detach().double() for i in (0, 1)] for layer in vit.layers)
+    return [dict(size=size, block=i, **look(means[i - 1], query, key, WhitenedInit().eps))
+            for i, (query, key) in enumerate(maps, 1)]
 
 
 def fits(args: argparse.Namespace, initializer: Any, count: int) -> dict[str, Any]:
@@ -108,7 +109,6 @@ def measure(args: argparse.Namespace, folder: str) -> dict[str, Any]:
 
 
 def show(content: dict[str, Any], console: Console) -> None:
-    """Print blocks, then what ranks miss."""
     show_table(console, ('pixels, block', *COLUMNS), [
         (f'{row["size"]}, {row["block"]}', *(f'{row[key]:.3g}' for key in COLUMNS)) for row in content['spectra']])
     show_table(console, ('missed, %', *map(str, content['fits'][0]['missed'])), [

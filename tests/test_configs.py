@@ -62,7 +62,8 @@ def test_complete():
         ('finetune', ''))}
     expected |= {(folder, backbone, 'cub', suffix) for backbone in backbones[:2] for folder, suffix in (
         ('gatevpt', ''), ('vipamin', ''), ('vipamin', '_shallow'))}
-    expected |= {('gatevpt', 'vit-b_mae', 'cub', '_spt'), *(('spt', f'vit-{size}_mae', 'cub', '') for size in 'lh')}
+    expected |= {(folder, 'vit-b_mae', 'cub', '_spt') for folder in ('gatevpt', 'bpt')}
+    expected |= {('spt', f'vit-{size}_mae', 'cub', '') for size in 'lh'}
     assert set(RECIPES.values()) == expected
 
 
@@ -138,7 +139,7 @@ def test_recipe(path):
     assert hook == dict(type='mmspt.PromptInitHook', initializer={
         'vpt': dict(type='mmspt.UniformInit'), 'vipamin': dict(type='mmspt.VIPAMINInit', k=32, lam=0.5),
         'gatevpt': dict(type='mmspt.RandomSampleInit' if suffix == '_spt' else 'mmspt.UniformInit'),
-        'bpt': dict(type='mmspt.DrawnInit' if shallow else 'mmspt.WhitenedInit'),
+        'bpt': dict(type='mmspt.' + {'': 'Whitened', '_shallow': 'Drawn', '_spt': 'RandomSample'}[suffix] + 'Init'),
     }.get(folder, dict(type='mmspt.RandomSampleInit')))
     for field, split in (('train_dataloader', 'trainval'), ('test_dataloader', 'test')):
         given = cfg[field].dataset
@@ -264,7 +265,8 @@ def test_small_recipes_differ_by_method_alone(folder, task):
             folder, dict(type='mmspt.UniformInit'))
 
 
-@pytest.mark.parametrize('path', [path for path, (folder, *_) in RECIPES.items() if folder == 'bpt'])
+@pytest.mark.parametrize('path', [
+    path for path, (folder, *_, suffix) in RECIPES.items() if folder == 'bpt' and suffix != '_spt'])
 def test_bpts_rates_and_what_its_headers_say(path):
     """Rates by task, as published; published accuracies are those of docs/published.md; what was not found is said."""
     _, backbone, task, suffix = RECIPES[path]
@@ -309,8 +311,10 @@ def test_small_recipes_of_bpt(task, size, classes, tmp_path):
     lists = [cfg[f'{split}_dataloader'].dataset.get('ann_file') for split in ('train', 'test')]
     assert lists == (['train.txt', 'test.txt'] if task == 'flowers17' else [None, None])
     if task == 'digits':
+        other = load('configs/bpt/vit-s_dinov2_digits_spt.py')  # another start and rate, nothing else
         for field in ('param_scheduler', 'train_cfg', 'data_preprocessor', 'train_dataloader', 'val_dataloader'):
-            assert cfg[field] == spt[field], field
+            assert cfg[field] == spt[field] == other[field], field
+        assert other.model == cfg.model and other.custom_hooks == spt.custom_hooks != cfg.custom_hooks
 
 
 RATES = (0.00625, 0.0125, 0.03125, 0.0625, 0.125, 0.3125, 0.625)  # (.05, .1, .25, .5, 1, 2.5, 5) * 32 / 256

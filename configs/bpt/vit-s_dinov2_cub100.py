@@ -1,4 +1,6 @@
 # python tools/train.py configs/bpt/vit-s_dinov2_cub100.py
+# 100 species at 112 x 112 pixels on the encoder of make quickstart, which tools/quickstart.py writes to checkpoints/.
+# rate and decay of the head: default (the digits' recipe's), not searched for this task; not yet run here
 _base_ = [
     '../_base_/models/vit-s_dinov2_focus.py', '../_base_/datasets/cub100_112.py', '../_base_/schedules/bpt_100e.py',
     '../_base_/default_runtime.py'
@@ -7,3 +9,7 @@ _base_ = [
 model = dict(
     backbone=dict(img_size=112, prompts=dict(type='mmspt.DeepBilinearPrompts', rank=50), num_prompts=50),
     head=dict(num_classes=100))
+
+optim_wrapper = dict(optimizer=dict(lr=1e-2), paramwise_cfg=dict(head_decay=0.01))
+param_scheduler = dict(warmup=1)
+train_cfg = dict(max_epochs=10)

@@ -41,7 +41,7 @@ def read_published(path: str) -> tuple[Published, ...]:
     found: list[Published] = []
     with open(path, encoding='utf-8', newline='') as file:
         for row in csv.DictReader(file):
-            cells = [(None, row['mean'])] if row['mean'] else []
+            cells: list[tuple[str | None, str]] = [(None, row['mean'])] if row['mean'] else []
             cells += [(task, values) for task, _, values in (cell.partition('=') for cell in row['tasks'].split())]
             found += [Published(row['method'], row['pretraining'], row['group'], task,
                                 tuple(map(float, values.split('/'))), row['source']) for task, values in cells]

@@ -15,6 +15,7 @@ SHORT = [f'train_dataloader.batch_size={CLASSES * TRAIN // 2}', 'train_dataloade
          'test_dataloader.num_workers=0', 'train_cfg.max_epochs=1', 'default_hooks.logger.interval=1']
 # 196 patches of 32 features leave no direction that they lack
 FEW = ['custom_hooks.0.num_images=2', 'custom_hooks.0.initializer.lam=0']
+THIN = ['model.backbone.prompts.rank=4']  # of 32 features
 
 
 def run(monkeypatch, config, work_dir, *options):
@@ -29,7 +30,8 @@ def run(monkeypatch, config, work_dir, *options):
     ('spt/vit-b_mae_vtab_svhn', 'vtab_svhn', []), ('spt/vit-b_mocov3_cars_shallow', 'cars', []),
     ('vpt/vit-b_mae_nabirds', 'nabirds', []), ('linear/vit-b_sup_flowers102', 'flowers102', []),
     ('finetune/vit-b_mae_dogs', 'dogs', []), ('gatevpt/vit-b_mae_cub', 'cub', []),
-    ('vipamin/vit-b_mocov3_cub', 'cub', FEW)])
+    ('vipamin/vit-b_mocov3_cub', 'cub', FEW), ('bpt/vit-b_mae_cars', 'cars', THIN),
+    ('bpt/vit-b_sup_cub_shallow', 'cub', THIN)])
 def test_trains_two_steps_and_is_tested(path, task, options, tmp_path, monkeypatch):
     make_task(task, tmp_path / 'data')
     monkeypatch.chdir(tmp_path)

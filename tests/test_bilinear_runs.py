@@ -68,6 +68,8 @@ def test_resume_and_two_processes(own, tmp_path):
     arguments = [own.job.config, '--work-dir', str(tmp_path / 'two'), '--cfg-options', 'train_dataloader.batch_size=2']
     codes, outputs = train_ranks(2, arguments, tmp_path / 'log')
     assert codes == [0, 0], outputs
+    initial = [load_file(run / 'initial_prompts.safetensors')['prompts'] for run in (own.run, tmp_path / 'two')]
+    assert (initial[0] - initial[1]).abs().max() <= 1e-4 * initial[0].abs().max()
     losses = [[record['loss'] for record in scalars(run) if 'loss' in record] for run in (own.run, tmp_path / 'two')]
     assert losses[0] == pytest.approx(losses[1], abs=1e-3) and len(losses[0]) == 6
     ours, theirs = (folded(factors(run / 'epoch_2.pth')) for run in (tmp_path / 'two', own.run))

@@ -1,4 +1,5 @@
 r"""How BPT (https://arxiv.org/abs/2506.22908) starts: bases of factored prompts from whitening matrices of the data."""
+import copy
 import math
 from typing import Any
 
@@ -51,7 +52,7 @@ def draw_basis(matrix: Tensor, rank: int, generator: torch.Generator) -> Tensor:
 class WhitenedInit(PromptInitializer):
     r"""BPT's start: normal coefficients, and for each block a basis of entries of :func:`whitening_matrix`.
 
-    Source: the paper, and the authors' code, https://github.com/WangYZ1608/BPT at 9fc3c78. Whether a basis trains is
+    Source: the paper, and the authors' code, https://github.com/WangYZ1608/BPT at 2f1ca0c. Whether a basis trains is
     the method's ``trained_bases``: the paper's fWhiten and tWhiten.
 
     Args:
@@ -100,8 +101,8 @@ class DrawnInit(PromptInitializer):
     method = 'VPT'
 
     def start(self, network: Any, images: ImageStream, generator: torch.Generator) -> dict[str, Tensor]:
-        method: PromptMethod = network.prompts
-        with torch.random.fork_rng():
+        method: PromptMethod = copy.deepcopy(network.prompts).cpu()
+        with torch.random.fork_rng(devices=[]):
             torch.manual_seed(generator.initial_seed())
             method.reset_parameters()
-        return {name: value.detach().clone() for name, value in method.state_dict().items()}
+        return {name: value.detach() for name, value in method.state_dict().items()}

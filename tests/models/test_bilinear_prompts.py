@@ -91,6 +91,26 @@ def test_prototypes_start_the_factors(rank, missed):
             assert not a[:, 4:].any() and torch.equal(b[:, 4:], drawn[layer][:, 4:])
 
 
+def test_prompts_that_are_alike_leave_no_dead_column():
+    """Of rank 1: the other columns start at a product of 0, and a gradient reaches them."""
+    method = DeepBilinearPrompts(4, 3, num_layers=1, embed_dims=16, patch_size=(4, 4))
+    method.reset_parameters()
+    alike = torch.randn(1, 1, 16).expand(1, 4, 16)
+    method.start_from(alike)
+    tokens = method().tokens
+    torch.testing.assert_close(tokens.detach(), alike, rtol=1e-4, atol=1e-5)
+    (tokens * torch.randn(1, 4, 16)).sum().backward()
+    assert method.coefficients.grad.abs().amin(dim=(0, 1)).min() > 1e-4
+
+
+def test_autocast_rounds_no_prompts():
+    method = DeepBilinearPrompts(4, 3, num_layers=2, embed_dims=16, patch_size=(4, 4))
+    method.reset_parameters()
+    with torch.autocast('cpu', torch.bfloat16):
+        tokens = method().tokens
+    assert tokens.dtype == torch.float32 and torch.equal(tokens, method().tokens)
+
+
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float16])
 def test_a_pack_is_unfolded(dtype):
     method = DeepBilinearPrompts(4, 3, num_layers=2, embed_dims=16, patch_size=(4, 4))
@@ -100,8 +120,10 @@ def test_a_pack_is_unfolded(dtype):
     other = DeepBilinearPrompts(4, 3, num_layers=2, embed_dims=16, patch_size=(4, 4))
     other.load_state_dict(parameters)
     torch.testing.assert_close(other().tokens, folded, rtol=0, atol=1e-6 if dtype == torch.float32 else 1e-3)
-    with pytest.raises(ValueError, match=r'products of rank 3, but of these \d'):
-        method.unfold(FoldedPrompts(torch.randn(2, 4, 16)))
+    weak = folded.clone()
+    weak[1] = 1e-3 * torch.randn(4, 16)  # one block alone, and a small one
+    with pytest.raises(ValueError, match=r'products of rank 3, but of those of block 2 \d'):
+        method.unfold(FoldedPrompts(weak))
     with pytest.raises(ValueError, match='gates or logit scales'):
         method.unfold(FoldedPrompts(folded, gate=torch.ones(1)))
 

@@ -5,7 +5,7 @@ import torch
 from mmpretrain.registry import MODELS
 
 from helpers import tiny_backbone
-from mmspt.prompts import DrawnInit, RandomSampleInit, WhitenedInit
+from mmspt.prompts import DrawnInit, KMeansInit, RandomSampleInit, UniformInit, WhitenedInit
 from mmspt.prompts.whitening import draw_basis, whitening_matrix
 
 
@@ -120,9 +120,11 @@ def test_other_prompts_have_no_factors():
             WhitenedInit(eps)
 
 
-def test_prototypes_of_any_initializer(tmp_path):
+@pytest.mark.parametrize('initializer', [RandomSampleInit, KMeansInit, UniformInit])
+def test_prototypes_of_any_initializer(initializer):
+    """Rank 6 holds 5 prompts."""
     vit = build()
     images = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-    prototypes = RandomSampleInit().start(vit, Images([images]), torch.Generator().manual_seed(5))
+    prototypes = initializer().start(vit, Images([images]), torch.Generator().manual_seed(5))
     vit.prompts.start_from(prototypes)
-    torch.testing.assert_close(vit.prompts().tokens.detach(), prototypes, rtol=1e-4, atol=1e-4)  # rank 6 of 5 prompts
+    torch.testing.assert_close(vit.prompts().tokens.detach(), prototypes, rtol=1e-3, atol=1e-3)

@@ -7,10 +7,6 @@ custom_hooks = [dict(type='mmspt.PromptInitHook', initializer=dict(type='mmspt.W
 
 optim_wrapper = dict(optimizer=dict(lr=5e-2, weight_decay=5e-3), paramwise_cfg=dict(head_decay=0.5))
 
-# what tools/sweep.py varies, 120 settings: the decays are those that the authors' scripts for MAE and MoCo-v3 name, and
-# of the rates 0.05 and 0.1; the lower rates are this repository's choice
-search_space = [
-    'lr=0.005,0.01,0.02,0.05,0.1',
-    'prompt_decay=1e-3,2e-3,5e-3',
-    'head_decay=0.05,0.1,0.3,0.5,1',
-]
+# what tools/sweep.py varies: ranges that hold what the authors' scripts name for all checkpoints, and the rates of the
+# small recipes
+search_space = ['lr=1e-3:0.2:log', 'prompt_decay=5e-4:0.1:log', 'head_decay=0.01:10:log']

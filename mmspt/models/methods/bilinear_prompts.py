@@ -8,14 +8,16 @@ from mmspt.registry import MODELS
 
 from .prompt_method import FoldedPrompts, PromptMethod
 
-FIT = 0.02
-"""The share of folded prompts, by norm, that factors of a rank may miss when a pack is loaded: half precision's."""
+FIT = 5e-3
+"""The share of a block's folded prompts, by norm, that factors may miss when a pack is loaded: bf16's rounding."""
+TINY = 1e-6
+"""Singular values below this share of the largest count as none."""
 
 
 class BilinearPrompts(PromptMethod):
     r"""Prompts of block i are A_i B_i^T, with coefficients A_i (N_p, p) and a basis B_i (D, p).
 
-    Source: the paper, and the authors' code, https://github.com/WangYZ1608/BPT at 9fc3c78.
+    Source: the paper, and the authors' code, https://github.com/WangYZ1608/BPT at 2f1ca0c.
 
     Args:
         num_prompts (int): N_p.
@@ -57,39 +59,43 @@ class BilinearPrompts(PromptMethod):
             nn.init.xavier_uniform_(basis)
 
     def forward(self) -> FoldedPrompts:
-        return FoldedPrompts(self.coefficients @ torch.stack(list(self.bases)).mT)
+        with torch.autocast(self.coefficients.device.type, enabled=False):  # tokens of other methods are not rounded
+            return FoldedPrompts(self.coefficients @ torch.stack(list(self.bases)).mT)
 
     @torch.no_grad()
     def start_from(self, prototypes: Tensor) -> None:
         r"""Take the best fit of this rank, :math:`U_p S_p V_p^T`, its singular values shared between the factors.
 
-        Where there are fewer prompts than p, the coefficients that are left over start at 0, their basis as it is.
+        Where the prompts have a rank below p, the coefficients that are left over start at 0, their basis as it is, so
+        that a gradient reaches them.
         """
-        coefficients, bases = self._factorize(prototypes)
-        count = coefficients.shape[-1]
-        self.coefficients.zero_()[..., :count].copy_(coefficients)
-        for own, basis in zip(self.bases, bases, strict=True):
-            own[:, :count].copy_(basis)
+        for i, (coefficients, basis) in enumerate(map(self._factorize, prototypes)):
+            self.coefficients[i].zero_()[:, :basis.shape[1]].copy_(coefficients)
+            self.bases[i][:, :basis.shape[1]].copy_(basis)
 
     def unfold(self, folded: FoldedPrompts) -> dict[str, Tensor]:
         if folded.logit_scale is not None or folded.gate is not None:
             raise ValueError(f'{type(self).__name__} holds prompt tokens alone, but this pack has gates or logit '
                              'scales as well: set model.backbone.prompts to the method that it was tuned by')
-        coefficients, bases = self._factorize(folded.tokens)
-        missed = (folded.tokens - coefficients @ bases.mT).norm() / folded.tokens.norm().clamp(min=1e-30)
-        if missed > FIT:
-            raise ValueError(f'prompts of a pack must be products of rank {self.rank}, but of these {missed:.1%} are '
-                             'left over: set model.backbone.prompts to the method that they were tuned by, or raise '
-                             'its rank')
-        pad = (0, self.rank - coefficients.shape[-1])
-        return dict(coefficients=nn.functional.pad(coefficients, pad)) | {
-            f'bases.{i}': nn.functional.pad(basis, pad) for i, basis in enumerate(bases)}
+        parameters = {'coefficients': torch.zeros(self.coefficients.shape, dtype=folded.tokens.dtype)}
+        for i, tokens in enumerate(folded.tokens.cpu()):
+            coefficients, basis = self._factorize(tokens)
+            missed = (tokens - coefficients @ basis.T).norm() / tokens.norm().clamp(min=1e-30)
+            if missed > FIT:
+                raise ValueError(f'prompts of a pack must be products of rank {self.rank}, but of those of block '
+                                 f'{i + 1} {missed:.1%} are left over: set model.backbone.prompts to the method that '
+                                 'they were tuned by, or raise its rank')
+            parameters['coefficients'][i, :, :basis.shape[1]] = coefficients
+            parameters[f'bases.{i}'] = self.bases[i].detach().to('cpu', tokens.dtype, copy=True)
+            parameters[f'bases.{i}'][:, :basis.shape[1]] = basis
+        return parameters
 
     def _factorize(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the best factors of tokens (L, N_p, D), (L, N_p, q) and (L, D, q), q at most p and N_p."""
+        """Return the best factors of one block's tokens (N_p, D), (N_p, q) and (D, q), q at most p and their rank."""
         u, s, vh = torch.linalg.svd(tokens.double(), full_matrices=False)
-        u, s, vh = u[..., :self.rank], s[..., :self.rank].sqrt(), vh[:, :self.rank]
-        return (u * s[:, None]).to(tokens.dtype), (vh.mT * s[:, None]).to(tokens.dtype)
+        count = min(self.rank, int((s > TINY * s[0]).sum()))
+        root = s[:count].sqrt()
+        return (u[:, :count] * root).to(tokens.dtype), (vh[:count].T * root).to(tokens.dtype)
 
 
 @MODELS.register_module()

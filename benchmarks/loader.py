@@ -171,7 +171,7 @@ def measure_memory(args: argparse.Namespace, paths: Sequence[str], cache: str) -
             found[name]['pss'] += sizes['Pss']
             found[name]['uss'] += sizes['Private_Clean'] + sizes['Private_Dirty']
         del loader
-    return dict(workers=found, cache=sum(entry.stat().st_size for entry in os.scandir(cache)),
+    return dict(workers=found, cache=sum(entry.stat().st_size for entry in os.scandir(os.path.join(cache, 'memory'))),
                 cached_over_ours=found['ours, cached']['pss'] / found['ours']['pss'])
 
 
@@ -236,6 +236,7 @@ def measure(args: argparse.Namespace, folder: str) -> dict[str, Any]:
     paths = find(args.data_root)
     kinds = write(paths, args.images, folder)
     cache = tempfile.mkdtemp(dir='/dev/shm' if os.path.isdir('/dev/shm') else folder)
+    user = mmspt.datasets.LoadImageFromFile(cache='memory', cache_folder=cache)  # while it is there, the cache stays
     try:
         torch.set_num_threads(1)
         content: dict[str, Any] = dict(
@@ -250,7 +251,8 @@ def measure(args: argparse.Namespace, folder: str) -> dict[str, Any]:
             content['accuracy'] = measure_accuracy(args, paths, cache)
         return content
     finally:
-        shutil.rmtree(cache)
+        del user
+        shutil.rmtree(cache, ignore_errors=True)
 
 
 def show(content: dict[str, Any], console: Console) -> None:

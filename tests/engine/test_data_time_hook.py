@@ -59,10 +59,10 @@ def test_a_resumed_run_counts_its_own(tmp_path):
 
 @pytest.mark.parametrize(('cores', 'processes', 'workers', 'cache', 'expected'), [
     (8, 1, 4, None, r"raise train_dataloader.num_workers from 4 \(this process has 8 cores\), or keep .*'memory'.*"),
-    (8, 2, 4, None, r"keep decoded images by dict\(type='mmspt.LoadImageFromFile', cache='memory'\)"),
-    (8, 2, 0, 'disk', r'raise train_dataloader.num_workers from 0 \(this process has 4 cores\)'),
-    (1, 1, 1, 'disk', 'use smaller image files, fewer transforms or more cores'),
-    (1, 1, 1, 'MMCV', "keep decoded images by .*cache='memory'.*")])
+    (8, 2, 4, None, r"keep decoded images, if they fit, by dict\(type='mmspt.LoadImageFromFile', cache='memory'\)"),
+    (8, 2, 0, 'disk', r'raise .* from 0 \(this process has 4 cores\), or wait and see: .*fills the cache.*'),
+    (1, 1, 1, 'disk', 'wait and see: .*fills the cache.*'),
+    (1, 1, 1, 'MMCV', "keep decoded images, if they fit, by .*cache='memory'.*")])
 def test_advice(tmp_path, monkeypatch, cores, processes, workers, cache, expected):
     """More workers where there are cores, a cache where there is none; the data set may be wrapped."""
     items = make_images(tmp_path, 2)

@@ -37,7 +37,7 @@ class DataTimeHook(Hook):
         waited, whole = (float(found[f'train/{name}'].data[0][1 - self.count:].sum()) for name in ('data_time', 'time'))
         advice = f': {advise(loader)}' if waited >= MUCH * whole else ''
         share = waited / max(whole, 1e-9)
-        runner.logger.info(f'Of the first epoch of this start {share:.1%} was spent waiting for data{advice}')
+        runner.logger.info(f'Of the first epoch {share:.1%} was spent waiting for data{advice}')
 
 
 def advise(loader: DataLoader) -> str:

@@ -44,13 +44,13 @@ def test_folder(quickstart, tmp_path, monkeypatch, capsys):
     vit.init_weights()
     save_file(vit.state_dict(), tmp_path / 'tiny.safetensors')
     monkeypatch.setattr(plan, 'LADDER', (plan.Rung(2, 1, 2, None), ))
-    flags = '--data', tmp_path / 'photos', '--checkpoint', tmp_path / 'tiny.safetensors', '--minutes', 30
+    flags = '--data', tmp_path / 'photos', '--checkpoint', tmp_path / 'tiny.safetensors', '--minutes', 600
     monkeypatch.setattr(quickstart.module, 'MORE_SEEDS', 0)
     quickstart(*flags)
-    said, folder = capsys.readouterr().out, tmp_path / 'work_dirs/quickstart/photos_30min'
+    said, folder = capsys.readouterr().out, tmp_path / 'work_dirs/quickstart/photos_600min'
     assert 'Plan: images of 32 x 32 pixels, 19 / 5 / 6 to train, choose and test; 2 epochs' in said
     assert 'held out of train' in said
-    assert re.search(r'It takes about \d+ min, then further seeds within 30 min; (\d runs|one run)', said)
+    assert re.search(r'It takes about \d+ min, then further seeds within 600 min; (\d runs|one run)', said)
 
     results = json.loads((folder / 'results.json').read_text())
     for method in METHODS:

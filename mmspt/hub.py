@@ -109,11 +109,10 @@ def local_path(checkpoint: str, files: Sequence[str] = FILES, beside: Sequence[s
         raise
     except Exception as error:  # of many classes, not all of huggingface_hub's own
         from huggingface_hub import constants
-        reason = f'{type(error).__name__}: {([*str(error).splitlines(), ""])[0]:.200}'
         raise OSError(
-            f"'{checkpoint}' cannot be fetched ({reason}): correct the address, log in if the repository asks for "
-            f'it (hf auth login), fetch {" or ".join(name for name in names if name != PACK or len(names) == 1)} of '
-            f'{place.repository} elsewhere{", with " + " and ".join(beside) if beside else ""} into one folder and '
+            f"'{checkpoint}' cannot be fetched ({_reason(error)}): correct the address, log in if the repository asks "
+            f'for it (hf auth login), fetch {" or ".join(name for name in names if name != PACK or len(names) == 1)} '
+            f'of {place.repository} elsewhere{", with " + " and ".join(beside) if beside else ""} into one folder and '
             f"name that file, or bring the cache '{constants.HF_HUB_CACHE}' from another machine") from error
     return path
 
@@ -143,10 +142,14 @@ def upload(place: Place, files: Mapping[str, bytes], message: str, private: bool
         content = [hub.CommitOperationAdd(name, value) for name, value in files.items()]
         return api.create_commit(place.repository, content, commit_message=message, revision=place.revision).commit_url
     except Exception as error:  # of many classes, not all of huggingface_hub's own
-        reason = f'{type(error).__name__}: {([*str(error).splitlines(), ""])[0]:.200}'
         remedy = 'unset HF_HUB_OFFLINE' if isinstance(error, hub.errors.OfflineModeIsEnabled) else (
             'log in with a token that may write there (hf auth login), and name a repository of your own')
-        raise OSError(f"'hf://{place.repository}' takes no files ({reason}): {remedy}") from error
+        raise OSError(f"'hf://{place.repository}' takes no files ({_reason(error)}): {remedy}") from error
+
+
+def _reason(error: Exception) -> str:
+    """Return an error's class and the first line of its text."""
+    return f'{type(error).__name__}: {([*str(error).splitlines(), ""])[0]:.200}'
 
 
 def _package(address: str) -> Any:

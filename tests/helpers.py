@@ -153,6 +153,15 @@ def make_job(root: Path) -> SimpleNamespace:
     return SimpleNamespace(config=str(config), data=data, write=write, root=root)
 
 
+def finished_run(root: Path, extra: str) -> SimpleNamespace:
+    """A job of :func:`make_job` with lines of its own, and the work directory of its training."""
+    job = make_job(root)
+    job.write(extra=extra)
+    run = root / 'run'
+    tool('train.py', job.config, '--work-dir', run)
+    return SimpleNamespace(job=job, run=run)
+
+
 def spawn_two(function, folder: Path) -> None:
     """Run ``function(rank, folder)`` in two processes; two minutes are enough unless they wait for each other."""
     context = torch.multiprocessing.start_processes(function, (str(folder), ), nprocs=2, join=False,

@@ -1,6 +1,5 @@
 """BPT through every tool: nothing but its own file, its start and its recipes know of it."""
 import json
-from types import SimpleNamespace
 
 import mmengine
 import pytest
@@ -8,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from forked import train_ranks
-from helpers import DATA, make_job, scalars, tool
+from helpers import DATA, finished_run, scalars, tool
 
 OWN = """
 model['backbone'].update(prompts=dict(type='mmspt.DeepBilinearPrompts', num_prompts=5, rank=3, trained_bases=2))
@@ -29,11 +28,7 @@ custom_hooks = [dict(type='mmspt.PromptInitHook', initializer=dict(type='mmspt.U
 @pytest.fixture(scope='module')
 def own(tmp_path_factory):
     """The job, and a finished run."""
-    job = make_job(tmp_path_factory.mktemp('own'))
-    job.write(extra=OWN)
-    run = job.root / 'run'
-    tool('train.py', job.config, '--work-dir', run)
-    return SimpleNamespace(job=job, run=run)
+    return finished_run(tmp_path_factory.mktemp('own'), OWN)
 
 
 def factors(path):

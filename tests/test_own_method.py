@@ -1,7 +1,6 @@
 """A prompt method that the package does not have, in a file of its user's own, through every tool."""
 import json
 import os
-from types import SimpleNamespace
 
 import mmengine
 import numpy as np
@@ -10,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from forked import train_ranks
-from helpers import DATA, make_job, scalars, tool
+from helpers import DATA, finished_run, scalars, tool
 
 OWN = """
 custom_imports = dict(imports=['fourier_prompts'], allow_failed_imports=False)
@@ -41,11 +40,7 @@ def _path():
 @pytest.fixture(scope='module')
 def own(_path, tmp_path_factory):
     """The job, and a finished run of the method."""
-    job = make_job(tmp_path_factory.mktemp('own'))
-    job.write(extra=OWN)
-    run = job.root / 'run'
-    tool('train.py', job.config, '--work-dir', run)
-    return SimpleNamespace(job=job, run=run)
+    return finished_run(tmp_path_factory.mktemp('own'), OWN)
 
 
 def weights(path):

@@ -10,7 +10,7 @@ from torch import nn
 from mmspt.config import find_hook, name_classes, type_name
 from mmspt.datasets.nested_configs import leaves, without_skipping
 from mmspt.datasets.tasks import TASKS, task_of
-from mmspt.hub import SCHEMES
+from mmspt.hub import is_address
 
 from .method_names import added_by, count_prompts, is_frozen_vit, is_prompted, name_prompts
 
@@ -173,7 +173,7 @@ def recipe_of(cfg: Mapping[str, Any], world_size: int = 1) -> dict[str, Any]:
         elif value == 'torch' and key.endswith('.backend'):
             recipe[key] = 'pillow'  # whose pixels it gives
         elif isinstance(value, str) and (osp.isabs(value) or key.rpartition('.')[2] in WEIGHTS):
-            if re.match(SCHEMES, value):  # which says all
+            if is_address(value):  # which says all
                 continue
             folder, name = osp.split(osp.normpath(value))
             if ANYBODYS.fullmatch(name):

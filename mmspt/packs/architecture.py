@@ -6,7 +6,7 @@ import torch
 from mmpretrain.models.utils import LayerScale
 
 from mmspt.models import PromptedViT
-from mmspt.models.backbones.frozen_vit import CLS_AND_MEAN
+from mmspt.models.backbones.frozen_vit import CLS_AND_MEAN, feature_dims
 from mmspt.models.backbones.prompted_vit import PROMPT_TYPES
 from mmspt.models.weights.provenance import frozen_weights, settings
 
@@ -131,7 +131,7 @@ class Architecture:
     @property
     def feature_dims(self) -> int:
         """Width of what the head reads."""
-        return self.embed_dims * (2 if self.out_type == CLS_AND_MEAN else 1)
+        return feature_dims(self.embed_dims, self.out_type)
 
     @property
     def prompts_shape(self) -> tuple[int, int, int] | None:

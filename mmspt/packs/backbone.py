@@ -1,6 +1,5 @@
 """The frozen backbone that packs share: find it, load it, check it, merge it with a pack."""
 import os.path as osp
-import re
 from collections.abc import Iterable
 from dataclasses import asdict, replace
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import torch
 
 from mmspt.checkpoint_loaders import load_file
-from mmspt.hub import SCHEMES
+from mmspt.hub import is_address
 from mmspt.models import PromptedViT
 from mmspt.models.backbones.prompted_vit import FOLDED, OLD_NAMES
 from mmspt.models.backbones.reading import KEY as READING
@@ -28,7 +27,7 @@ def find_source(packs: Iterable[Pack]) -> str | None:
     """
     named = {pack.checkpoint for pack in packs}
     checkpoint = named.pop() if len(named) == 1 else ''
-    if re.match(SCHEMES, checkpoint):
+    if is_address(checkpoint):
         return checkpoint
     public = PUBLIC_CHECKPOINTS.get(osp.basename(checkpoint))
     known = public and public.md5 and (checkpoint == public.url or '/' not in checkpoint)

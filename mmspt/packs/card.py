@@ -3,7 +3,7 @@ import json
 from shlex import quote
 from typing import Any
 
-from mmspt.hub import PACK, parse
+from mmspt.hub import PACK, is_address, parse
 from mmspt.models.weights.fingerprint import to_hex
 
 from .backbone import find_source
@@ -73,10 +73,13 @@ def model_card(pack: Pack, address: str) -> str:
 
     Args:
         pack (Pack): What it describes.
-        address (str): Where the pack will be, hf://ORG/NAME[/FILE].
+        address (str): Where the pack will be, hf://ORG/NAME[@BRANCH]/FILE.
+
+    Returns:
+        str: The content of README.md.
     """
     source = find_source([pack])
-    place = parse(source) if source and '://' in source and not source.startswith('http') else None
+    place = parse(source) if source and is_address(source) else None
     front: dict[str, Any] = dict(
         library_name='mmspt', pipeline_tag='image-classification', tags=['mmspt', 'mmpretrain', 'prompt-tuning'])
     if place is not None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mmspt.config import name_classes
 from mmspt.engine.model import check_linear_classifier
 from mmspt.evaluation.description import CACHE
-from mmspt.hub import SCHEMES
+from mmspt.hub import is_address
 from mmspt.models import PromptedViT
 from mmspt.version import __version__
 
@@ -88,7 +88,7 @@ def _origin(vit: PromptedViT, config: Config) -> str:
     given = config.model.backbone.get('init_cfg') or []
     init_cfgs = given if isinstance(given, (list, tuple)) else [given]
     checkpoint = next((cfg['checkpoint'] for cfg in init_cfgs if cfg.get('checkpoint')), '')
-    if re.match(SCHEMES, checkpoint):
+    if is_address(checkpoint):
         return checkpoint
     if '://' not in checkpoint:
         return osp.basename(checkpoint)

@@ -2,19 +2,6 @@
 # test.txt reports
 _base_ = './flowers17.py'
 
-bicubic = dict(backend='pillow', interpolation='bicubic')
-train_pipeline = [
-    dict(type='mmspt.LoadImageFromFile'),
-    dict(type='RandomResizedCrop', scale=112, **bicubic),
-    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
-    dict(type='PackInputs'),
-]
-test_pipeline = [
-    dict(type='mmspt.LoadImageFromFile'),
-    dict(type='ResizeEdge', scale=128, edge='short', **bicubic),
-    dict(type='CenterCrop', crop_size=112),
-    dict(type='PackInputs'),
-]
-train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
-val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
-test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+_base_.train_dataloader.dataset.pipeline[1].scale = 112  # RandomResizedCrop
+_base_.val_dataloader.dataset.pipeline[1].scale, _base_.val_dataloader.dataset.pipeline[2].crop_size = 128, 112
+_base_.test_dataloader.dataset.pipeline[1].scale, _base_.test_dataloader.dataset.pipeline[2].crop_size = 128, 112

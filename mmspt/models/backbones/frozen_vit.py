@@ -18,6 +18,11 @@ CLS_AND_MEAN = 'cls_avg_featmap'
 """The ``out_type`` that MMPretrain's class lacks."""
 
 
+def feature_dims(embed_dims: int, out_type: str) -> int:
+    """Return the width of what a head reads of a network of width D: D, or 2 D."""
+    return embed_dims * (2 if out_type == CLS_AND_MEAN else 1)
+
+
 class FrozenViT(VisionTransformer):
     """MMPretrain's ViT, frozen: the base of networks that add learnable parameters of their own.
 
@@ -101,7 +106,7 @@ class FrozenViT(VisionTransformer):
     @property
     def feature_dims(self) -> int:
         """Width of what a head reads: D, or 2 D."""
-        return self.embed_dims * (2 if self.out_type == CLS_AND_MEAN else 1)
+        return feature_dims(self.embed_dims, self.out_type)
 
     def _format_output(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
         if self.out_type == CLS_AND_MEAN:

@@ -1,7 +1,6 @@
 # make quickstart    set up .venv and tune on real data: VPT and SPT side by side
 # make test          set up .venv and run the linters and the test suite
 # make test-slow     the long tests: kills, faults, fuzzing, several processes
-# make tables        the tables of docs/results.md from the records in benchmarks/results/study
 # make gpu           measure a GPU in ten minutes (without .venv, where the packages are at hand: make gpu BIN=/path/to/bin)
 # make test-forks    part of the suite on the maintained forks of the OpenMMLab packages (FORKS_TESTS=tests: all of it)
 PYTHON ?= python3
@@ -20,11 +19,11 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # the tests start Python a hundred times: without cached bytecode each start compiles torch anew, for some 8 s
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup quickstart tables test test-slow test-forks gpu lint clean
+.PHONY: setup quickstart test test-slow test-forks gpu lint clean
 
 setup: $(READY)
 
-$(READY): setup.py mmspt/version.py requirements/runtime.txt requirements/mminstall.txt requirements/optional.txt requirements/search.txt requirements/onnx.txt requirements/hub.txt requirements/tests.txt requirements/constraints.txt
+$(READY): setup.py mmspt/version.py requirements/runtime.txt requirements/mminstall.txt requirements/optional.txt requirements/search.txt requirements/postgres.txt requirements/onnx.txt requirements/hub.txt requirements/tests.txt requirements/constraints.txt
 	@$(PYTHON) -c "import sys; exec(open('mmspt/version.py').read()); this = sys.version_info[:2]; sys.exit(0 if OLDEST_PYTHON <= this <= NEWEST_PYTHON else 'mmspt needs Python %d.%d to %d.%d, $(PYTHON) is %d.%d: make PYTHON=python%d.%d ...' % (OLDEST_PYTHON + NEWEST_PYTHON + this + NEWEST_PYTHON))"
 	@echo 'Setting up $(VENV) (about 5 GB, mostly PyTorch; one to two minutes) ...'
 	$(PYTHON) -m venv $(VENV)
@@ -34,9 +33,6 @@ $(READY): setup.py mmspt/version.py requirements/runtime.txt requirements/mminst
 
 quickstart: $(READY)
 	$(BIN)/python tools/quickstart.py
-
-tables: $(READY)
-	$(BIN)/python benchmarks/study_tables.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -89,7 +89,8 @@ setup(
         'gpu': requirements('gpu'),
         'onnx': requirements('onnx'),
         'search': requirements('search'),
+        'postgres': requirements('postgres'),
         'hub': requirements('hub'),
-        'dev': [line for name in ('tests', 'optional', 'search', 'onnx', 'hub') for line in requirements(name)],
+        'dev': [line for name in ('tests', 'optional', 'search', 'postgres', 'onnx', 'hub') for line in requirements(name)],
     },
 )

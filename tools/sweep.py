@@ -3,39 +3,30 @@
 
 A killed search goes on when the same command is given again, and a finished one when it is given more trials."""
 import argparse
-import copy
-import os
 import os.path as osp
 import signal
 import sys
-from glob import escape, glob
 from typing import Any
 
 from filelock import FileLock, Timeout
-from mmengine.config import Config, DictAction
-from mmengine.registry import DefaultScope
+from mmengine.config import DictAction
 from rich.console import Console
 from rich.markdown import Markdown
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from mmspt.config import read_config
-from mmspt.engine.checks import check_config
-from mmspt.engine.launch import add_amp, default_work_dir, merge_options, name_amp, set_workers
-from mmspt.engine.reliability.last_checkpoint import find_latest
+from mmspt.engine.launch import add_amp, default_work_dir, name_amp
 from mmspt.evaluation import read_epoch
-from mmspt.evaluation.description import recipe_of
-from mmspt.files import write_text
-from mmspt.search.finals import read_tested, run_finals
-from mmspt.search.loop import RunningTrial, search
+from mmspt.search.cell import Budget, check_files, make_cell
 from mmspt.search.plots import plot
-from mmspt.search.processes import TrainProcess, worker_environments
-from mmspt.search.space import DEFAULT, FIELD, FORM, as_options, describe, read_space
-from mmspt.search.splits import check_overlap, final_config, search_config
-from mmspt.search.study import COMPLETE, PRUNED, Study, best, count, digest, grid, identify, open_study, take_up
-from mmspt.search.summary import summarize, to_markdown, write
+from mmspt.search.processes import worker_environments
+from mmspt.search.queue import TEST, TRIAL, Queue
+from mmspt.search.space import DEFAULT, FIELD, FORM, describe
+from mmspt.search.states import State, read_state
+from mmspt.search.storage import FILE, open_storage
+from mmspt.search.summary import to_markdown, write
+from mmspt.search.worker import Launcher, Running, Worker, loader_workers
 
-BATCH_KEYS = ('train_dataloader.batch_size', 'optim_wrapper.accumulative_counts')
-TRAIN = osp.join(osp.dirname(osp.abspath(__file__)), 'train.py')
+TOOLS = osp.dirname(osp.abspath(__file__))
 
 
 def parse_args() -> argparse.Namespace:
@@ -62,33 +53,6 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def length(cfg: Config) -> int:
-    """Return the number of epochs, or of iterations where a config counts these; validations have the same unit."""
-    return cfg.train_cfg.get('max_epochs') or cfg.train_cfg.get('max_iters', 0)
-
-
-class Launcher:
-    """Starts tools/train.py with a config written in full, so that every run can be repeated by hand."""
-
-    def __init__(self, cfg: Config, folder: str, amp: str | None) -> None:
-        os.makedirs(folder, exist_ok=True)
-        self.config = osp.join(folder, f'{osp.splitext(osp.basename(cfg.filename))[0]}.py')
-        self.flags = [f'--amp={amp}'] if amp else []
-        write_text(self.config, cfg.pretty_text)
-
-    def __call__(self, settings: dict[str, Any], work_dir: str, environment: dict[str, str]) -> TrainProcess:
-        flags = [*self.flags, '--resume'] if find_latest(work_dir) is not None else self.flags
-        command = [sys.executable, TRAIN, self.config, '--work-dir', work_dir, *flags, '--cfg-options',
-                   *as_options(settings)]
-        return TrainProcess(command, osp.join(work_dir, 'train.txt'), environment)
-
-
-def remove_checkpoints(work_dir: str) -> None:
-    """Remove the checkpoints of a trial that will not be resumed; logs and config stay."""
-    for path in glob(osp.join(escape(work_dir), '*.pth')):
-        os.remove(path)
-
-
 class Stopped(SystemExit):
     """Ctrl-C or SIGTERM: end the runs, then the search."""
 
@@ -99,125 +63,91 @@ def stop(number: int, frame: Any) -> None:
 
 
 class Search:
-    """One call of this tool: space, folder and output."""
+    """One call of this tool: a plan of one cell, with its folder and output."""
 
     def __init__(self, args: argparse.Namespace, console: Console) -> None:
         self.args, self.console = args, console
-        cfg = read_config(args.config)
-        merge_options(cfg, args.cfg_options)
-        own_space = cfg.pop(FIELD, None)  # the space counts, not where it was given
         self.title = osp.splitext(osp.basename(args.config))[0]
         above, name = osp.split(default_work_dir(args.config))
         self.folder = args.work_dir or osp.join(above, f'sweep_{name}')
-        self.trial_cfg = search_config(cfg)
-        self.space = read_space(cfg, args.search, own_space)
-        self.epochs = cfg.train_cfg.get('max_epochs')
-        self.length = length(cfg)
-        self.unit = 'epoch' if self.epochs else 'iteration'
-        self.final_cfg = final_config(cfg) if args.seeds else None
-        self.trial_cfg.work_dir = self.folder
-        check_config(self.trial_cfg)
-        for parameter in self.space:
-            for value in parameter.choices or (parameter.low, ):
-                tried = copy.deepcopy(self.trial_cfg)
-                tried.merge_from_dict({parameter.key: value})
-                check_config(tried)
-        with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
-            check_overlap(self.trial_cfg, self.final_cfg)
+        self.cell = make_cell(args.config, args.cfg_options, args.search, '', args.metric, args.amp, args.seed,
+                              Budget(args.trials, args.seeds, args.prune_after))
+        check_files(self.cell, self.folder)
+
+    def open_queue(self) -> Queue:
+        """Open the folder's queue, which has this cell alone.
+
+        Raises:
+            ValueError: It is of another search.
+        """
+        queue = Queue(open_storage(osp.join(self.folder, FILE)), 'sweep')
+        if queue.begun() - {self.cell.key}:
+            raise ValueError('a search must go on with the config, space, metric and precision that it began with, but '
+                             f"'{self.folder}' began with others: take these, or another --work-dir")
+        queue.register([self.cell])
+        return queue
 
     def run(self) -> None:
         """Search, test, write."""
-        study = open_study(self.folder, identify(self.trial_cfg, self.space, self.args.metric, self.args.amp),
-                           self.args.seed, self.args.prune_after, warmup_epochs=self.length // 5)
-        cut_off = take_up(study)
-        if count(study) or cut_off:
-            self.say(f'Going on with {self.folder}: {count(study)} trials are done, {cut_off} were cut off.')
-        if not self.args.keep_checkpoints:
-            # a killed search may not have removed them
-            for trial in study.get_trials(deepcopy=False, states=(COMPLETE, PRUNED)):
-                remove_checkpoints(osp.join(self.folder, 'trials', trial.user_attrs['work_dir']))
+        queue = self.open_queue()
+        cut_off, state = queue.release_lost(), read_state(queue, self.cell)
+        if state.ended or cut_off:
+            self.say(f'Going on with {self.folder}: {state.ended} trials are done, {cut_off} were cut off.')
         environments = worker_environments(self.args.workers)
-        for cfg in filter(None, (self.trial_cfg, self.final_cfg)):
-            if 'workers' in cfg:  # runs side by side share the cores
-                set_workers(cfg, cfg.workers, max(1, cfg.workers // len(environments)))
+        launch = Launcher(osp.join(TOOLS, 'train.py'), self.folder,
+                          loader_workers(osp.dirname(TOOLS), len(environments)))
         columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(),
                    TextColumn('{task.fields[text]}', markup=False), TimeElapsedColumn())
         with Progress(*columns, console=self.console) as progress:
-            chosen = self.find_best(study, environments, progress)
-            self.write(study)  # before a last run can fail
-            if self.final_cfg is not None:
-                self.test_best(chosen, environments, progress)
-        summary = self.write(study)
-        pictures = plot(study, self.args.metric, osp.join(self.folder, 'plots'))
-        self.console.print(Markdown(to_markdown(summary, self.title)))
+            tasks = {TRIAL: progress.add_task('trials', total=self.args.trials, text=''),
+                     TEST: progress.add_task('train + val, then test', total=self.args.seeds, text='')}
+
+            def end(running: Running, ended: str) -> None:
+                nonlocal state
+                state = read_state(queue, self.cell)
+                if running.job.stage.kind == TRIAL:
+                    values = running.job.reported
+                    value = f'see {running.process.log}' if ended == 'failed' else f'{values[max(values)]:.2f}'
+                    self.say(f'{running.job.name} {ended}: {value}, {describe(running.job.settings)}')
+                self.write(state)
+
+            worker = Worker(queue, launch, self.folder, environments, end, self.args.keep_checkpoints)
+
+            def show() -> None:
+                for kind, task in tasks.items():
+                    own = [running for running in worker.running.values() if running.job.stage.kind == kind]
+                    done = state.ended if kind == TRIAL else len(state.tests)
+                    best = f'best {state.best.value:.2f} ({describe(state.best.params)})' if state.best else ''
+                    at = [self.place(running) for running in own]
+                    progress.update(task, completed=done, text=' · '.join(filter(None, [
+                        best if kind == TRIAL else '', ', '.join(at)])))
+
+            worker.work(show)
+            state = read_state(queue, self.cell)
+            show()
+        self.write(state)
+        if state.failure is not None:
+            raise RuntimeError(f'the search failed: {state.failure}')
+        if state.best is None:
+            raise SystemExit(f'no trial ran to its end, so there is no best setting: look into {self.folder}/trials')
+        pictures = plot(queue.study(self.cell.key), self.args.metric, osp.join(self.folder, 'plots'))
+        self.console.print(Markdown(to_markdown(state.summary(self.folder), self.title)))
         self.say(f'{self.folder}/results.md, results.json; {len(pictures)} pictures in {self.folder}/plots')
+
+    def place(self, running: Running) -> str:
+        """Say how far a run is."""
+        cell, job = self.cell, running.job
+        step = running.step if job.stage.kind == TRIAL else read_epoch(running.work_dir)
+        name = f'#{job.slot}' if job.stage.kind == TRIAL else f'seed {job.slot}'
+        return f'{name} {cell.unit} {step}/{cell.length}'
 
     def say(self, text: str) -> None:
         """Print a line as it is, however long."""
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def find_best(self, study: Study, environments: list[dict[str, str]], progress: Progress) -> dict[str, Any]:
-        """Run the trials; return the best setting."""
-        task = progress.add_task('trials', total=self.args.trials, text='')
-
-        def recall() -> str:  # asks the database, so not at every look
-            progress.update(task, completed=count(study))
-            found = best(study)
-            return f'best {found.value:.2f} ({describe(found.params)}) · ' if found else ''
-
-        known = recall()
-
-        def show(running: list[RunningTrial]) -> None:
-            at = ', '.join(f'#{r.trial.number} {self.unit} {max(r.values, default=0)}/{self.length}' for r in running)
-            progress.update(task, text=known + at)
-
-        def end(trial: RunningTrial, ended: str) -> None:
-            nonlocal known
-            known = recall()
-            value = f'see {trial.process.log}' if ended == 'failed' else f'{trial.values[max(trial.values)]:.2f}'
-            self.say(f'trial {trial.trial.number} {ended}: {value}, {describe(trial.settings)}')
-            if not self.args.keep_checkpoints:
-                remove_checkpoints(trial.work_dir)
-            self.write(study)
-
-        search(study, self.space, grid(self.space, self.args.seed),
-               Launcher(self.trial_cfg, osp.join(self.folder, 'search'), self.args.amp),
-               osp.join(self.folder, 'trials'), environments, self.args.trials, self.args.metric, show, end)
-        progress.update(task, text='')
-        chosen = best(study)
-        if chosen is None:
-            raise SystemExit(f'no trial ran to its end, so there is no best setting: look into {self.folder}/trials')
-        return chosen.params
-
-    def test_best(self, settings: dict[str, Any], environments: list[dict[str, str]], progress: Progress) -> None:
-        """Train the best setting on train + val with each seed, test once."""
-        task = progress.add_task('train + val, then test', total=self.args.seeds, text='')
-
-        def show(done: int, running: dict[int, str]) -> None:
-            at = ', '.join(f'seed {seed}' + (f' epoch {read_epoch(work_dir)}/{self.epochs}' if self.epochs else '')
-                           for seed, work_dir in running.items())
-            progress.update(task, completed=done, text=at)
-
-        folder = self.final_folder(settings)
-        run_finals(Launcher(self.final_cfg, folder, self.args.amp), folder, settings, range(self.args.seeds),
-                   environments, show)
-
-    def final_folder(self, settings: dict[str, Any]) -> str:
-        """Return the folder of a setting's last runs, named after everything that they depend on."""
-        identity = identify(self.final_cfg, self.space, self.args.metric, self.args.amp)
-        return osp.join(self.folder, 'final', digest(settings, identity))
-
-    def write(self, study: Study) -> dict[str, Any]:
+    def write(self, state: State) -> None:
         """Write results.json and results.md: all trials, and the tests of the best setting that are done."""
-        chosen, tested, folder = best(study), {}, None
-        if chosen is not None and self.final_cfg is not None:
-            path = self.final_folder(chosen.params)
-            tested, folder = read_tested(path, range(self.args.seeds)), osp.relpath(path, self.folder)
-        batches = {parameter.key for parameter in self.space} & set(BATCH_KEYS)  # searched: it differs between trials
-        summary = summarize(study, self.space, self.args.metric, tested, folder,
-                            None if batches else recipe_of(self.trial_cfg)['global_batch'])
-        write(summary, self.folder, self.title)
-        return summary
+        write(state.summary(self.folder), self.folder, self.title)
 
 
 def main() -> None:

@@ -45,6 +45,8 @@ class Row:
     cells: dict[str, Cell] = field(default_factory=dict)
     mean: Cell | None = None
     tasks: str = ''  # 'n of m tasks' for the user's own
+    lacking: dict[str, str] = field(default_factory=dict)  # task -> how far an unfinished plan is there
+    hours: float | None = None  # of the runs of a plan
 
     @property
     def label(self) -> str:
@@ -85,8 +87,8 @@ def _table(group: str, runs: list[Run]) -> Table:
     rows = [row for base in sorted(bases, key=str) for row in _rows(bases[base], tasks, notes)]
     if group in GROUPS:
         for row in rows:
-            _add_mean(row, list(tasks))
-        rows += _published(group, {(row.arch, row.pretraining) for row in rows})
+            add_mean(row, list(tasks))
+        rows += published_rows(group, {(row.arch, row.pretraining) for row in rows})
         if any(row.pretraining == 'unknown' for row in rows):
             notes.append("pre-training unknown: set `pretraining = 'MAE'` (or 'MoCo-v3', ...) in the config, and "
                          'published rows are added')
@@ -162,7 +164,7 @@ def _batches(rows: list[Row]) -> list[str]:
     return [f'Global batch: {"; ".join(shown)}'] if shown else []
 
 
-def _add_mean(row: Row, tasks: list[str]) -> None:
+def add_mean(row: Row, tasks: list[str]) -> None:
     """Set the mean over all tasks, seed by seed if they share seeds, and 'n of m tasks'."""
     cells = [row.cells[task] for task in tasks if task in row.cells and row.cells[task].caveat is None]
     row.tasks = f'{len(cells)} of {len(tasks)} tasks'
@@ -172,7 +174,7 @@ def _add_mean(row: Row, tasks: list[str]) -> None:
         row.mean = Cell(by_seed, cells[0].seeds) if by_seed else Cell((mean(cell.mean for cell in cells), ))
 
 
-def _published(group: str, backbones: set[tuple[str, str]]) -> list[Row]:
+def published_rows(group: str, backbones: set[tuple[str, str]]) -> list[Row]:
     """Return the published rows of a group on these (arch, pretraining)."""
     rows: dict[tuple, Row] = {}
     for p in PUBLISHED:

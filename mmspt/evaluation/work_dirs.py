@@ -12,7 +12,7 @@ from .result import RESULT_FILE, read_result
 from .settings import Run
 from .tables import METRIC
 
-SEARCH, TRIALS = 'study.db', 'trials'  # tools/sweep.py's; its trials were validated, never tested
+SEARCH, TRIALS = 'search', 'trials'  # of tools/sweep.py and benchmark.py; trials were validated, never tested
 LOGS = re.compile(r'\d{8}_\d{6}')  # MMEngine names the folder of a run's logs by its start
 
 
@@ -56,7 +56,7 @@ def walk_runs(top: str) -> Iterator[tuple[str, list[str], list[str]]]:
     """Yield the runs at and below a folder, sorted: folder, names of its files, names of MMEngine's log folders."""
     for folder, subfolders, files in os.walk(top):
         logs = [name for name in subfolders if LOGS.fullmatch(name)]
-        subfolders[:] = sorted(set(subfolders) - {*logs, *([TRIALS] if SEARCH in files else [])})
+        subfolders[:] = sorted(set(subfolders) - {*logs, *([TRIALS] if SEARCH in subfolders else [])})
         if is_run(files, logs):
             yield folder, files, logs
 

@@ -4,13 +4,12 @@ import os.path as osp
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 from mmspt.evaluation import METRIC, RESULT_FILE, read_epoch, read_result, read_scalars
 from mmspt.files import write_text
-from mmspt.search.processes import TrainProcess
+from mmspt.search.processes import TrainProcess, stop_all
 
 from .plan import METHODS, schedule
 
@@ -274,11 +273,3 @@ class Quickstart:
             diverged=[f'{run.rate:g}' for run in self.of(method) if run.diverged],
             seconds={osp.basename(run.work_dir): run.seconds for run in self.runs if run.method == method})
             for method in self.configs}
-
-
-def stop_all(processes: Sequence[TrainProcess]) -> None:
-    """End runs at once, side by side: each may finish an iteration and save."""
-    if processes:
-        with ThreadPoolExecutor(len(processes)) as pool:
-            list(pool.map(TrainProcess.stop, processes))
-

@@ -12,7 +12,7 @@ from optuna.visualization import matplotlib as pictures
 
 from mmspt.files import written_atomically
 
-from .study import COMPLETE
+from .queue import COMPLETE
 
 
 def plot(study: optuna.Study, metric: str, folder: str) -> list[str]:

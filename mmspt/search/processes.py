@@ -7,10 +7,17 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import IO
+from typing import IO, Protocol
 
 import torch
+
+class Stoppable(Protocol):
+    """What can be ended."""
+
+    def stop(self) -> None: ...
+
 
 LIBC = ctypes.CDLL(None) if sys.platform == 'linux' else None
 
@@ -61,6 +68,13 @@ class TrainProcess:
         """Return the last lines of its output."""
         with open(self.log, encoding='utf-8', errors='replace') as file:
             return ''.join(file.readlines()[-lines:]).strip()
+
+
+def stop_all(processes: Sequence[Stoppable]) -> None:
+    """End runs at once, side by side: each may finish an iteration and save."""
+    if processes:
+        with ThreadPoolExecutor(len(processes)) as pool:
+            list(pool.map(lambda process: process.stop(), processes))
 
 
 def end_with_us() -> Callable[[], None] | None:

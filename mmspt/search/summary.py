@@ -3,50 +3,54 @@ import json
 import math
 import os
 import statistics
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import optuna
+from optuna.trial import FrozenTrial
 
 from mmspt.files import write_text
 
-from .space import Parameter, describe
-from .study import COMPLETE, PRUNED, best
+from .cell import Cell, digest
+from .queue import COMPLETE, PRUNED, best_of
+from .space import describe
 
 
-def summarize(study: optuna.Study, space: list[Parameter], metric: str,
-              finals: dict[int, dict[str, Any]], folder: str | None = None,
-              global_batch: int | None = None) -> dict[str, Any]:
+def summarize(cell: Cell, trials: Sequence[FrozenTrial], finals: Mapping[int, Mapping[str, Any]],
+              folder: str | None = None, curves: Mapping[int, Mapping[int, float]] | None = None) -> dict[str, Any]:
     """Gather trials, the best setting and its tests.
 
     Args:
-        study (optuna.Study): The search.
-        space (list[Parameter]): What it varied.
-        metric (str): Quantity that was validated and is tested.
-        finals (dict[int, dict]): Seed -> test metrics; empty before the last runs.
+        cell (Cell): What was searched.
+        trials (Sequence[FrozenTrial]): Of its search.
+        finals (Mapping[int, Mapping]): Seed -> test metrics; empty before the last runs.
         folder (str | None): Folder of the last runs, relative to the search's. Defaults to None.
-        global_batch (int | None): Images for each optimizer step; None if the runs differ. Defaults to None.
-
-    Raises:
-        ValueError: The test has no such quantity.
+        curves (Mapping | None): Seed -> epoch -> validation of the best setting. Defaults to None.
     """
-    chosen = best(study)
-    lacking = next((metrics for metrics in finals.values() if metric not in metrics), None)
-    if lacking is not None:
-        raise ValueError(f"what is validated must be tested as well, but the test has no '{metric}', only "
-                         f"{', '.join(lacking)}: let test_evaluator be what val_evaluator is")
-    tests = {seed: metrics[metric] for seed, metrics in finals.items()}
+    chosen = best_of(trials)
+    tests = {seed: metrics[cell.metric] for seed, metrics in finals.items()}
     mean = statistics.fmean(tests.values()) if tests else None
     deviation = statistics.stdev(tests.values()) if len(tests) > 1 else None
-    trials = [dict(number=t.number, state=t.state.name.lower(), settings={p.key: t.params[p.key] for p in space},
-                   value=t.value if t.state == COMPLETE else None,
-                   validations={step: value if math.isfinite(value) else None  # JSON has no NaN
-                                for step, value in t.intermediate_values.items()},
-                   work_dir=t.user_attrs.get('work_dir'),
-                   seconds=None if t.duration is None else round(t.duration.total_seconds(), 1))
-              for t in study.get_trials(deepcopy=False, states=(COMPLETE, PRUNED))]
-    return dict(metric=metric, global_batch=global_batch, best=None if chosen is None else dict(
-        number=chosen.number, settings=chosen.params, validation=chosen.value),
-        test=dict(by_seed=tests, mean=mean, std=deviation, work_dir=folder), trials=trials)
+    ended = [dict(number=t.user_attrs['slot'], state=t.state.name.lower(),
+                  settings={p.key: t.params[p.key] for p in cell.space},
+                  value=t.value if t.state == COMPLETE else None, validations=finite(t.intermediate_values),
+                  work_dir=digest(t.params, cell.identity), seconds=round(seconds_of(t), 1))
+             for t in sorted(trials, key=lambda t: t.number) if t.state in (COMPLETE, PRUNED)]
+    return dict(
+        identity=cell.identity, metric=cell.metric, global_batch=cell.global_batch,
+        best=None if chosen is None else dict(number=chosen.user_attrs['slot'], settings=chosen.params,
+                                              validation=chosen.value),
+        test=dict(by_seed=tests, mean=mean, std=deviation, work_dir=folder),
+        curves={seed: finite(values) for seed, values in (curves or {}).items()}, trials=ended)
+
+
+def finite(values: Mapping[int, float]) -> dict[int, float | None]:
+    """Return validations by step as JSON has them, which knows no NaN."""
+    return {step: value if math.isfinite(value) else None for step, value in values.items()}
+
+
+def seconds_of(trial: FrozenTrial) -> float:
+    """Return what an ended attempt took; 0 if it never began."""
+    return trial.duration.total_seconds() if trial.datetime_start and trial.duration else 0.
 
 
 def to_markdown(summary: dict[str, Any], title: str) -> str:

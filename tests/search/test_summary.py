@@ -1,19 +1,22 @@
 """results.json, results.md and the pictures."""
 import json
 import math
+from dataclasses import replace
 
 import optuna
 import pytest
+from fakes import make_cell
 from matplotlib import image
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from mmspt.search.plots import plot
 from mmspt.search.space import parse_space
-from mmspt.search.study import COMPLETE, FAILED, PRUNED
+from mmspt.search.queue import COMPLETE, FAIL, PRUNED
 from mmspt.search.summary import summarize, to_markdown, write
 
 SPACE = parse_space(['lr=1e-3:1:log', 'model.text=a|b,/a/very/long/path/to/one.pth'])
 METRIC = 'accuracy/top1'
+CELL = replace(make_cell(), space=SPACE)
 
 
 def make_study(trials, space=SPACE):
@@ -26,19 +29,19 @@ def make_study(trials, space=SPACE):
             state=state, value=values[-1] if state == COMPLETE else None,
             params={p.key: value for p, value in zip(space, (lr, text), strict=False) if lr},
             distributions={p.key: distributions[p.key] for p in space if lr},
-            intermediate_values=dict(enumerate(values, 1)), user_attrs=dict(work_dir=f'run_{lr}'))
+            intermediate_values=dict(enumerate(values, 1)), user_attrs=dict(slot=len(study.trials)))
         study.add_trial(trial)
     return study
 
 
 TEXTS = SPACE[1].choices
-STUDY = [(0.1, TEXTS[0], [40., 60.], COMPLETE), (None, None, [], FAILED), (0.5, TEXTS[1], [10.], PRUNED),
+STUDY = [(0.1, TEXTS[0], [40., 60.], COMPLETE), (None, None, [], FAIL), (0.5, TEXTS[1], [10.], PRUNED),
          (0.2, TEXTS[1], [50., 71.236], COMPLETE), (0.3, TEXTS[0], [math.nan], PRUNED)]
 
 
 def test_summary(tmp_path):
     finals = {seed: {METRIC: value, 'other': 1} for seed, value in enumerate((70., 72., 77.))}
-    write(summarize(make_study(STUDY), SPACE, METRIC, finals, 'final/0123', global_batch=32), str(tmp_path), 'job')
+    write(summarize(CELL, make_study(STUDY).trials, finals, 'final/0123'), str(tmp_path), 'job')
     summary = json.loads((tmp_path / 'results.json').read_text(), parse_constant=pytest.fail)
     assert summary['global_batch'] == 32
     assert summary['best'] == dict(number=3, settings={SPACE[0].key: 0.2, SPACE[1].key: TEXTS[1]}, validation=71.236)
@@ -62,21 +65,16 @@ def test_summary(tmp_path):
 
 def test_one_seed_has_no_spread_and_none_no_test():
     study = make_study(STUDY)
-    assert '**70.00** |' in to_markdown(summarize(study, SPACE, METRIC, {0: {METRIC: 70.}}), 'job')
-    summary = summarize(study, SPACE, METRIC, {})
+    assert '**70.00** |' in to_markdown(summarize(CELL, study.trials, {0: {METRIC: 70.}}), 'job')
+    summary = summarize(CELL, study.trials, {})
     assert summary['test'] == dict(by_seed={}, mean=None, std=None, work_dir=None)
     assert 'test' not in to_markdown(summary, 'job')
 
 
 def test_nothing_finished_yet(tmp_path):
     study = make_study(STUDY[1:3])
-    assert summarize(study, SPACE, METRIC, {})['best'] is None
+    assert summarize(CELL, study.trials, {})['best'] is None
     assert plot(study, METRIC, str(tmp_path)) == []
-
-
-def test_what_is_validated_must_be_tested():
-    with pytest.raises(ValueError, match="the test has no 'accuracy/top1', only recall, f1: let test_evaluator"):
-        summarize(make_study(STUDY), SPACE, METRIC, {0: dict(recall=1., f1=2.)})
 
 
 @pytest.mark.parametrize(('space', 'trials', 'expected'), [

@@ -73,3 +73,17 @@ def test_too_few_arguments_show_the_usage():
 ])
 def test_recipes_of_one_name_get_folders_of_their_own(config, expected):
     assert default_work_dir(config) == expected
+
+
+def test_slurm_workers(tmp_path):
+    """An array of workers; what each of its jobs would run is the worker's command, whatever the plan's name has."""
+    stand_in(tmp_path / 'sbatch')
+    stand_in(tmp_path / 'python')
+    done = run('slurm_workers.sh', 'gpu', 'job', '8', 'my plan.yaml', '--storage', 'a b', path=str(tmp_path),
+               python=str(tmp_path / 'python'))
+    lines = done.stdout.splitlines()
+    assert done.returncode == 0, done.stderr
+    assert {'-p', 'gpu', '--job-name=job', '--array=1-8', '--gres=gpu:1', '--requeue', '--signal=B:TERM@120'} <= set(lines)
+    job = subprocess.run(['sh', '-c', lines[-1].removeprefix('--wrap=')], capture_output=True, text=True, check=True)
+    assert job.stdout.splitlines() == ['-u', str(ROOT / 'tools/benchmark.py'), 'worker', 'my plan.yaml', '--storage',
+                                       'a b']

@@ -10,7 +10,6 @@ from rich.console import Console
 
 import forked
 from helpers import environment, load_tool, tool
-from mmspt.search.study import identify
 
 SHORT = ['--cfg-options', 'train_cfg.max_epochs=2', 'param_scheduler.end=2']
 SMALL = ['--search', 'lr=0.001,0.05', '--trials', '2', '--seeds', '1', '--workers', '1', *SHORT]
@@ -94,11 +93,10 @@ def test_where_the_space_comes_from(job, monkeypatch):
     own, same, other = (prepare(monkeypatch, job.config, *arguments) for arguments in (
         [], ['--search', 'model.backbone.num_prompts=5,3', 'custom_hooks.0.initializer.k=2:8'],
         ['--cfg-options', 'search_space=None']))
-    assert [parameter.key for parameter in own.space] == ['model.backbone.num_prompts', 'custom_hooks.0.initializer.k']
-    assert len(other.space) == 3
-    first, second, third = (identify(begun.trial_cfg, begun.space, 'accuracy/top1', None)
-                            for begun in (own, same, other))
-    assert first == second != third
+    assert [parameter.key for parameter in own.cell.space] == [
+        'model.backbone.num_prompts', 'custom_hooks.0.initializer.k']
+    assert len(other.cell.space) == 3
+    assert own.cell.identity == same.cell.identity != other.cell.identity
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [

@@ -1,0 +1,518 @@
+"""A plan's queue in an Optuna storage: workers take runs from it, and take over those of workers that are gone.
+
+A cell has a study for its search, one for the tests of its best setting, and one for that setting's curves if they are
+asked for. A *slot* is a run that a study shall have, from 0: a setting of the search, or a seed. The trials of a slot
+are attempts; all but one ended as FAIL, because their worker was gone or stopped. Whoever looks at a study queues what
+it lacks, so nothing depends on who is killed when: a second attempt that was queued by two at once is dropped by whom
+takes it.
+"""
+import itertools
+import math
+import os
+import random
+import socket
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+import optuna
+from optuna.storages import BaseStorage
+from optuna.study import StudyDirection
+from optuna.terminator import RegretBoundEvaluator
+from optuna.trial import FrozenTrial, TrialState
+
+from .cell import Budget, Cell, digest
+from .space import Parameter
+
+WAITING, RUNNING, COMPLETE, PRUNED, FAIL = (TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE,
+                                            TrialState.PRUNED, TrialState.FAIL)
+MAX_REPEATS = 50
+"""Draws of settings that were tried before, after which a search ends: there are no others."""
+MAX_FAILURES = 3
+"""Runs of a cell that crash one after the other, after which it has failed: the settings are not what is wrong."""
+BEAT = 30.
+"""Seconds between two signs of life of a worker."""
+MISSED = 5
+"""Signs of life that a worker may miss before its runs are others'."""
+MIN_TRIALS = 10
+"""Finished trials before a search may be stopped by what more could gain."""
+TRIAL, TEST, CURVE = 'trial', 'test', 'curve'
+
+
+class Stage(NamedTuple):
+    """A study of a cell, and what it shall have."""
+    kind: str
+    """'trial', 'test' or 'curve'."""
+    study: str
+    """Its name in the storage."""
+    slots: int
+    settings: dict[str, Any]
+    """What its runs share; empty for a search."""
+
+
+@dataclass
+class Job:
+    """A run that was taken, and by whom it is done until it is ended."""
+    cell: Cell
+    stage: Stage
+    slot: int
+    settings: dict[str, Any]
+    trial: optuna.Trial
+    trial_id: int
+    reported: dict[int, float] = field(default_factory=dict)
+    """Step -> validation, as far as the storage has it."""
+
+    @property
+    def name(self) -> str:
+        """For people: 'trial 3', 'test 0' or 'curve 0', of a seed."""
+        return f'{self.stage.kind} {self.slot}'
+
+
+class Slots(NamedTuple):
+    """The slots of a study."""
+    done: dict[int, FrozenTrial]
+    """Ended and not to be repeated: finished, pruned or crashed."""
+    open: dict[int, FrozenTrial]
+    """The attempt that waits or runs."""
+    missing: dict[int, tuple[dict[str, Any], int]]
+    """Settings to queue (none: to be drawn), and how often they were drawn before."""
+
+
+def sort_slots(trials: Sequence[FrozenTrial], count: int, forgiven: int = -1) -> Slots:
+    """Sort the attempts of a study into its slots.
+
+    Args:
+        trials (Sequence[FrozenTrial]): All of them.
+        count (int): Slots that the study shall have; further ones count if they ran.
+        forgiven (int): Number of the last trial whose crash does not count. Defaults to -1, none.
+    """
+    done: dict[int, FrozenTrial] = {}
+    open_: dict[int, FrozenTrial] = {}
+    before: dict[int, tuple[dict[str, Any], int]] = {}
+    for trial in sorted(trials, key=lambda trial: trial.number):
+        slot = trial.user_attrs.get('slot')
+        if slot is None:
+            continue
+        if trial.state in (COMPLETE, PRUNED) or (crashed(trial) and trial.number > forgiven):
+            done.setdefault(slot, trial)
+        elif trial.state in (WAITING, RUNNING):
+            open_.setdefault(slot, trial)
+        elif trial.user_attrs.get('reason') == 'repeated':
+            before[slot] = {}, trial.user_attrs.get('draw', 0) + 1
+        else:
+            before[slot] = trial.system_attrs.get('fixed_params') or trial.params, trial.user_attrs.get('draw', 0)
+    for slot in done:
+        open_.pop(slot, None)
+    missing = {slot: before.get(slot, ({}, 0)) for slot in range(count) if slot not in done and slot not in open_}
+    return Slots(done, open_, missing)
+
+
+def crashed(trial: FrozenTrial) -> bool:
+    """Whether a trial's run ended with an error of its own."""
+    return trial.state == FAIL and trial.user_attrs.get('reason') in ('crashed', 'hopeless')
+
+
+def why_failed(slots: Slots, kind: str) -> str | None:
+    """Return why no more runs of a study are worth a try, the message of a crash; None if they are."""
+    ended = sorted(slots.done.values(), key=lambda trial: (trial.datetime_complete, trial.number))
+    broken = [trial for trial in ended if crashed(trial)]
+    in_a_row = ended[-MAX_FAILURES:]
+    if broken and (any(trial.user_attrs['reason'] == 'hopeless' for trial in broken) or kind != TRIAL
+                   or (len(in_a_row) == MAX_FAILURES and all(map(crashed, in_a_row)))
+                   or not (slots.open or slots.missing or len(broken) < len(ended))):
+        return str(broken[-1].user_attrs.get('message', 'no message'))
+    return None
+
+
+def best_of(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
+    """Return the best trial that ran to its end, of equals the one with the lowest slot; None if there is none."""
+    finished = [trial for trial in trials if trial.state == COMPLETE]
+    return max(finished, key=lambda trial: (trial.value, -trial.user_attrs['slot']), default=None)
+
+
+def grid(space: Sequence[Parameter], seed: int) -> list[dict[str, Any]]:
+    """Return all combinations of listed values, shuffled; none if a setting has a range: Optuna's TPE draws then."""
+    if any(parameter.choices is None for parameter in space):
+        return []
+    combinations = [dict(zip((p.key for p in space), values, strict=True))
+                    for values in itertools.product(*(p.choices or () for p in space))]
+    random.Random(seed).shuffle(combinations)
+    return combinations
+
+
+class Queue:
+    """A worker's view of a plan; every method may be called again where the storage was away in between.
+
+    Args:
+        storage (BaseStorage): Of :func:`mmspt.search.storage.open_storage`.
+        plan (str): Name of the plan, the first part of its studies' names.
+        beat (float): Seconds between two signs of life. Defaults to :data:`BEAT`.
+    """
+
+    def __init__(self, storage: BaseStorage, plan: str, beat: float = BEAT) -> None:
+        self.storage, self.plan, self.interval = storage, plan, beat
+        self.owner = f'{socket.gethostname()}:{machine()}:{os.getpid()}:{uuid4().hex[:8]}'
+        self.jobs: dict[int, Job] = {}
+        """Trial id -> run in hand."""
+        self.over: set[str] = set()
+        """Keys of the cells that need nothing more."""
+        self._beats, self._last_beat = 0, -math.inf
+        self._seen: dict[str, tuple[Any, float]] = {}
+        self._cells: dict[str, Cell] = {}
+        self._studies: dict[str, optuna.Study] = {}
+        self._ids: dict[str, int] = {}
+        self._generation: Any = None
+        self._grids: dict[str, list[dict[str, Any]]] = {}
+
+    # ---------------------------------------------------------------- the plan
+
+    def register(self, cells: Sequence[Cell]) -> None:
+        """Set the plan's cells and their order; what was run of a cell that is defined as before counts.
+
+        Runs that crashed are tried again.
+        """
+        for cell in cells:
+            self.study(cell.key).set_user_attr('cell', cell.to_json())
+            for name in (cell.key, *self._names_below(cell)):
+                trials = self.trials(name)
+                if any(map(crashed, trials)):
+                    self.study(name).set_user_attr('forgiven', trials[-1].number)
+        plan = self.study('')
+        plan.set_user_attr('cells', [[cell.key, list(asdict(cell.budget).values())] for cell in cells])
+        plan.set_user_attr('generation', uuid4().hex)
+
+    def cells(self) -> list[Cell]:
+        """Return the plan's cells in their order, as they are now.
+
+        Raises:
+            ValueError: The storage has no such plan.
+        """
+        attributes = self.attributes('')
+        if 'cells' not in attributes:
+            known = sorted(study.study_name[:-1] for study in self.storage.get_all_studies()
+                           if study.study_name.endswith('/'))
+            raise ValueError(f"a plan must be begun before workers join it, but this storage has no '{self.plan}'; it "
+                             f'has {", ".join(known) or "none"}: name one, or begin it with tools/benchmark.py PLAN')
+        if attributes.get('generation') != self._generation:
+            self._generation = attributes.get('generation')
+            self.over.clear()
+        for key, budget in attributes['cells']:
+            if key not in self._cells:
+                self._cells[key] = Cell.from_json(self.attributes(key)['cell'])
+            self._cells[key] = replace(self._cells[key], budget=Budget(*budget))
+        return [self._cells[key] for key, _ in attributes['cells']]
+
+    def begun(self) -> set[str]:
+        """Return the keys of all cells that the plan ever had."""
+        return {key for study in self.storage.get_all_studies() if study.study_name.startswith(f'{self.plan}/')
+                and (key := study.study_name.removeprefix(f'{self.plan}/')) and '/' not in key}
+
+    # ---------------------------------------------------------------- runs
+
+    def claim(self) -> Job | None:
+        """Take the next run, of the first cell that has one; None if there is none now."""
+        for cell in self.cells():
+            if cell.key not in self.over:
+                job = self._claim_of(cell)
+                if job is not None:
+                    return job
+        return None
+
+    def _claim_of(self, cell: Cell) -> Job | None:
+        stages = self.stages(cell)
+        for stage in stages:
+            job = self._take(cell, stage)
+            if job is not None:
+                return job
+        if all(self._is_over(stage) for stage in self.stages(cell)):
+            self.over.add(cell.key)
+        return None
+
+    def stages(self, cell: Cell) -> list[Stage]:
+        """Return the studies of a cell that can be worked on: its search, and once that is over what follows."""
+        search = Stage(TRIAL, cell.key, self._count(cell), {})
+        found = self.best(cell) if self._is_over(search) and not self.failure(search) else None
+        if found is None:
+            return [search]
+        settings = {parameter.key: found.params[parameter.key] for parameter in cell.space}
+        tests = [Stage(TEST, f'{cell.key}/test-{digest(settings, cell.final_identity)}', cell.budget.seeds, settings)]
+        curves = [Stage(CURVE, f'{cell.key}/curve-{digest(settings)}', cell.budget.seeds, settings)]
+        return [search, *tests * (cell.final_config is not None), *curves * cell.budget.curves]
+
+    def failure(self, stage: Stage) -> str | None:
+        """Return why a stage has failed, None if it has not."""
+        return why_failed(self.slots(stage), stage.kind)
+
+    def slots(self, stage: Stage) -> Slots:
+        """Sort the trials of a stage."""
+        return sort_slots(self.trials(stage.study), stage.slots, self.attributes(stage.study).get('forgiven', -1))
+
+    def best(self, cell: Cell) -> FrozenTrial | None:
+        """Return the best trial that ran to its end, of equals the one with the lowest slot; None before there is one.
+        """
+        return best_of(self.trials(cell.key))
+
+    def _is_over(self, stage: Stage) -> bool:
+        slots = self.slots(stage)
+        return not any(trial.state == RUNNING for trial in slots.open.values()) and (
+            why_failed(slots, stage.kind) is not None
+            or not (slots.missing or any(slot < stage.slots for slot in slots.open)))
+
+    def _count(self, cell: Cell) -> int:
+        """Slots of a cell's search: its trials, or as many as there are settings or sense."""
+        combinations = self._grid(cell)
+        count = min(cell.budget.trials, len(combinations)) if combinations else cell.budget.trials
+        stopped = self.attributes(cell.key).get('stopped') or {}
+        return min(count, stopped['slots']) if stopped.get('trials') == cell.budget.trials else count
+
+    def _grid(self, cell: Cell) -> list[dict[str, Any]]:
+        if cell.key not in self._grids:
+            self._grids[cell.key] = grid(cell.space, cell.seed)
+        return self._grids[cell.key]
+
+    def _take(self, cell: Cell, stage: Stage) -> Job | None:
+        """Take a run of a stage."""
+        while True:
+            if self._release_lost(stage.study) or self.slots(stage).missing:
+                self._fill(cell, stage)
+            slots = self.slots(stage)
+            self._drop_duplicates(stage, slots)
+            waiting = {slot: trial for slot, trial in sorted(slots.open.items())
+                       if trial.state == WAITING and slot < stage.slots}
+            if not waiting or why_failed(slots, stage.kind) is not None:
+                return None
+            for slot, trial in waiting.items():
+                trial_id = self._id(stage.study, trial.number)
+                if not self._begin(trial_id):
+                    continue  # another worker was faster
+                slots = self.slots(stage)
+                if slot in slots.done or slots.open[slot].number != trial.number:
+                    self._end(trial_id, FAIL, reason='duplicate')
+                    continue
+                job = self._start(cell, stage, slot, trial, trial_id)
+                if job is not None:
+                    self.jobs[trial_id] = job
+                    return job
+                stage = stage._replace(slots=self._count(cell) if stage.kind == TRIAL else stage.slots)
+                break
+
+    def _drop_duplicates(self, stage: Stage, slots: Slots) -> None:
+        """End the attempts that were queued by two workers at once."""
+        for trial in self.trials(stage.study):
+            slot = trial.user_attrs.get('slot')
+            if trial.state == WAITING and slot is not None and (
+                    slot in slots.done or trial.number > slots.open.get(slot, trial).number):
+                self._end(self._id(stage.study, trial.number), FAIL, reason='duplicate')
+
+    def _fill(self, cell: Cell, stage: Stage) -> None:
+        """Queue an attempt for every slot that has none."""
+        study, combinations = self.study(stage.study), self._grid(cell)
+        for slot, (settings, draw) in self.slots(stage).missing.items():
+            if stage.kind == TRIAL and combinations:
+                settings = combinations[slot]
+            attributes = dict(slot=slot) | (dict(draw=draw) if draw else {})
+            study.enqueue_trial(settings if stage.kind == TRIAL else {}, user_attrs=attributes)
+
+    def _start(self, cell: Cell, stage: Stage, slot: int, frozen: FrozenTrial, trial_id: int) -> Job | None:
+        """Give a trial that is ours its settings; None if all that could be drawn were tried before."""
+        study = self.study(stage.study)
+        if stage.kind != TRIAL:
+            return Job(cell, stage, slot, stage.settings, optuna.Trial(study, trial_id), trial_id)
+        draw = frozen.user_attrs.get('draw', 0)
+        # a seed of its own for each: the sampler's state is not stored, and workers must not draw the same numbers
+        study.sampler = optuna.samplers.TPESampler(seed=cell.seed + slot + 10_000 * draw, constant_liar=True)
+        study.pruner = optuna.pruners.MedianPruner(n_startup_trials=cell.budget.prune_after,
+                                                   n_warmup_steps=cell.warmup)
+        trial = optuna.Trial(study, trial_id)
+        settings = {parameter.key: parameter.suggest(trial) for parameter in cell.space}
+        slots = self.slots(stage)
+        others = [other.params for other in (*slots.done.values(), *slots.open.values())
+                  if other.number != frozen.number and other.state != WAITING]
+        if settings not in others:
+            return Job(cell, stage, slot, settings, trial, trial_id)
+        self._end(trial_id, FAIL, reason='repeated')
+        if draw >= MAX_REPEATS:
+            self._stop(cell, len(slots.done) + sum(o.state == RUNNING for o in slots.open.values()) - 1,
+                       'no other settings')
+        return None
+
+    def _stop(self, cell: Cell, slots: int, why: str) -> None:
+        """Let a cell's search end with as many slots."""
+        self.study(cell.key).set_user_attr('stopped', dict(trials=cell.budget.trials, slots=slots, why=why))
+
+    def report(self, job: Job, values: dict[int, float]) -> bool:
+        """Tell the storage each validation (step -> value) once; return whether there was a new one."""
+        new = sorted(values.keys() - job.reported.keys())
+        for step in new:
+            job.trial.report(values[step], step)
+            job.reported[step] = values[step]
+        return bool(new)
+
+    def should_prune(self, job: Job) -> bool:
+        """Whether a trial is behind the median of those that ended."""
+        return job.stage.kind == TRIAL and job.trial.should_prune()
+
+    def finish(self, job: Job, value: float, **attributes: Any) -> bool:
+        """End a run with its value; False if it was given to another worker meanwhile."""
+        ended = self._end(job.trial_id, COMPLETE, value, **attributes)
+        if ended and job.stage.kind == TRIAL and job.cell.budget.stop_within is not None:
+            self._stop_if_decided(job.cell, job.cell.budget.stop_within)
+        return ended
+
+    def prune(self, job: Job) -> bool:
+        """End a trial that is behind."""
+        return self._end(job.trial_id, PRUNED)
+
+    def fail(self, job: Job, message: str, hopeless: bool = False) -> bool:
+        """End a run that crashed; if it is hopeless, its cell, too."""
+        return self._end(job.trial_id, FAIL, reason='hopeless' if hopeless else 'crashed', message=message)
+
+    def give_back(self, job: Job) -> bool:
+        """End an attempt that others shall take up."""
+        return self._end(job.trial_id, FAIL, reason='returned')
+
+    def _stop_if_decided(self, cell: Cell, bound: float) -> None:
+        """End a search whose best cannot change by more than ``bound``, as Optuna's bound on the regret says."""
+        finished = [trial for trial in self.trials(cell.key) if trial.state == COMPLETE]
+        if len(finished) < MIN_TRIALS:
+            return
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # Optuna's, that it is experimental
+            evaluator = RegretBoundEvaluator(min_n_trials=MIN_TRIALS, seed=0)
+            regret = evaluator.evaluate(finished, StudyDirection.MAXIMIZE)
+        if regret < bound:
+            slots = self.slots(Stage(TRIAL, cell.key, self._count(cell), {}))
+            running = sum(trial.state == RUNNING for trial in slots.open.values())
+            self._stop(cell, len(slots.done) + running, f'the best can change by {regret:.2f} at most')
+
+    # ---------------------------------------------------------------- workers
+
+    def beat(self) -> list[Job]:
+        """Give a sign of life if one is due; return the runs in hand that are others' now, and forget them."""
+        if time.monotonic() - self._last_beat < self.interval:
+            return []
+        self._beats += 1
+        self.study('').set_user_attr(f'beat:{self.owner}', self._beats)
+        self._last_beat = time.monotonic()
+        lost = [job for trial_id, job in self.jobs.items()
+                if self.storage.get_trial(trial_id).state != RUNNING]
+        for job in lost:
+            del self.jobs[job.trial_id]
+        return lost
+
+    def leave(self) -> None:
+        """Give back all runs in hand, and say that this worker is gone."""
+        for job in list(self.jobs.values()):
+            self.give_back(job)
+        self.study('').set_user_attr(f'beat:{self.owner}', -1)
+
+    def release_lost(self) -> int:
+        """End the running attempts whose worker is gone, of all cells; return their number."""
+        return sum(self._release_lost(stage.study) for cell in self.cells() for stage in self.stages(cell))
+
+    def _release_lost(self, study: str) -> int:
+        """End the running attempts of a study whose worker is gone; return their number."""
+        found = 0
+        attributes: dict[str, Any] | None = None
+        for trial in self.trials(study):
+            trial_id = self._id(study, trial.number) if trial.state == RUNNING else -1
+            if trial.state != RUNNING or trial_id in self.jobs:
+                continue
+            attributes = self.attributes('') if attributes is None else attributes
+            owner = trial.user_attrs.get('owner')
+            if self._is_gone(owner or f'nobody:{trial_id}', attributes.get(f'beat:{owner}')):
+                found += self._end(trial_id, FAIL, reason='lost')
+        return found
+
+    def _is_gone(self, owner: str, beat: Any) -> bool:
+        """Whether a worker left, is no process of this machine any more, or gave no sign of life for too long."""
+        _, where, pid, *_ = [*owner.split(':'), '', '']
+        if owner == self.owner or beat == -1:
+            return True  # ours, but not in hand: it was taken while the storage went away
+        if where and where == machine() and not (pid.isdigit() and int(pid) != os.getpid() and is_alive(int(pid))):
+            return True
+        seen = self._seen.get(owner)
+        if seen is None or seen[0] != beat:
+            self._seen[owner] = beat, time.monotonic()
+            return False
+        return time.monotonic() - seen[1] > MISSED * self.interval
+
+    # ---------------------------------------------------------------- the storage
+
+    def _begin(self, trial_id: int) -> bool:
+        try:
+            ours = self.storage.set_trial_state_values(trial_id, RUNNING)
+        except optuna.exceptions.UpdateFinishedTrialError:
+            return False
+        if ours:
+            self.storage.set_trial_user_attr(trial_id, 'owner', self.owner)
+        return ours
+
+    def _end(self, trial_id: int, state: TrialState, value: float | None = None, **attributes: Any) -> bool:
+        """End a trial; False if it had ended otherwise before."""
+        values = None if value is None else [value]
+        try:
+            for name, attribute in attributes.items():
+                self.storage.set_trial_user_attr(trial_id, name, attribute)
+            self.storage.set_trial_state_values(trial_id, state, values)
+        except optuna.exceptions.UpdateFinishedTrialError:
+            trial = self.storage.get_trial(trial_id)
+            ended = (trial.state, trial.values) == (state, values)
+        else:
+            ended = True
+        self.jobs.pop(trial_id, None)
+        return ended
+
+    def study(self, name: str) -> optuna.Study:
+        if name not in self._studies:
+            self._studies[name] = optuna.create_study(
+                storage=self.storage, study_name=f'{self.plan}/{name}', direction='maximize', load_if_exists=True)
+        return self._studies[name]
+
+    def _study_id(self, name: str) -> int | None:
+        if name not in self._ids:
+            try:
+                self._ids[name] = self.storage.get_study_id_from_name(f'{self.plan}/{name}')
+            except KeyError:
+                return None
+        return self._ids[name]
+
+    def attributes(self, name: str) -> dict[str, Any]:
+        study_id = self._study_id(name)
+        return {} if study_id is None else self.storage.get_study_user_attrs(study_id)
+
+    def trials(self, name: str) -> list[FrozenTrial]:
+        study_id = self._study_id(name)
+        return [] if study_id is None else self.storage.get_all_trials(study_id, deepcopy=False)
+
+    def _id(self, name: str, number: int) -> int:
+        return self.storage.get_trial_id_from_study_id_trial_number(self._ids[name], number)
+
+    def _names_below(self, cell: Cell) -> list[str]:
+        """Names of a cell's studies of tests and curves, of former best settings, too."""
+        start = f'{self.plan}/{cell.key}/'
+        return [study.study_name.removeprefix(f'{self.plan}/') for study in self.storage.get_all_studies()
+                if study.study_name.startswith(start)]
+
+
+def machine() -> str:
+    """Return a name of this machine's set of process numbers since it was started; '' where Linux does not tell."""
+    try:
+        with open('/proc/sys/kernel/random/boot_id', encoding='utf-8') as file:
+            return digest(file.read().strip(), os.stat('/proc/self/ns/pid').st_ino)
+    except OSError:
+        return ''
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process of this machine runs."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

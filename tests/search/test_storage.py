@@ -1,0 +1,76 @@
+"""Where a plan is kept: paths of any kind, what cannot be opened, and a storage that is away for a while."""
+import time
+
+import pytest
+from fakes import make_cell
+
+from mmspt.search import storage
+from mmspt.search.queue import Queue
+from mmspt.search.storage import FILE, hide_password, open_storage, patiently
+
+
+@pytest.mark.parametrize('name', ['a b?c#d%20{e}', 'é=1&uri=false'])
+@pytest.mark.parametrize('file', [FILE, 'plan.journal'])
+def test_in_any_folder(tmp_path, name, file):
+    folder = tmp_path / name
+    for _ in range(2):
+        queue = Queue(open_storage(str(folder / file)), 'plan')
+        queue.register([make_cell()])
+        assert [cell.key for cell in queue.cells()] == ['recipe@id']
+    assert {path.name for path in folder.iterdir()} == {file}
+
+
+@pytest.mark.parametrize(('address', 'message'), [
+    ('postgresql+psycopg://me:secret@127.0.0.1:1/x', r"'postgresql\+psycopg://me:\*\*\*@127.0.0.1:1/x' is not \(.*refused"),
+    ('nosql://x', "'nosql://x' is not"), ('{folder}/file/study.db', 'is not .*(Not a directory|File exists)')])
+def test_what_cannot_be_opened(tmp_path, address, message):
+    """One line with the reason and what to do, and no password."""
+    (tmp_path / 'file').write_text('')
+    if 'psycopg' in address:
+        pytest.importorskip('psycopg')
+    with pytest.raises(ValueError, match=message) as caught:
+        open_storage(address.format(folder=tmp_path))
+    assert 'start the server, correct --storage' in str(caught.value) and 'secret' not in str(caught.value)
+
+
+def test_patience(monkeypatch):
+    """A storage that comes back is asked again; one that does not is an error that says what is kept."""
+    monkeypatch.setattr(storage, 'PAUSE', 0.01)
+    answers = iter([OSError('away'), OSError('away'), 5])
+
+    def call():
+        answer = next(answers)
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    assert patiently(call) == 5
+    began = time.monotonic()
+    with pytest.raises(RuntimeError, match=r'did not for 0 s \(away\): what is finished is kept'):
+        patiently(lambda: (_ for _ in ()).throw(OSError('away')), patience=0.1)
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(('address', 'shown'), [
+    ('postgresql://a:b@host/x', 'postgresql://a:***@host/x'), ('postgresql://a@host/x', 'postgresql://a@host/x'),
+    ('/a:b@c/study.db', '/a:b@c/study.db')])
+def test_passwords_are_not_shown(address, shown):
+    assert hide_password(address) == shown
+
+
+def test_a_plan_that_is_not_there(tmp_path):
+    address = str(tmp_path / FILE)
+    Queue(open_storage(address), 'one').register([make_cell()])
+    with pytest.raises(ValueError, match="this storage has no 'other'; it has one: name one, or begin it with"):
+        Queue(open_storage(address), 'other').cells()
+
+
+def test_an_edited_plan_keeps_the_cells_that_are_as_they_were(tmp_path):
+    """Cells come and go with the plan; one that is defined anew is another."""
+    queue = Queue(open_storage(str(tmp_path / FILE)), 'plan')
+    queue.register([make_cell(name='a'), make_cell(name='b')])
+    assert queue.claim().cell.name == 'a'
+    queue.register([make_cell(name='b', identity='new'), make_cell(name='a'), make_cell(name='c')])
+    assert [cell.key for cell in queue.cells()] == ['b@new', 'a@id', 'c@id']
+    assert queue.begun() == {'a@id', 'b@id', 'b@new', 'c@id'}
+    assert len(queue.trials('a@id')) == 3 and not queue.trials('b@new')

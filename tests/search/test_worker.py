@@ -1,0 +1,325 @@
+"""A worker over runs that train nothing: what is tried, pruned, tested, cut off and taken up."""
+import json
+import math
+
+import pytest
+from fakes import EPOCHS, METRIC, Launch, make_cell, rising
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+
+from mmspt.search import queue as queues
+from mmspt.search import worker as workers
+from mmspt.search.cell import Budget
+from mmspt.search.queue import COMPLETE, FAIL, MAX_FAILURES, MAX_REPEATS, PRUNED, RUNNING, Queue, best_of, grid
+from mmspt.search.space import parse_space
+from mmspt.search.states import read_state
+from mmspt.search.storage import open_storage
+from mmspt.search.worker import Worker
+
+LIST = ['lr=1,2,3', 'prompt_decay=0.1,0.2', 'model.flag=True,None']
+LR = 'optim_wrapper.optimizer.lr'
+
+
+@pytest.fixture(autouse=True)
+def _in_haste(monkeypatch):
+    """No waiting, neither for runs nor for the disk."""
+    def no_sync(connection, record):
+        connection.execute('PRAGMA synchronous=OFF')
+
+    monkeypatch.setattr(workers, 'INTERVAL', 0)
+    monkeypatch.setattr(workers, 'IDLE', 0)
+    event.listen(Engine, 'connect', no_sync)
+    yield
+    event.remove(Engine, 'connect', no_sync)
+
+
+class Killed(BaseException):
+    """kill -9, as far as a process can play it on itself."""
+
+
+class Run:
+    """A worker's life: what it was, and what it leaves in the storage."""
+
+    def __init__(self, folder, cells, launch, count=1, on_look=lambda worker: None, on_end=lambda run, ended: None,
+                 check=lambda cell, folder: None):
+        self.queue = Queue(open_storage(str(folder / 'study.db')), 'plan')
+        self.ends, self.launch = [], launch
+        self.cells = list(cells)
+        self.queue.register(self.cells)
+
+        def end(running, ended):
+            self.ends.append((running.job.name, ended))
+            on_end(running, ended)
+
+        self.worker = Worker(self.queue, launch, str(folder), [dict(WORKER=str(i)) for i in range(count)], end,
+                             check=check)
+        try:
+            self.worker.work(lambda: on_look(self.worker))
+        except Killed:
+            raise
+
+    @property
+    def trials(self):
+        return self.queue.trials(self.cells[0].key)
+
+    def params(self, *states):
+        return [trial.params[LR] for trial in self.trials if trial.state in states]
+
+    def state(self, cell=0):
+        return read_state(self.queue, self.cells[cell])
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """run(specs, launch, trials, ...) -> Run, in the same folder every time; a kill is one: nothing is given back."""
+    def die_silently(worker):
+        worker.running.clear()
+
+    def run(specs, launch, trials=100, count=1, startup=1000, seeds=0, warmup=0, curves=False, killed=False, **kwargs):
+        cell = make_cell(specs, budget=Budget(trials, seeds, startup, curves), warmup=warmup)
+        with monkeypatch.context() as patch:
+            if killed:
+                patch.setattr(Worker, 'stop', die_silently)
+            return Run(tmp_path, [cell], launch, count, **kwargs)
+    return run
+
+
+def best_at(lr):
+    """The nearer to ``lr``, the better."""
+    return Launch(lambda settings: rising(90 - 10 * abs(settings[LR] - lr)))
+
+
+def test_a_list_is_tried_whole_and_once(run):
+    launch = best_at(2)
+    done = run(LIST, launch, count=5)
+    tried = [tuple(settings.values()) for settings in launch.settings]
+    assert sorted(tried, key=str) == sorted(
+        ((lr, decay, flag) for lr in (1, 2, 3) for decay in (0.1, 0.2) for flag in (True, None)), key=str)
+    assert tried == [tuple(settings.values()) for settings in grid(parse_space(LIST), 0)] != sorted(tried, key=str)
+    assert len(set(launch.work_dirs)) == 12
+    assert sorted(done.ends) == sorted((f'trial {slot}', 'finished') for slot in range(12))
+    best = best_of(done.trials)
+    assert best.params[LR] == 2 and best.value == 90
+    assert best.intermediate_values == dict(enumerate(rising(90), 1))
+    assert {e['WORKER'] for e in launch.environments} == set('01234')
+    assert all(process.stopped == 1 for process in launch.runs)
+
+
+@pytest.mark.parametrize(('specs', 'count'), [(LIST, 4), (['lr=0.1:10:log'], 1)])
+def test_no_more_trials_than_asked_for(run, specs, count):
+    """And later as many more as are asked for then; what is done is not done again."""
+    launch, shown = best_at(2), []
+    for trials in (5, 3, 8):
+        run(specs, launch, trials, count, on_look=lambda worker: shown.append(len(worker.running)))
+        assert len(launch.settings) == max(5, trials)
+    assert max(shown) == min(count, 5)
+    assert len({str(settings) for settings in launch.settings}) == 8
+
+
+def test_fewer_settings_than_trials_end_the_search(run):
+    done = run(['lr=1:4'], best_at(2), trials=50, count=2)
+    assert sorted(done.params(COMPLETE)) == [1, 2, 3, 4]
+    assert len(done.ends) == 4 and len(done.trials) < 50 + 2 * MAX_REPEATS
+    assert done.state().stopped == 'no other settings' and done.state().over
+
+
+def test_hopeless_runs_are_stopped(run):
+    """Below the median of those that ended, from the first validation on, but not while the rate still rises."""
+    launch = Launch(lambda settings: rising(80 if settings[LR] < 6 else 20))
+    done = run(['lr=1,2,3,4,5,6,7,8'], launch, startup=1, warmup=2)
+    bad = [trial for trial in done.trials if trial.params[LR] >= 6 and trial.number > 0]
+    assert len(bad) >= 2 and {trial.state for trial in bad} == {PRUNED}
+    assert {max(trial.intermediate_values) for trial in bad} == {2}
+    assert best_of(done.trials).value == 80
+
+
+@pytest.mark.parametrize(('value', 'startup'), [(math.nan, 0), (math.inf, 1000)])
+def test_no_number(run, value, startup):
+    """A run whose validation is no number is none that ended well, and the search goes on."""
+    done = run(['lr=1,2,3'], Launch(lambda s: [50, value if s[LR] == 2 else 60]), startup=startup)
+    assert sorted(ended for _, ended in done.ends) == ['finished', 'finished', 'pruned']
+    assert sorted(done.params(COMPLETE)) == [1, 3]
+
+
+def test_a_crash_is_left_until_the_next_call(run):
+    """The others are tried; a repaired one then is."""
+    launch = Launch(lambda s: rising(50), status=lambda s: int(s[LR] == 2))
+    done = run(['lr=1,2,3,4'], launch)
+    assert sorted(ended for _, ended in done.ends) == ['failed', 'finished', 'finished', 'finished']
+    assert len(launch.runs) == 4 and done.state().failure is None and done.state().over
+    launch.status = lambda settings: 0
+    done = run(['lr=1,2,3,4'], launch)
+    assert [ended for _, ended in done.ends] == ['finished'] and launch.settings[-1] == {LR: 2}
+    assert launch.work_dirs[-1] in launch.work_dirs[:-1] and done.state().ended == 4
+
+
+def test_crashes_one_after_the_other_end_a_cell(tmp_path):
+    """That one; others go on. When more than one cell crashes, it is this machine, which leaves."""
+    cells = [make_cell(['lr=1,2,3,4,5'], name, Budget(5, 1, 1000)) for name in ('broken', 'whole')]
+    launch = Launch(lambda s: rising(50))
+    real = Launch.__call__
+
+    def launch_by_cell(job, work_dir, environment):
+        process = real(launch, job, work_dir, environment)
+        process.status = int(job.cell.name in broken)
+        return process
+
+    broken = ['broken']
+    done = Run(tmp_path, cells, launch_by_cell)
+    assert [job.cell.name for job in launch.jobs] == ['broken'] * MAX_FAILURES + ['whole'] * 6
+    state = done.state()
+    assert state.text == 'failed' and 'train.txt ends with\nthe end of its log' in state.failure
+    assert done.state(1).text == 'done' and list(done.state(1).tests) == [0]
+    broken.append('another')
+    with pytest.raises(RuntimeError, match='6 runs failed one after the other; see .*which ends with\nthe end of its'):
+        Run(tmp_path, [cells[0], make_cell(['lr=1:10'], 'another')], launch_by_cell)
+
+
+@pytest.mark.parametrize(('launch', 'seeds', 'message'), [
+    (Launch(lambda settings: []), 0, "must validate and log 'accuracy/top1'"),
+    (Launch(lambda s: rising(1), result=lambda job: dict(metrics=dict(recall=1., f1=2.))), 1,
+     "the test has no 'accuracy/top1', only recall, f1: let test_evaluator"),
+    (Launch(lambda s: rising(1), result=lambda job: dict(metrics={METRIC: 1.}, finished=False)), 1, 'without a test'),
+    (Launch(lambda s: rising(1), result=lambda job: None), 1, 'without a test')])
+def test_runs_that_end_without_what_they_are_for(run, launch, seeds, message):
+    launch.settings.clear()
+    done = run(LIST, launch, trials=2, seeds=seeds)
+    assert message in done.state().failure and done.ends[-1][1] == 'failed'
+
+
+def test_what_is_missing_here_fails_the_cell_with_its_reason(tmp_path):
+    def check(cell, folder):
+        if cell.name == 'a':
+            raise FileNotFoundError("data folder 'x' is missing")
+
+    launch = best_at(2)
+    done = Run(tmp_path, [make_cell(LIST, name) for name in 'ab'], launch, check=check)
+    assert "data folder 'x' is missing" in done.state().failure and {job.cell.name for job in launch.jobs} == {'b'}
+    assert done.state(1).ended == 12
+
+
+@pytest.mark.parametrize('count', [1, 2])
+def test_the_best_setting_is_tested_once_with_each_seed(run, tmp_path, count):
+    launch = best_at(2)
+    done = run(['lr=1,2,3'], launch, seeds=3, count=count)
+    assert launch.of('test') == [{LR: 2}] * 3 and [job.slot for job in launch.jobs[3:]] == [0, 1, 2]
+    assert {seed: test['metrics'][METRIC] for seed, test in done.state().tests.items()} == {0: 70., 1: 71., 2: 72.}
+    assert len({folder for folder in launch.work_dirs[3:]}) == 3
+    summary = done.state().summary(str(tmp_path))
+    assert summary['test'] == dict(by_seed={0: 70., 1: 71., 2: 72.}, mean=71., std=1.,
+                                   work_dir=summary['test']['work_dir'])
+    assert (tmp_path / summary['test']['work_dir'] / 'seed_2' / 'result.json').is_file()
+    done = run(['lr=1,2,3'], launch, seeds=4)
+    assert [job.slot for job in launch.jobs[6:]] == [3] and len(done.state().tests) == 4
+
+
+def test_a_new_best_setting_is_tested_anew(run):
+    launch = best_at(3)
+    first = grid(parse_space(['lr=1,2,3']), 0)[0]
+    run(['lr=1,2,3'], launch, trials=1, seeds=1)
+    run(['lr=1,2,3'], launch, trials=3, seeds=1)
+    assert launch.of('test') == [first] + [{LR: 3}] * (first != {LR: 3})
+
+
+def test_curves(run):
+    """The best setting trained on train with every seed, for its validations."""
+    launch = best_at(2)
+    done = run(['lr=1,2,3'], launch, seeds=2, curves=True)
+    assert launch.of('curve') == [{LR: 2}] * 2
+    assert done.state().curves == {seed: dict(enumerate(rising(90), 1)) for seed in range(2)}
+    assert done.state().text == 'done'
+
+
+@pytest.mark.parametrize(('specs', 'count', 'moment'), [
+    (LIST, 2, 'launch'), (LIST, 2, 'end'), (['lr=0.1:10:log', 'model.n=1:5'], 1, 'look')])
+def test_killed_at_any_moment(run, specs, count, moment):
+    """Settings that were cut off are taken up first of all, and none is lost or done twice."""
+    done, moments, kills = [], [], []
+    launch = best_at(2)
+
+    def die(name):
+        moments.append(name) if name == moment else None
+        if name == moment and len(moments) in (1, 4, 5, 9):
+            raise Killed
+
+    def launch_and_die(job, work_dir, environment):
+        process = launch(job, work_dir, environment)
+        die('launch')
+        return process
+
+    def end(running, ended):
+        done.append(running.job.settings)
+        die('end')
+
+    for _ in range(5):
+        begun = len(launch.settings)
+        cut_off = [settings for settings in launch.settings if settings not in done]
+        try:
+            last = run(specs, launch_and_die, 7, count, killed=True, on_look=lambda worker: die('look'), on_end=end)
+        except Killed:
+            kills.append(cut_off)
+        assert all(settings in cut_off for settings in launch.settings[begun:][:len({str(s) for s in cut_off})])
+    assert len(kills) == (3 if moment == 'end' else 4) and any(kills) == (moment != 'end' or count > 1)
+    assert last.state().ended == 7 and not last.params(RUNNING)
+    assert len({json.dumps(settings) for settings in done}) == len(done) == 7
+
+
+def test_killed_between_two_settings_of_a_trial(run, monkeypatch):
+    """A listed trial that was asked for but had not taken its settings is not lost."""
+    space = parse_space(LIST)
+    real, calls = type(space[0]).suggest, [0]
+
+    def suggest(parameter, trial):
+        calls[0] += 1
+        if calls[0] == 2:
+            raise Killed
+        return real(parameter, trial)
+
+    monkeypatch.setattr(type(space[0]), 'suggest', suggest)
+    launch = best_at(2)
+    with pytest.raises(Killed):
+        run(LIST, launch, killed=True)
+    run(LIST, launch)
+    assert launch.settings == grid(space, 0)
+
+
+@pytest.mark.parametrize('killed', [True, False])
+def test_a_cut_off_run_goes_on_in_its_folder(run, killed):
+    """What it had validated is told again, under the new attempt; a worker that is told to leave gives it back."""
+    launch = Launch(lambda settings: rising(80))
+    looks = iter(range(100))
+
+    def die(worker):
+        if next(looks) == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(['lr=1.0:2.0'], launch, trials=1, on_look=die, killed=killed)
+    done = run(['lr=1.0:2.0'], launch, trials=1)
+    assert launch.work_dirs[0] == launch.work_dirs[1] and launch.settings[0] == launch.settings[1]
+    assert [(t.state, t.params) for t in done.trials] == [(FAIL, launch.settings[0]), (COMPLETE, launch.settings[0])]
+    assert done.trials[0].user_attrs['reason'] == ('lost' if killed else 'returned')
+    assert done.ends == [('trial 0', 'finished')] and len(done.trials[1].intermediate_values) == EPOCHS
+
+
+def test_a_run_that_was_given_to_another_is_stopped(run, monkeypatch):
+    """A worker that stood still for too long finds that its run is another's, and tells nothing."""
+    monkeypatch.setattr(queues, 'BEAT', 0)
+    launch = Launch(lambda settings: rising(80))
+
+    def steal(worker):
+        worker.queue.interval = 0
+        for trial_id in [job.trial_id for job in worker.queue.jobs.values() if len(launch.runs) == 1]:
+            worker.queue.storage.set_trial_state_values(trial_id, FAIL)
+
+    done = run(['lr=1.0:2.0'], launch, trials=1, on_look=steal)
+    assert done.ends == [('trial 0', 'lost'), ('trial 0', 'finished')]
+    assert [process.stopped for process in launch.runs] == [1, 1]
+
+
+def test_a_search_stops_when_its_best_cannot_change_by_more(run, tmp_path):
+    """And says so; with more trials in the plan it goes on."""
+    cell = make_cell(['lr=0.9:1.1'], budget=Budget(40, 0, 1000, stop_within=5.))
+    done = Run(tmp_path, [cell], Launch(lambda s: rising(80 + (s[LR] - 1)**2)))
+    assert 10 <= done.state().ended < 40 and 'can change by' in done.state().stopped
+    assert done.state().text == 'done'

@@ -91,6 +91,7 @@ setup(
         'search': requirements('search'),
         'postgres': requirements('postgres'),
         'hub': requirements('hub'),
-        'dev': [line for name in ('tests', 'optional', 'search', 'postgres', 'onnx', 'hub') for line in requirements(name)],
+        'dev': [line for name in ('tests', 'optional', 'search', 'postgres', 'onnx', 'hub')
+                for line in requirements(name)],
     },
 )

@@ -8,6 +8,7 @@ import os.path as osp
 import signal
 import sys
 import time
+from functools import partial
 from typing import Any
 
 from rich.console import Console, Group
@@ -98,7 +99,7 @@ class Benchmark:
         for cell in patiently(self.queue.cells):
             state = self.finished.get(cell.key)
             if state is None or state.cell != cell:
-                state = patiently(lambda cell=cell: read_state(self.queue, cell))
+                state = patiently(partial(read_state, self.queue, cell))
                 if state.over:
                     self.finished[cell.key] = state
                     self.write(state)

@@ -90,7 +90,7 @@ class Search:
     def run(self) -> None:
         """Search, test, write."""
         queue = self.open_queue()
-        cut_off, state = queue.release_lost(), read_state(queue, self.cell)
+        cut_off, state = queue.release_lost(alone=True), read_state(queue, self.cell)
         if state.ended or cut_off:
             self.say(f'Going on with {self.folder}: {state.ended} trials are done, {cut_off} were cut off.')
         environments = worker_environments(self.args.workers)

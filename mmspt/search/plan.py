@@ -13,10 +13,11 @@ from mmengine.config import Config, DictAction
 from .cell import Budget, Cell, make_cell
 
 AXES = ('checkpoints', 'tasks', 'methods')
-SHARED = ('config', 'options', 'search', 'environment', 'amp', 'trials', 'seeds', 'prune_after', 'curves', 'stop_within')
-"""Keys that a plan, a checkpoint, a task and a method may have; a method's count most, a plan's least; options add up."""
-KEYS = {*AXES, *SHARED, 'title', 'cells', 'metric', 'seed'}
 BUDGET = ('trials', 'seeds', 'prune_after', 'curves', 'stop_within')
+SHARED = ('config', 'options', 'search', 'environment', 'amp', *BUDGET)
+"""Keys that a plan, a checkpoint, a task and a method may have; a method's count most, a plan's least; options add
+up."""
+KEYS = {*AXES, *SHARED, 'title', 'cells', 'metric', 'seed'}
 
 
 class Plan(NamedTuple):

@@ -13,6 +13,7 @@ from typing import IO, Protocol
 
 import torch
 
+
 class Stoppable(Protocol):
     """What can be ended."""
 

@@ -154,7 +154,7 @@ class Queue:
 
     def __init__(self, storage: BaseStorage, plan: str, beat: float = BEAT) -> None:
         self.storage, self.plan, self.interval = storage, plan, beat
-        self.owner = f'{socket.gethostname()}:{machine()}:{os.getpid()}:{uuid4().hex[:8]}'
+        self.owner = f'{socket.gethostname()}:{machine()}:{process_name(os.getpid())}:{uuid4().hex[:8]}'
         self.jobs: dict[int, Job] = {}
         """Trial id -> run in hand."""
         self.over: set[str] = set()
@@ -391,17 +391,33 @@ class Queue:
     # ---------------------------------------------------------------- workers
 
     def beat(self) -> list[Job]:
-        """Give a sign of life if one is due; return the runs in hand that are others' now, and forget them."""
+        """Give a sign of life and look at the others' if that is due; return the runs in hand that are others' now,
+        and forget them."""
         if time.monotonic() - self._last_beat < self.interval:
             return []
         self._beats += 1
         self.study('').set_user_attr(f'beat:{self.owner}', self._beats)
-        self._last_beat = time.monotonic()
-        lost = [job for trial_id, job in self.jobs.items()
-                if self.storage.get_trial(trial_id).state != RUNNING]
+        lost = [job for trial_id, job in self.jobs.items() if self.storage.get_trial(trial_id).state != RUNNING]
         for job in lost:
             del self.jobs[job.trial_id]
+        self._watch()
+        self._last_beat = time.monotonic()
         return lost
+
+    def _watch(self) -> None:
+        """Note which workers gave a sign of life since the last look."""
+        now, attributes = time.monotonic(), self.attributes('')
+        if now - self._last_beat > 2 * self.interval:  # the storage was away: for them, too
+            self._seen.clear()
+        for name, beat in attributes.items():
+            if name.startswith('beat:'):
+                self._see(name.removeprefix('beat:'), beat, now)
+
+    def _see(self, owner: str, beat: Any, now: float) -> float:
+        """Return when a worker's last sign of life was seen first."""
+        if owner not in self._seen or self._seen[owner][0] != beat:
+            self._seen[owner] = beat, now
+        return self._seen[owner][1]
 
     def leave(self) -> None:
         """Give back all runs in hand, and say that this worker is gone."""
@@ -409,11 +425,15 @@ class Queue:
             self.give_back(job)
         self.study('').set_user_attr(f'beat:{self.owner}', -1)
 
-    def release_lost(self) -> int:
-        """End the running attempts whose worker is gone, of all cells; return their number."""
-        return sum(self._release_lost(stage.study) for cell in self.cells() for stage in self.stages(cell))
+    def release_lost(self, alone: bool = False) -> int:
+        """End the running attempts whose worker is gone, of all cells; return their number.
 
-    def _release_lost(self, study: str) -> int:
+        Args:
+            alone (bool): Whether no other worker can be at work, whatever signs of life there are. Defaults to False.
+        """
+        return sum(self._release_lost(stage.study, alone) for cell in self.cells() for stage in self.stages(cell))
+
+    def _release_lost(self, study: str, alone: bool = False) -> int:
         """End the running attempts of a study whose worker is gone; return their number."""
         found = 0
         attributes: dict[str, Any] | None = None
@@ -423,22 +443,19 @@ class Queue:
                 continue
             attributes = self.attributes('') if attributes is None else attributes
             owner = trial.user_attrs.get('owner')
-            if self._is_gone(owner or f'nobody:{trial_id}', attributes.get(f'beat:{owner}')):
+            if alone or self._is_gone(owner or f'nobody:{trial_id}', attributes.get(f'beat:{owner}')):
                 found += self._end(trial_id, FAIL, reason='lost')
         return found
 
     def _is_gone(self, owner: str, beat: Any) -> bool:
         """Whether a worker left, is no process of this machine any more, or gave no sign of life for too long."""
-        _, where, pid, *_ = [*owner.split(':'), '', '']
         if owner == self.owner or beat == -1:
             return True  # ours, but not in hand: it was taken while the storage went away
-        if where and where == machine() and not (pid.isdigit() and int(pid) != os.getpid() and is_alive(int(pid))):
-            return True
-        seen = self._seen.get(owner)
-        if seen is None or seen[0] != beat:
-            self._seen[owner] = beat, time.monotonic()
-            return False
-        return time.monotonic() - seen[1] > MISSED * self.interval
+        _, where, process, *_ = [*owner.split(':'), '', '']
+        if where and where == machine():
+            return process == process_name(os.getpid()) or process != process_name(int(process.partition('@')[0]))
+        now = time.monotonic()
+        return now - self._see(owner, beat, now) > MISSED * self.interval
 
     # ---------------------------------------------------------------- the storage
 
@@ -507,12 +524,11 @@ def machine() -> str:
         return ''
 
 
-def is_alive(pid: int) -> bool:
-    """Whether a process of this machine runs."""
+def process_name(pid: int) -> str:
+    """Return '<number>@<start>' of a process of this machine; '' if there is none, or it has ended."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+        with open(f'/proc/{pid}/stat', encoding='utf-8', errors='replace') as file:
+            fields = file.read().rpartition(')')[2].split()
+    except OSError:
+        return ''
+    return '' if fields[0] in 'ZX' else f'{pid}@{fields[19]}'

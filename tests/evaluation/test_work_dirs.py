@@ -26,7 +26,8 @@ def test_what_is_a_run(folder):
     logs = '20260101_120000/20260101_120000.log'
     top = folder('done/result.json', f'done/{logs}', f'begun/{logs}', 'begun/job.py', 'old/last_checkpoint',
                  f'prompts/{logs}', 'prompts/job_init_prompts.py', 'configs/job.py', 'deep/er/result.json',
-                 'sweep/search/x.py', f'sweep/trials/1a2b/{logs}', 'sweep/final/1a2b/result.json', f'trials/1a2b/{logs}')
+                 'sweep/search/x.py', f'sweep/trials/1a2b/{logs}', 'sweep/final/1a2b/result.json',
+                 f'trials/1a2b/{logs}')
     finished, unfinished, _ = ([os.path.relpath(getattr(item, 'folder', item), top) for item in part]
                                for part in find_runs([str(top)]))
     assert finished == ['deep/er', 'done', 'sweep/final/1a2b'] and unfinished == ['begun', 'old', 'trials/1a2b']

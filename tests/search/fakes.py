@@ -14,7 +14,10 @@ KNOWN = dict(task='x', group='Other', num_images=6, method='SPT-Deep', num_promp
              tta=False, versions={}, finished=True)
 
 
-def make_cell(specs=('lr=1,2,3', ), name='', budget=Budget(100, 0, 1000), identity='id', warmup=0, seed=0, tested=True):
+SMALL = Budget(100, 0, 1000)
+
+
+def make_cell(specs=('lr=1,2,3', ), name='', budget=SMALL, identity='id', warmup=0, seed=0, tested=True):
     """A cell whose runs are fakes."""
     row = dict(task='x', group='Other', method='SPT-Deep', arch='ViT-B', pretraining='MAE')
     return Cell(name, 'recipe', 'trial = 1\n', 'final = 1\n' if tested else None, parse_space(specs), METRIC, None,

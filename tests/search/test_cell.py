@@ -6,7 +6,8 @@ import pytest
 from fakes import make_cell
 from mmengine.config import Config
 
-from mmspt.search.cell import Budget, Cell, identify, make_cell as make, warmup_of
+from mmspt.search.cell import Budget, Cell, identify, warmup_of
+from mmspt.search.cell import make_cell as make
 from mmspt.search.space import parse_space
 
 SPACE = parse_space(['lr=1,2', 'prompt_decay=0.1,0.2,0.3'])

@@ -106,9 +106,10 @@ def busy(queue, workers, seconds=60):
     """Indices of the workers that have a run."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        owners = [trial.user_attrs.get('owner', '') for cell in CELLS for stage in patiently(partial(queue.stages, cell))
+        stages = [stage for cell in CELLS for stage in patiently(partial(queue.stages, cell))]
+        owners = [trial.user_attrs.get('owner', '') for stage in stages
                   for trial in patiently(partial(queue.trials, stage.study)) if trial.state == RUNNING]
-        pids = {int(owner.split(':')[2]) for owner in owners if owner}
+        pids = {int(owner.split(':')[2].partition('@')[0]) for owner in owners if owner}
         found = [i for i, worker in enumerate(workers) if worker.pid in pids]
         if found:
             return found
@@ -129,7 +130,8 @@ def under_fire(address, folder, count, kills, restart=None):
         workers[victim].kill()
         workers[victim] = start(address, folder, count + kill)
     finish(workers)
-    assert [worker.exitcode for worker in workers] == [0] * count, (folder / 'worker_0.txt').read_text()[-2000:]
+    logs = [path.read_text()[-2000:] for path in folder.glob('worker_*.txt') if 'Traceback' in path.read_text()]
+    assert [worker.exitcode for worker in workers] == [0] * count, '\n\n'.join(logs)
     return queue
 
 
@@ -145,7 +147,8 @@ def undisturbed(tmp_path_factory):
 
 @linux
 @pytest.mark.slow
-@pytest.mark.parametrize(('kind', 'count', 'kills'), [('postgresql', 4, 20), ('study.db', 2, 8), ('plan.journal', 2, 8)])
+@pytest.mark.parametrize(('kind', 'count', 'kills'), [
+    ('postgresql', 4, 20), ('study.db', 2, 8), ('plan.journal', 2, 8)])
 def test_killed_workers(tmp_path, request, undisturbed, kind, count, kills):
     server = request.getfixturevalue('postgres') if kind == 'postgresql' else None
     folder = tmp_path / 'fire'

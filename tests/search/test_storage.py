@@ -21,7 +21,7 @@ def test_in_any_folder(tmp_path, name, file):
 
 
 @pytest.mark.parametrize(('address', 'message'), [
-    ('postgresql+psycopg://me:secret@127.0.0.1:1/x', r"'postgresql\+psycopg://me:\*\*\*@127.0.0.1:1/x' is not \(.*refused"),
+    ('postgresql+psycopg://me:secret@127.0.0.1:1/x', r'me:\*\*\*@127.0.0.1:1/x. is not \(.*refused'),
     ('nosql://x', "'nosql://x' is not"), ('{folder}/file/study.db', 'is not .*(Not a directory|File exists)')])
 def test_what_cannot_be_opened(tmp_path, address, message):
     """One line with the reason and what to do, and no password."""

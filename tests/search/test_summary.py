@@ -10,8 +10,8 @@ from matplotlib import image
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from mmspt.search.plots import plot
-from mmspt.search.space import parse_space
 from mmspt.search.queue import COMPLETE, FAIL, PRUNED
+from mmspt.search.space import parse_space
 from mmspt.search.summary import summarize, to_markdown, write
 
 SPACE = parse_space(['lr=1e-3:1:log', 'model.text=a|b,/a/very/long/path/to/one.pth'])

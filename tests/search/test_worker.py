@@ -171,7 +171,7 @@ def test_crashes_one_after_the_other_end_a_cell(tmp_path):
     assert state.text == 'failed' and 'train.txt ends with\nthe end of its log' in state.failure
     assert done.state(1).text == 'done' and list(done.state(1).tests) == [0]
     broken.append('another')
-    with pytest.raises(RuntimeError, match='6 runs failed one after the other; see .*which ends with\nthe end of its'):
+    with pytest.raises(RuntimeError, match=r'6 runs failed one after the other; see .*which ends with\nthe end of'):
         Run(tmp_path, [cells[0], make_cell(['lr=1:10'], 'another')], launch_by_cell)
 
 
@@ -204,7 +204,7 @@ def test_the_best_setting_is_tested_once_with_each_seed(run, tmp_path, count):
     done = run(['lr=1,2,3'], launch, seeds=3, count=count)
     assert launch.of('test') == [{LR: 2}] * 3 and [job.slot for job in launch.jobs[3:]] == [0, 1, 2]
     assert {seed: test['metrics'][METRIC] for seed, test in done.state().tests.items()} == {0: 70., 1: 71., 2: 72.}
-    assert len({folder for folder in launch.work_dirs[3:]}) == 3
+    assert len(set(launch.work_dirs[3:])) == 3
     summary = done.state().summary(str(tmp_path))
     assert summary['test'] == dict(by_seed={0: 70., 1: 71., 2: 72.}, mean=71., std=1.,
                                    work_dir=summary['test']['work_dir'])

@@ -83,7 +83,7 @@ def test_slurm_workers(tmp_path):
                python=str(tmp_path / 'python'))
     lines = done.stdout.splitlines()
     assert done.returncode == 0, done.stderr
-    assert {'-p', 'gpu', '--job-name=job', '--array=1-8', '--gres=gpu:1', '--requeue', '--signal=B:TERM@120'} <= set(lines)
+    assert {'-p', 'gpu', '--job-name=job', '--array=1-8', '--gres=gpu:1', '--signal=B:TERM@120'} <= set(lines)
     job = subprocess.run(['sh', '-c', lines[-1].removeprefix('--wrap=')], capture_output=True, text=True, check=True)
     assert job.stdout.splitlines() == ['-u', str(ROOT / 'tools/benchmark.py'), 'worker', 'my plan.yaml', '--storage',
                                        'a b']

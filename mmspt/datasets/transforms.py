@@ -32,7 +32,8 @@ class LoadImageFromFile(_LoadImageFromFile):
             'disk' in ``cache_folder`` for good; all workers and processes of the machine share them. Files that change
             are decoded anew. Where there is no room, a warning says so and images are decoded each time. Defaults to
             None.
-        cache_gib (float): Bound on the cache, in GiB; it counts what other runs keep there. Defaults to 8.
+        cache_gib (float): Bound on the cache, in GiB; it counts what other runs keep there. In memory half of what a
+            container may have is a bound, too (cgroup v2). Defaults to 8.
         cache_folder (str | None): Where the cache is; None is shared memory. Defaults to None.
 
     Raises:
@@ -66,8 +67,9 @@ class LoadImageFromFile(_LoadImageFromFile):
     def _load(self, path: str) -> np.ndarray:
         cache = self.cache if (self.backend_args or {}).get('backend', 'local') == 'local' else None
         # another decoder, or version of one, may give other pixels
-        key = cache and cache.key(path, FORMAT, type(self).__qualname__, self.color_type, self.imdecode_backend,
-                                  mmcv.image.io.imread_backend, mmcv.__version__, cv2.__version__, pillow_version)
+        key = cache and cache.key(path, FORMAT, type(self).__module__, type(self).__qualname__, self.color_type,
+                                  self.imdecode_backend, mmcv.image.io.imread_backend, mmcv.__version__,
+                                  cv2.__version__, pillow_version)
         image = cache.get(key) if cache and key else None
         if image is None:
             image = self._decode(fileio.get(path, backend_args=self.backend_args))

@@ -51,7 +51,7 @@ _swept: 'weakref.WeakValueDictionary[str, ImageCache]' = weakref.WeakValueDictio
 """By folder, a cache of this process for which a sweeper waits."""
 
 
-def open_cache(kind: str | None, gib: float, folder: str | None, run: int | None = None) -> 'ImageCache | None':
+def open_cache(kind: str | None, gib: float, folder: str | None, owner: int | None = None) -> 'ImageCache | None':
     """Return the cache that a loader's arguments ask for; None, with a warning, where it cannot be made.
 
     Raises:
@@ -69,7 +69,7 @@ def open_cache(kind: str | None, gib: float, folder: str | None, run: int | None
     try:
         if fcntl is None:
             raise OSError(errno.ENOTSUP, "it needs Unix's file locks")
-        return ImageCache(kind, gib, folder, run)
+        return ImageCache(kind, gib, folder, owner)
     except OSError as error:
         warn(f"Images are loaded without cache='{kind}' ({error}): {REMEDY}")
         return None
@@ -94,15 +94,15 @@ class ImageCache:
         kind (str): 'memory' or 'disk'.
         gib (float): Bound on all files, in GiB; in memory also half of the container's, where there is a limit.
         folder (str | None): The files are in its subfolder ``kind``; None is shared memory.
-        run (int | None): Of a copy, the process that made the original. Defaults to None.
+        owner (int | None): Of a copy, the process that made the original. Defaults to None.
 
     Raises:
         OSError: The folder cannot be written to, or others tidy it for too long.
     """
 
-    def __init__(self, kind: str, gib: float, folder: str | None, run: int | None = None) -> None:
+    def __init__(self, kind: str, gib: float, folder: str | None, owner: int | None = None) -> None:
         root = _own_folder() if folder is None else osp.abspath(osp.expanduser(folder))
-        self._arguments = kind, gib, folder and root, os.getpid() if run is None else run
+        self._arguments = kind, gib, folder and root, os.getpid() if owner is None else owner
         self.folder, self.kind, self.open = osp.join(root, kind), kind, True
         self.pages = int(min(gib * 2**30, _half_of_memory() if kind == 'memory' else math.inf)) // PAGE
         os.makedirs(self.folder, mode=0o700, exist_ok=True)
@@ -115,7 +115,8 @@ class ImageCache:
             if time.monotonic() > end:
                 raise TimeoutError(errno.ETIMEDOUT, 'another process tidies it', self.folder)
             time.sleep(0.05)
-        if kind == 'memory' and run is None and _is_first() and self.folder not in _swept:
+        first = owner is None and os.environ.get('LOCAL_RANK', '0') == '0'  # a sweeper waits for the other ranks, too
+        if kind == 'memory' and first and self.folder not in _swept:
             _swept[self.folder] = self
             _start_sweeper(self.folder)
 
@@ -124,7 +125,7 @@ class ImageCache:
 
     @property
     def full(self) -> bool:
-        """Whether the run's log says that images were not kept."""
+        """Whether the log says that images were not kept."""
         return not self.open or osp.exists(self._said)
 
     def key(self, path: str, *decoding: object) -> str | None:
@@ -216,9 +217,7 @@ class ImageCache:
         return osp.join(self.folder, f'said-{self._arguments[-1]}')
 
     def _say(self, text: str) -> None:
-        """Warn once for all workers, loaders and epochs of a run, in the process whose log is read."""
-        if not _is_first():
-            return
+        """Warn once for all workers, loaders and epochs of a process."""
         try:
             os.close(os.open(self._said, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         except FileExistsError:
@@ -227,11 +226,6 @@ class ImageCache:
             warn(text)
         else:
             MMLogger.get_current_instance().warning(text)
-
-
-def _is_first() -> bool:
-    """Whether this is, or works for, the first of the processes of a run on this machine."""
-    return os.environ.get('LOCAL_RANK', '0') == '0'
 
 
 def _half_of_memory() -> float:

@@ -17,6 +17,11 @@ FORMAT = 1
 """Of what is kept in a cache; the next one where decoding changes."""
 
 
+def reads_files(loader: _LoadImageFromFile) -> bool:
+    """Whether a loader's images are local files, so that they can be kept decoded."""
+    return (loader.backend_args or {}).get('backend', 'local') == 'local'
+
+
 @TRANSFORMS.register_module()
 class LoadImageFromFile(_LoadImageFromFile):
     """MMCV's loader with stricter checks, errors that name the file and a remedy, and a cache of decoded images.
@@ -46,7 +51,7 @@ class LoadImageFromFile(_LoadImageFromFile):
     def __init__(self, *args: Any, cache: str | None = None, cache_gib: float = 8., cache_folder: str | None = None,
                  **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.cache = open_cache(cache, cache_gib, cache_folder)
+        self.cache_kind, self.cache = cache, open_cache(cache, cache_gib, cache_folder)
 
     def transform(self, results: dict) -> dict | None:
         """Add 'img' (H, W, 3) and its shapes to ``results``, which names 'img_path'."""
@@ -65,7 +70,7 @@ class LoadImageFromFile(_LoadImageFromFile):
         return results
 
     def _load(self, path: str) -> np.ndarray:
-        cache = self.cache if (self.backend_args or {}).get('backend', 'local') == 'local' else None
+        cache = self.cache if reads_files(self) else None
         # another decoder, or version of one, may give other pixels
         key = cache and cache.key(path, FORMAT, type(self).__module__, type(self).__qualname__, self.color_type,
                                   self.imdecode_backend, mmcv.image.io.imread_backend, mmcv.__version__,

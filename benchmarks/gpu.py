@@ -216,6 +216,9 @@ class Bench:
             batch, dataset, train_cfg=dict(by_epoch=True, max_epochs=2),
             loader=dict(num_workers=workers, persistent_workers=True, pin_memory=self.device.type == 'cuda'))
         runner.train()
+        if cache:
+            loader = runner.train_dataloader.dataset.pipeline.transforms[0]
+            row['cache_state'] = 'refused' if loader.cache is None else 'full' if loader.cache.full else 'used'
         runner.train_dataloader._iterator = None  # ends its workers, for which the garbage collector would wait
         iterations = len(runner.train_dataloader)
         times, waits = (runner.message_hub.get_scalar(f'train/{key}').data[0] for key in ('time', 'data_time'))
@@ -247,6 +250,11 @@ def fed_cells(row: Row) -> list[str]:
             *(f'{share:.1%}' for share in waiting)]
 
 
+def cache_cell(row: Row) -> str:
+    state = row.get('cache_state', 'used')
+    return f'{row["cache"] or "none"}{"" if state == "used" else f" ({state})"}'
+
+
 OVER = ('over_none', 'over_keys_values', 'over_eager')
 TABLES: dict[str, tuple[list[str], Callable[[Row], str], Callable[[Row], list[str]]]] = dict(
     tests=(['test', 'outcome', 's'], lambda row: ': '.join(filter(None, (row['test'], row.get('message')))),
@@ -261,7 +269,7 @@ TABLES: dict[str, tuple[list[str], Callable[[Row], str], Callable[[Row], list[st
                          mib(row)]),
     loader=(['batch, workers, cache', 'images/s, epoch 1', 'epoch 2', '/ alone', 'waiting, epoch 1', 'epoch 2'],
             lambda row: f'{row["batch_size"]}, ' + (
-                'alone' if row['workers'] is None else f'{row["workers"]}, {row["cache"] or "none"}'), fed_cells))
+                'alone' if row['workers'] is None else f'{row["workers"]}, {cache_cell(row)}'), fed_cells))
 
 
 def write(content: dict[str, Any], path: str) -> None:

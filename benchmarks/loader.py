@@ -176,7 +176,12 @@ def measure_memory(args: argparse.Namespace, paths: Sequence[str], cache: str) -
 
 
 def measure_waiting(args: argparse.Namespace, paths: Sequence[str], cache: str, folder: str) -> dict[str, Any]:
-    """Share of the time that a training with 20 prompts waits for data, with as many workers as cores."""
+    """Share of the time that a training with 20 prompts waits for data, with as many workers as cores.
+
+    The first steps, whose batches the workers fetched ahead during the very first one, do not count.
+    """
+    ahead = 2 * num_cores()  # DataLoader's prefetch_factor for each worker
+    args = argparse.Namespace(**{**vars(args), 'epoch': (1 + ahead + args.steps) * args.batch_size})
     model = classifier_config(args, 'mae', num_prompts=20, allow_random_backbone=True)
     found = {}
     for name, pipeline in pipelines('train', args.img_size, cache).items():
@@ -187,13 +192,11 @@ def measure_waiting(args: argparse.Namespace, paths: Sequence[str], cache: str, 
             arrived = time.perf_counter()
             step(runner, batch)
             done = time.perf_counter()
-            if i:  # in the first, workers start
+            if i > ahead:
                 waited, times = waited + arrived - before, times + done - before
             before = done
-            if i == args.steps:
-                break
         found[name] = dict(share=waited / times, seconds_per_step=times / args.steps)
-    return dict(batch_size=args.batch_size, workers=num_cores(), variants=found)
+    return dict(batch_size=args.batch_size, workers=num_cores(), fetched_ahead=ahead, variants=found)
 
 
 @torch.no_grad()

@@ -21,6 +21,7 @@ from layouts import FOLDERS
 from mmspt.datasets.tasks import FGVC, TASKS
 from mmspt.engine.launch import merge_options
 from mmspt.evaluation import PUBLISHED
+from mmspt.prompts import threads
 from mmspt.search.space import read_space
 
 PRETRAINING = dict(mae='MAE', mocov3='MoCo-v3', sup='supervised')
@@ -428,9 +429,13 @@ def test_workers(cores, processes, workers, monkeypatch):
 @pytest.mark.parametrize(('quota', 'variables', 'workers'), [
     ('max 100000', {}, 8), ('200000 100000', {}, 2), ('50000 100000', {}, 1),
     ('max 100000', dict(SLURM_CPUS_PER_TASK='3'), 3), ('max 100000', dict(OMPI_COMM_WORLD_LOCAL_SIZE='4'), 4),
-    ('max 100000', dict(LOCAL_WORLD_SIZE=''), 8)])
+    ('max 100000', dict(LOCAL_WORLD_SIZE=''), 8),
+    ('max 100000', dict(SLURM_CPUS_PER_TASK='6', LOCAL_WORLD_SIZE='3'), 2),
+    ('max 100000', dict(SLURM_CPUS_PER_TASK='4', LOCAL_WORLD_SIZE='8'), 1),
+    ('max 100000', dict(SLURM_CPUS_PER_TASK='6', OMPI_COMM_WORLD_LOCAL_SIZE='3'), 6)])
 def test_workers_within_a_share(quota, variables, workers, monkeypatch, tmp_path):
-    """Of a container, of Slurm, of MPI."""
+    """Of a container, of Slurm, of torchrun within Slurm's task, of MPI; the log's advice counts as
+    the recipes do, without their bound."""
     monkeypatch.setattr(os, 'sched_getaffinity', lambda process: set(range(16)))
     for name in ('LOCAL_WORLD_SIZE', 'SLURM_CPUS_PER_TASK', 'OMPI_COMM_WORLD_LOCAL_SIZE'):
         monkeypatch.delenv(name, raising=False)
@@ -440,6 +445,8 @@ def test_workers_within_a_share(quota, variables, workers, monkeypatch, tmp_path
     text = (ROOT / 'configs/_base_/datasets/workers.py').read_text()
     (tmp_path / 'workers.py').write_text(text.replace('/sys/fs/cgroup/cpu.max', str(tmp_path / 'cpu.max')))
     assert Config.fromfile(tmp_path / 'workers.py').to_dict() == dict(workers=workers)
+    monkeypatch.setattr(threads, 'QUOTA', str(tmp_path / 'cpu.max'))
+    assert min(8, threads.process_cores()) == workers
 
 
 def test_workers_where_no_affinity_is_known(monkeypatch):

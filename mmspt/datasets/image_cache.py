@@ -1,9 +1,11 @@
 """Decoded images shared by the processes of one machine: a file for each, named after the file it was decoded from."""
 import errno
 import hashlib
+import math
 import os
 import os.path as osp
 import re
+import signal
 import stat
 import struct
 import subprocess
@@ -27,32 +29,29 @@ PAGE = 4096
 """Bytes that a byte of the ledger stands for: a file takes whole pages."""
 SPARE = 2**30
 """Bytes that stay free, or half of a small file system: data loaders pass batches through shared memory, too."""
-FILE = re.compile(r'[0-9a-f]{32}\.(raw|part)|said')
+FILE = re.compile(r'[0-9a-f]{32}\.(raw|part)|said-\d+')
 MEMORY = '/dev/shm'
-PATIENCE = 10.
+LIMIT = '/sys/fs/cgroup/memory.max'
+"""Bytes that a container may have, or 'max'."""
+PATIENCE = 120.
 """Seconds to wait for whoever tidies the folder."""
 REMEDY = "set cache='disk' and a cache_folder that has room and can be written to, a smaller cache_gib, or cache=None"
 SWEEPER = """
-import fcntl, os, re, sys, time
-folder = sys.argv[1]
-sweeper = os.open(os.path.join(folder, 'sweeper'), os.O_RDWR | os.O_CREAT, 0o600)
-for attempt in range(40):  # an earlier one may be about to end
-    try:
-        fcntl.flock(sweeper, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        break
-    except OSError:
-        time.sleep(0.05)
-else:
-    sys.exit()
-fcntl.flock(os.open(os.path.join(folder, 'lock'), os.O_RDWR), fcntl.LOCK_EX)  # when the last user is gone
-for name in os.listdir(folder):
-    if re.fullmatch(sys.argv[2], name):
-        os.remove(os.path.join(folder, name))
-os.truncate(os.path.join(folder, 'ledger'), 0)
+import fcntl, os, re, sys
+path = os.path.join(sys.argv[1], 'lock')
+lock = os.open(path, os.O_RDWR)
+fcntl.flock(lock, fcntl.LOCK_EX)  # when the last user is gone
+if os.fstat(lock).st_ino == os.stat(path).st_ino:  # else the folder was removed, and this is another job's
+    for name in os.listdir(sys.argv[1]):
+        if re.fullmatch(sys.argv[2], name):
+            os.remove(os.path.join(sys.argv[1], name))
+    os.truncate(os.path.join(sys.argv[1], 'ledger'), 0)
 """
+_swept: 'weakref.WeakValueDictionary[str, ImageCache]' = weakref.WeakValueDictionary()
+"""By folder, a cache of this process for which a sweeper waits."""
 
 
-def open_cache(kind: str | None, gib: float, folder: str | None) -> 'ImageCache | None':
+def open_cache(kind: str | None, gib: float, folder: str | None, owner: int | None = None) -> 'ImageCache | None':
     """Return the cache that a loader's arguments ask for; None, with a warning, where it cannot be made.
 
     Raises:
@@ -70,7 +69,7 @@ def open_cache(kind: str | None, gib: float, folder: str | None) -> 'ImageCache 
     try:
         if fcntl is None:
             raise OSError(errno.ENOTSUP, "it needs Unix's file locks")
-        return ImageCache(kind, gib, folder)
+        return ImageCache(kind, gib, folder, owner)
     except OSError as error:
         warn(f"Images are loaded without cache='{kind}' ({error}): {REMEDY}")
         return None
@@ -89,27 +88,26 @@ class ImageCache:
     With a file for each there is no index and no lock on images: a rename makes one whole for all processes at once.
     Their sum is bounded by a ledger, to which a writer appends a byte a page before it writes. All users, and the
     workers that they fork, share a lock. Whoever is alone at its start removes the half-written files of killed
-    processes; what is in memory is removed by a process of its own that waits for that lock, however the users end.
+    processes; what is in memory is removed by sweepers, processes that wait for that lock, however the users end.
 
     Args:
         kind (str): 'memory' or 'disk'.
-        gib (float): Bound on all files, in GiB.
+        gib (float): Bound on all files, in GiB; in memory also half of the container's, where there is a limit.
         folder (str | None): The files are in its subfolder ``kind``; None is shared memory.
+        owner (int | None): Of a copy, the process that made the original. Defaults to None.
 
     Raises:
         OSError: The folder cannot be written to, or others tidy it for too long.
     """
 
-    def __init__(self, kind: str, gib: float, folder: str | None) -> None:
-        self._arguments = kind, gib, None if folder is None else osp.abspath(folder)
-        self.folder = osp.join(_own_folder() if folder is None else osp.abspath(folder), kind)
-        self.kind, self.pages, self.open = kind, int(gib * 2**30) // PAGE, True
+    def __init__(self, kind: str, gib: float, folder: str | None, owner: int | None = None) -> None:
+        root = _own_folder() if folder is None else osp.abspath(osp.expanduser(folder))
+        self._arguments = kind, gib, folder and root, os.getpid() if owner is None else owner
+        self.folder, self.kind, self.open = osp.join(root, kind), kind, True
+        self.pages = int(min(gib * 2**30, _half_of_memory() if kind == 'memory' else math.inf)) // PAGE
         os.makedirs(self.folder, mode=0o700, exist_ok=True)
-        if folder is None and os.stat(osp.dirname(self.folder)).st_uid != os.getuid():
-            raise PermissionError(errno.EPERM, 'it belongs to another user', self.folder)
-        self._lock = os.open(osp.join(self.folder, 'lock'), os.O_RDWR | os.O_CREAT, 0o600)
-        self._ledger = os.open(osp.join(self.folder, 'ledger'), os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-        weakref.finalize(self, _close, os.getpid(), self._lock, self._ledger)
+        self._lock = self._open('lock', 0)
+        self._ledger = self._open('ledger', os.O_APPEND)
         if _locks(self._lock, fcntl.LOCK_EX):
             _tidy(self.folder, self._ledger, kind == 'disk')
         end = time.monotonic() + PATIENCE
@@ -117,13 +115,18 @@ class ImageCache:
             if time.monotonic() > end:
                 raise TimeoutError(errno.ETIMEDOUT, 'another process tidies it', self.folder)
             time.sleep(0.05)
-        if kind == 'memory' and get_worker_info() is None and os.environ.get('LOCAL_RANK', '0') == '0':
-            subprocess.Popen([sys.executable, '-S', '-E', '-c', SWEEPER, self.folder, FILE.pattern], cwd='/',
-                             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                             start_new_session=True)
+        first = owner is None and os.environ.get('LOCAL_RANK', '0') == '0'  # a sweeper waits for the other ranks, too
+        if kind == 'memory' and first and self.folder not in _swept:
+            _swept[self.folder] = self
+            _start_sweeper(self.folder)
 
     def __reduce__(self) -> tuple:
         return open_cache, self._arguments
+
+    @property
+    def full(self) -> bool:
+        """Whether the log says that images were not kept."""
+        return not self.open or osp.exists(self._said)
 
     def key(self, path: str, *decoding: object) -> str | None:
         """Return the name of a local file as it is now, decoded in some way; None for anything else."""
@@ -133,8 +136,10 @@ class ImageCache:
             return None
         if not stat.S_ISREG(found.st_mode):
             return None
-        # ctime changes with the content even if size and date are made those of before
-        facts = osp.abspath(path), found.st_size, found.st_mtime_ns, found.st_ctime_ns, decoding
+        # the inode's date changes with the content even if size and date are made those of before, where there is one;
+        # a network's device may have another number at its next mount, and nothing that is on disk would be found
+        facts = (osp.abspath(path), found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino,
+                 found.st_dev if self.kind == 'memory' else None, decoding)
         return hashlib.blake2b(repr(facts).encode(), digest_size=16).hexdigest()
 
     def get(self, key: str) -> np.ndarray | None:
@@ -152,67 +157,93 @@ class ImageCache:
             return None
 
     def put(self, key: str, image: np.ndarray) -> None:
-        """Add an image, unless another process does or the cache is full; a warning instead of an error."""
+        """Add an image, unless another process does or it has no room; a warning instead of an error."""
         if not self.open or image.dtype != np.uint8:
             return
         path, part = self._path(key, '.raw'), self._path(key, '.part')
         try:
             with open(part, 'xb') as file:
-                wanted = not osp.exists(path) and self._reserve(-(-(HEADER.size + image.nbytes) // PAGE))
-                if wanted:
-                    file.write(HEADER.pack(*image.shape[:2], image.shape[2] if image.ndim == 3 else 0))
-                    file.write(np.ascontiguousarray(image).data)
-                    if self.kind == 'disk':  # a name without its content would outlive a power failure
+                try:
+                    wanted = not osp.exists(path) and self._reserve(HEADER.size + image.nbytes)
+                    if wanted:
+                        file.write(HEADER.pack(*image.shape[:2], image.shape[2] if image.ndim == 3 else 0))
+                        file.write(np.ascontiguousarray(image).data)
                         file.flush()
-                        os.fsync(file.fileno())
-            if wanted:
-                os.replace(part, path)
-            else:
-                os.remove(part)
+                        if self.kind == 'disk':  # a name without its content would outlive a power failure
+                            os.fsync(file.fileno())
+                        os.replace(part, path)
+                    else:
+                        os.remove(part)
+                except BaseException:
+                    with suppress(OSError):
+                        os.remove(part)
+                    raise
         except FileExistsError:
             return
-        except BaseException as error:
-            with suppress(OSError):
-                os.remove(part)
-            if not isinstance(error, OSError):
-                raise
-            self._end(f'No more images are added to the cache ({error}): {REMEDY}')
+        except OSError as error:
+            self.open = False
+            self._say(f'No more images are added to the cache ({error}): {REMEDY}')
+
+    def _open(self, name: str, flags: int) -> int:
+        """Return a descriptor that is closed with the cache."""
+        descriptor = os.open(osp.join(self.folder, name), os.O_RDWR | os.O_CREAT | flags, 0o600)
+        weakref.finalize(self, _close, os.getpid(), descriptor)
+        return descriptor
 
     def _path(self, key: str, ending: str) -> str:
         return osp.join(self.folder, key + ending)
 
-    def _reserve(self, pages: int) -> bool:
+    def _reserve(self, size: int) -> bool:
         """Whether there is room; the ledger is read after the entry too, so that two writers cannot share the last."""
-        system = os.statvfs(self.folder)
+        system, pages = os.statvfs(self.folder), -(-size // PAGE)
         spare = min(SPARE, system.f_blocks * system.f_frsize // 2)
+        refusal = f'The cache of images in {self.folder} has no room for an image of {size / 2**20:.2g} MiB'
         if system.f_bavail * system.f_frsize - pages * PAGE < spare:
-            self._end(f'No more images are added to the cache in {self.folder}: {spare / 2**30:.2g} GiB of the file '
-                      f'system stay free for others. Give it more room (docker run --shm-size), or {REMEDY}')
+            self._say(f'{refusal}: {spare / 2**30:.2g} GiB of the file system stay free for others. Images without '
+                      f'room are decoded each time. Give it more (docker run --shm-size), or {REMEDY}')
             return False
-        if os.fstat(self._ledger).st_size + pages <= self.pages:
+        taken = os.fstat(self._ledger).st_size
+        if taken + pages <= self.pages:
             os.write(self._ledger, bytes(pages))
             if os.fstat(self._ledger).st_size <= self.pages:
                 return True
-        self._end(f'The cache of images is full ({self._arguments[1]:g} GiB in {self.folder}), other images are '
-                  'decoded each time: raise cache_gib')
+        bound = self.pages * PAGE
+        self._say(f'{refusal} ({bound / 2**30:.3g} GiB, {taken / max(1, self.pages):.0%} taken): images without room '
+                  "are decoded each time. Raise cache_gib; cache='memory' takes at most half of a container's memory")
         return False
 
-    def _end(self, text: str) -> None:
-        """Add no more images; say why, once for all workers and epochs."""
-        self.open = False
+    @property
+    def _said(self) -> str:
+        return osp.join(self.folder, f'said-{self._arguments[-1]}')
+
+    def _say(self, text: str) -> None:
+        """Warn once for all workers, loaders and epochs of a process."""
         try:
-            os.close(os.open(osp.join(self.folder, 'said'), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            os.close(os.open(self._said, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         except FileExistsError:
             return
-        except OSError:  # such as a file system without room
-            pass
-        warn(text)
+        except OSError:  # such as a file system without room: no file tells the others
+            warn(text)
+        else:
+            MMLogger.get_current_instance().warning(text)
+
+
+def _half_of_memory() -> float:
+    """Return half of the bytes that a container may have: its shared memory counts, and beyond it a job is killed."""
+    try:
+        with open(LIMIT, encoding='ascii') as file:
+            return int(file.read()) / 2
+    except (OSError, ValueError):  # no container, or 'max'
+        return math.inf
 
 
 def _own_folder() -> str:
-    """Return the user's folder in shared memory."""
+    """Return the user's folder in shared memory, and make it."""
+    if not osp.isdir(MEMORY):
+        raise FileNotFoundError(errno.ENOENT, 'there is no shared memory', MEMORY)
     folder = osp.join(MEMORY, f'mmspt-{os.getuid()}')
-    if osp.lexists(folder) and os.lstat(folder).st_uid != os.getuid():
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    if os.lstat(folder).st_uid != os.getuid():
         raise PermissionError(errno.EPERM, 'it belongs to another user', folder)
     return folder
 
@@ -221,7 +252,7 @@ def _locks(lock: int, kind: int) -> bool:
     """Whether a lock is to be had now."""
     try:
         fcntl.flock(lock, kind | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         return False
     return True
 
@@ -238,7 +269,21 @@ def _tidy(folder: str, ledger: int, keep: bool) -> None:
     os.ftruncate(ledger, pages)
 
 
-def _close(process: int, lock: int, ledger: int) -> None:
+def _start_sweeper(folder: str) -> None:
+    """Start a process that empties the folder when its last user is gone.
+
+    It ignores the signals that a cluster or a terminal sends to all processes of a job, which goes on to save a
+    checkpoint.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))  # inherited
+    try:
+        subprocess.Popen([sys.executable, '-S', '-E', '-c', SWEEPER, folder, FILE.pattern], cwd='/',
+                         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                         start_new_session=True)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _close(process: int, descriptor: int) -> None:
     if process == os.getpid():  # forked workers have descriptors of their own, and the lock until they end
-        os.close(ledger)
-        os.close(lock)
+        os.close(descriptor)

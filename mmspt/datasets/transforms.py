@@ -17,6 +17,11 @@ FORMAT = 1
 """Of what is kept in a cache; the next one where decoding changes."""
 
 
+def reads_files(loader: _LoadImageFromFile) -> bool:
+    """Whether a loader's images are local files, so that they can be kept decoded."""
+    return (loader.backend_args or {}).get('backend', 'local') == 'local'
+
+
 @TRANSFORMS.register_module()
 class LoadImageFromFile(_LoadImageFromFile):
     """MMCV's loader with stricter checks, errors that name the file and a remedy, and a cache of decoded images.
@@ -32,7 +37,8 @@ class LoadImageFromFile(_LoadImageFromFile):
             'disk' in ``cache_folder`` for good; all workers and processes of the machine share them. Files that change
             are decoded anew. Where there is no room, a warning says so and images are decoded each time. Defaults to
             None.
-        cache_gib (float): Bound on the cache, in GiB; it counts what other runs keep there. Defaults to 8.
+        cache_gib (float): Bound on the cache, in GiB; it counts what other runs keep there. In memory half of what a
+            container may have is a bound, too (cgroup v2). Defaults to 8.
         cache_folder (str | None): Where the cache is; None is shared memory. Defaults to None.
 
     Raises:
@@ -45,7 +51,7 @@ class LoadImageFromFile(_LoadImageFromFile):
     def __init__(self, *args: Any, cache: str | None = None, cache_gib: float = 8., cache_folder: str | None = None,
                  **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.cache = open_cache(cache, cache_gib, cache_folder)
+        self.cache_kind, self.cache = cache, open_cache(cache, cache_gib, cache_folder)
 
     def transform(self, results: dict) -> dict | None:
         """Add 'img' (H, W, 3) and its shapes to ``results``, which names 'img_path'."""
@@ -64,10 +70,11 @@ class LoadImageFromFile(_LoadImageFromFile):
         return results
 
     def _load(self, path: str) -> np.ndarray:
-        cache = self.cache if (self.backend_args or {}).get('backend', 'local') == 'local' else None
+        cache = self.cache if reads_files(self) else None
         # another decoder, or version of one, may give other pixels
-        key = cache and cache.key(path, FORMAT, type(self).__qualname__, self.color_type, self.imdecode_backend,
-                                  mmcv.image.io.imread_backend, mmcv.__version__, cv2.__version__, pillow_version)
+        key = cache and cache.key(path, FORMAT, type(self).__module__, type(self).__qualname__, self.color_type,
+                                  self.imdecode_backend, mmcv.image.io.imread_backend, mmcv.__version__,
+                                  cv2.__version__, pillow_version)
         image = cache.get(key) if cache and key else None
         if image is None:
             image = self._decode(fileio.get(path, backend_args=self.backend_args))

@@ -22,6 +22,14 @@ def num_cores() -> int:
     return cores if quota == 'max' else max(1, min(cores, round(int(quota) / int(period))))
 
 
+def process_cores() -> int:
+    """The share of one of the processes of a run on this machine, as configs/_base_/datasets/workers.py counts it."""
+    slurm, processes = os.environ.get('SLURM_CPUS_PER_TASK'), os.environ.get('LOCAL_WORLD_SIZE')
+    if not slurm:  # else the cores are those of one of MPI's processes
+        processes = processes or os.environ.get('OMPI_COMM_WORLD_LOCAL_SIZE')
+    return max(1, int(slurm or num_cores()) // int(processes or 1))
+
+
 def num_threads() -> int:
     """OMP_NUM_THREADS or torch.set_num_threads, within the cores that this process may use."""
     return max(1, min(torch.get_num_threads(), num_cores()))

@@ -3,6 +3,7 @@ import json
 import shutil
 import statistics
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -214,10 +215,33 @@ def test_loader(run, tmp_path):
     assert all(value > 0 for parts in content['parts'].values() for value in parts.values())
     assert [row['workers'] for row in content['workers']] == [1] and len(content['options']) == 5
     assert content['memory']['cache'] > 3 * 500 * 666 * 3 and content['memory']['cached_over_ours'] > 0
-    assert all(0 <= row['share'] < 1 for row in content['waiting']['variants'].values())
+    waiting = content['waiting']
+    assert waiting['fetched_ahead'] == 2 * waiting['workers']
+    assert all(0 <= row['share'] < 1 for row in waiting['variants'].values())
     accuracy = content['accuracy']
     assert accuracy['tested'] == 4 and accuracy['trained'] == 3 * 6
     assert accuracy['accuracy'] == {'MMPretrain': 1., 'ours': 1.} and accuracy['other_answers'] == 0
+
+
+def test_batches_that_were_fetched_ahead_say_nothing_of_waiting(monkeypatch, tmp_path):
+    """Loading takes 4 s a batch, of which two are ready at the first step; a step takes 1 s."""
+    now = [0.]
+
+    def batches(args, *_, **__):
+        for i in range(args.epoch // args.batch_size):
+            now[0] += 4. if i > 2 else 0.
+            yield i
+
+    def take(runner, batch):
+        now[0] += 1.
+    for name, fake in dict(num_cores=lambda: 1, make_loader=batches, step=take, classifier_config=lambda *_, **__: {},
+                           build_runner=lambda *_: SimpleNamespace(build_optim_wrapper=id, optim_wrapper=None),
+                           pipelines=lambda *_: dict(ours=None),
+                           time=SimpleNamespace(perf_counter=lambda: now[0])).items():
+        monkeypatch.setattr(loader, name, fake)
+    args = SimpleNamespace(batch_size=2, steps=3, epoch=2, img_size=32)
+    assert loader.measure_waiting(args, [], '', str(tmp_path))['variants'] == {
+        'ours': dict(share=0.8, seconds_per_step=5.)}
 
 
 def test_photographs(tmp_path):

@@ -12,6 +12,7 @@ from PIL import Image
 import gpu
 import made_photographs as photographs
 from helpers import ROOT, command
+from mmspt.datasets import image_cache
 from mmspt.models import PromptedViT
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason='make gpu does it')
@@ -54,7 +55,7 @@ def check_loader(rows):
         assert epoch['images_per_second'] == pytest.approx(6 / epoch['seconds']) and 0 < epoch['waiting'] < 1
     assert fed['over_alone'] == fed['epochs'][1]['images_per_second'] / alone['images_per_second']
     assert (cached['workers'], cached['cache']) == (1, 'memory')
-    assert len(cached['epochs']) == 2
+    assert len(cached['epochs']) == 2 and cached['cache_state'] == 'used' and 'cache_state' not in fed
 
 
 def check_steps(rows):
@@ -70,6 +71,16 @@ def check_steps(rows):
             a / b for a, b in zip(case[3]['seconds'], case[2]['seconds'], strict=True))
     assert [row['over_eager'] for row in rows[4:]] == [
         compiled['median'] / eager['median'] for eager, compiled in zip(rows[:4], rows[4:], strict=True)]
+
+
+@pytest.mark.parametrize(('state', 'pages', 'where'), [('refused', 100, 'absent'), ('full', 0.5, '')])
+def test_a_cache_that_is_not_used(run, tmp_path, monkeypatch, state, pages, where):
+    """The row says so, instead of passing for one with a cache."""
+    monkeypatch.setattr(image_cache, 'MEMORY', str(tmp_path / where))
+    monkeypatch.setattr(image_cache, '_half_of_memory', lambda: pages * image_cache.PAGE)
+    content, page = run('--parts', 'loader')
+    *_, cached = content['parts']['loader']
+    assert cached['cache_state'] == state and f'memory ({state})' in page
 
 
 def test_kmeans_and_loader(run):

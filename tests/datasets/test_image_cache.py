@@ -2,12 +2,16 @@
 import copy
 import errno
 import io
+import logging
 import multiprocessing
 import os
 import pickle
+import shutil
+import signal
 import subprocess
 import sys
 import time
+import weakref
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -21,7 +25,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.logging import MMLogger
 from mmengine.registry import DATASETS
 from PIL import Image
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, get_worker_info
 
 from helpers import command, environment, make_images
 from mmspt.datasets import LoadImageFromFile, image_cache
@@ -128,6 +132,32 @@ def test_options_of_decoding_and_paths_do_not_mix(tmp_path):
     assert len(names(tmp_path / 'cache')) == 6
 
 
+def test_loaders_of_one_name_do_not_mix(tmp_path):
+    """Of two packages that register a loader of the same name, each with pixels of its own."""
+    (tmp_path / 'image').write_bytes(FILES['jpeg'])
+    other = type('LoadImageFromFile', (LoadImageFromFile, ), dict(
+        __module__='other', _decode=lambda self, content: 255 - LoadImageFromFile._decode(self, content)))
+    first = load(cached(tmp_path / 'cache'), tmp_path / 'image')
+    second = load(other(cache='disk', cache_folder=str(tmp_path / 'cache')), tmp_path / 'image')
+    np.testing.assert_array_equal(second, 255 - first)
+
+
+@pytest.mark.parametrize(('cache', 'fact', 'same'), [
+    ('disk', 'st_ino', False), ('memory', 'st_ino', False), ('memory', 'st_dev', False), ('disk', 'st_dev', True)])
+def test_another_file_in_the_same_place(tmp_path, cache, fact, same, monkeypatch):
+    """Of the same size and dates, as where a file system keeps no date of the inode. A network's file system may have
+    another number at its next mount: what is on disk stays."""
+    path, cache = tmp_path / 'image', ImageCache(cache, 1, str(tmp_path))
+    path.touch()
+    keys = []
+    for value in (1, 2):
+        with monkeypatch.context() as patch:
+            facts = {name: getattr(path.stat(), name) for name in dir(path.stat()) if name.startswith('st_')}
+            patch.setattr(os, 'stat', lambda path, facts=facts | {fact: value}: SimpleNamespace(**facts))
+            keys.append(cache.key(str(path)))
+    assert None not in keys and (keys[0] == keys[1]) == same
+
+
 def test_a_changed_file_is_decoded_anew(tmp_path, monkeypatch):
     """Also one of the same size whose date was set back; one that was merely read again is not."""
     path, loader = tmp_path / 'image.bmp', cached(tmp_path / 'cache')
@@ -196,7 +226,7 @@ def test_bound(tmp_path, said, pages, kept):
             np.testing.assert_array_equal(load(loader, path), load(LoadImageFromFile(), path))
     assert len(names(tmp_path / 'cache')) == kept and not names(tmp_path / 'cache', '.part')
     assert size(tmp_path / 'cache') <= pages * PAGE
-    assert len(said) == (kept < 6) and all('The cache of images is full' in text for text in said)
+    assert len(said) == (kept < 6) and all('has no room for an image of 0.012 MiB' in text for text in said)
 
 
 def test_the_bound_counts_what_is_there(tmp_path, said):
@@ -208,6 +238,50 @@ def test_the_bound_counts_what_is_there(tmp_path, said):
             load(loader, path)
         assert len(names(tmp_path / 'cache')) == kept
         del loader
+
+
+def test_an_image_that_does_not_fit_is_no_end(tmp_path, said):
+    """Smaller ones after it are kept; the warning speaks of it alone, once."""
+    Image.fromarray(noise(200, 200, 3)).save(tmp_path / 'large.png')
+    paths = write_images(tmp_path / 'images', 6)
+    loader = cached(tmp_path / 'cache', cache_gib=24 * PAGE / 2**30)
+    for _ in range(2):
+        for path in (tmp_path / 'large.png', *paths):
+            np.testing.assert_array_equal(load(loader, path), load(LoadImageFromFile(), path))
+    assert len(names(tmp_path / 'cache')) == 6
+    assert len(said) == 1 and 'has no room for an image of 0.11 MiB' in said[0] and '0% taken' in said[0]
+
+
+def test_each_run_says_that_the_cache_is_full(tmp_path, said, monkeypatch):
+    """Also while another run, or another process of the same, whose log nobody reads, said it; the loaders of one
+    process say it once."""
+    paths, others = write_images(tmp_path / 'images', 3), []
+    for process in (10**7, 10**7 + 1):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, 'getpid', lambda process=process: process)
+            others += [cached(tmp_path / 'cache', cache_gib=5 * PAGE / 2**30) for _ in range(2)]
+        for loader in others[-2:]:
+            assert not loader.cache.full
+        for loader in (*others[-2:], pickle.loads(pickle.dumps(others[-1]))):
+            for path in paths:
+                load(loader, path)
+            assert loader.cache.full
+    assert len(said) == 2
+
+
+@pytest.mark.parametrize(('content', 'kept'), [('max', 6), (f'{16 * PAGE}', 2), (None, 6)])
+def test_memory_of_a_container(tmp_path, said, content, kept, monkeypatch):
+    """Shared memory counts as the container's: at most half of what it may have."""
+    paths, limit = write_images(tmp_path / 'images', 6), tmp_path / 'memory.max'
+    if content is not None:
+        limit.write_text(f'{content}\n')
+    monkeypatch.setattr(image_cache, 'LIMIT', str(limit))
+    for cache, count in (('memory', kept), ('disk', 6)):
+        loader = cached(tmp_path / 'cache', cache)
+        for path in paths:
+            load(loader, path)
+        assert len(names(tmp_path / 'cache' / cache)) == count
+    assert len(said) == (kept < 6)
 
 
 @pytest.mark.parametrize('cache', ['memory', 'disk'])
@@ -227,16 +301,55 @@ def test_a_folder_that_cannot_be_used(tmp_path, said, cache, monkeypatch):
     assert cached(tmp_path / 'image', cache).cache is None and 'Not a directory' in said[1]
 
 
+def test_a_file_system_without_locks(tmp_path, said, monkeypatch):
+    """The reason is said at once."""
+    def flock(*_):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    monkeypatch.setattr(image_cache.fcntl, 'flock', flock)
+    start = time.monotonic()
+    assert cached(tmp_path).cache is None and time.monotonic() - start < 5
+    assert len(said) == 1 and 'Function not implemented' in said[0]
+
+
+def test_nothing_stays_open_where_it_cannot_be_made(tmp_path, said):
+    (tmp_path / 'disk' / 'ledger').mkdir(parents=True)
+    before = os.listdir('/proc/self/fd')
+    assert cached(tmp_path).cache is None and os.listdir('/proc/self/fd') == before
+
+
+def test_folders_are_the_users_own(tmp_path, monkeypatch):
+    """``~`` is the home; nobody else looks into the folders."""
+    monkeypatch.setenv('HOME', str(tmp_path))
+    monkeypatch.setattr(image_cache, 'MEMORY', str(tmp_path))
+    folders = [Path(LoadImageFromFile(cache=cache, cache_folder=folder).cache.folder)
+               for cache, folder in (('disk', '~/mine'), ('memory', None))]
+    assert folders == [tmp_path / 'mine' / 'disk', tmp_path / f'mmspt-{os.getuid()}' / 'memory']
+    assert all(path.stat().st_mode & 0o777 == 0o700 for path in (*folders, folders[1].parent))
+
+
+def test_a_file_that_cannot_be_opened_is_another_writers(tmp_path, said, monkeypatch):
+    (tmp_path / 'image').write_bytes(FILES['jpeg'])
+    loader = cached(tmp_path / 'cache')
+    part = tmp_path / 'cache' / 'disk' / 'theirs.part'
+    part.touch()
+
+    def refuse(path, *args):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), path)
+    monkeypatch.setattr(image_cache, 'open', refuse, raising=False)
+    loader.cache.put('theirs', noise(3, 3, 3))
+    assert part.exists() and len(said) == 1 and 'Too many open files' in said[0]
+
+
 @pytest.mark.parametrize('where', ['missing', 'of another user', 'no locks'])
 def test_no_shared_memory(tmp_path, said, where, monkeypatch):
-    monkeypatch.setattr(image_cache, 'MEMORY', '/dev/null' if where == 'missing' else str(tmp_path))
+    monkeypatch.setattr(image_cache, 'MEMORY', str(tmp_path / 'absent' if where == 'missing' else tmp_path))
     if where == 'of another user':
         (tmp_path / f'mmspt-{os.getuid() + 1}').mkdir()
         monkeypatch.setattr(os, 'getuid', partial(int, os.getuid() + 1))
     if where == 'no locks':
         monkeypatch.setattr(image_cache, 'fcntl', None)
     assert LoadImageFromFile(cache='memory').cache is None
-    assert len(said) == 1 and "without cache='memory'" in said[0]
+    assert len(said) == 1 and "without cache='memory'" in said[0] and not (tmp_path / 'absent').exists()
 
 
 @pytest.mark.parametrize('room', [0, 5, 10_000])
@@ -253,7 +366,7 @@ def test_a_full_file_system(tmp_path, said, room, monkeypatch):
                 file.write(memoryview(content).cast('B')[:room])
                 if memoryview(content).nbytes > room:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            yield SimpleNamespace(write=write) if mode == 'xb' else file
+            yield SimpleNamespace(write=write, flush=file.flush) if mode == 'xb' else file
     monkeypatch.setattr(image_cache, 'open', open_full, raising=False)
     for path in paths:
         np.testing.assert_array_equal(load(loader, path), load(LoadImageFromFile(), path))
@@ -309,6 +422,32 @@ def test_data_loader(tmp_path, workers, persistent, monkeypatch):
     assert len(names(folder)) == 9
     del other
     assert becomes_empty(folder) and (folder / 'ledger').stat().st_size == 0
+
+
+class OfOneWorker:
+    """Images that worker 1 alone loads."""
+
+    def __init__(self, loader, paths):
+        self.loader, self.paths = loader, paths
+
+    def __len__(self):
+        return len(self.paths)
+
+    def __getitem__(self, i):
+        return i if get_worker_info().id == 0 else int(load(self.loader, self.paths[i]).sum())
+
+
+def test_whichever_worker_finds_the_cache_full_says_it(tmp_path):
+    """Once in all epochs."""
+    loader = cached(tmp_path / 'cache', cache_gib=9 * PAGE / 2**30)
+    handler = logging.FileHandler(tmp_path / 'log')
+    MMLogger.get_current_instance().addHandler(handler)
+    try:
+        for _ in range(2):
+            list(DataLoader(OfOneWorker(loader, write_images(tmp_path / 'images', 12)), 2, num_workers=2))
+    finally:
+        MMLogger.get_current_instance().removeHandler(handler)
+    assert (tmp_path / 'log').read_text().count('has no room') == loader.cache.full == 1
 
 
 def test_other_processes_by_pickle(tmp_path):
@@ -384,6 +523,75 @@ def test_what_users_leave(tmp_path, cache):
     assert len(names(folder)) == kept and (folder / 'notes').exists()
 
 
+@pytest.fixture
+def sweepers(monkeypatch):
+    """The sweepers that this process starts."""
+    started = []
+
+    def start(*args, **kwargs):
+        started.append(subprocess.Popen(*args, **kwargs))
+        return started[-1]
+    monkeypatch.setattr(image_cache, 'subprocess', SimpleNamespace(Popen=start, DEVNULL=subprocess.DEVNULL))
+    return started
+
+
+def another_job(monkeypatch):
+    """Let this process, and its children, act as one without a cache."""
+    monkeypatch.setattr(image_cache, '_swept', weakref.WeakValueDictionary(), raising=False)
+
+
+@pytest.mark.parametrize('name', ['SIGTERM', 'SIGHUP', 'SIGINT', 'SIGKILL'])
+def test_a_job_that_is_ended_from_outside(tmp_path, name, sweepers, monkeypatch):
+    """A cluster signals all processes of a job: the sweeper outlives what the training outlives, and the other job
+    has its own."""
+    loader = cached(tmp_path, 'memory')
+    sweeper, = sweepers
+    sweeper.send_signal(getattr(signal, name))
+    another_job(monkeypatch)
+    other = User(tmp_path, 'memory', write_images(tmp_path / 'images', 2)).wait()
+    assert sweeper.poll() == (-9 if name == 'SIGKILL' else None)
+    del loader
+    time.sleep(0.3)
+    assert len(names(tmp_path)) == 2
+    other.end()
+    assert becomes_empty(tmp_path / 'memory')
+
+
+def test_one_sweeper_for_the_loaders_of_a_process(tmp_path, sweepers, monkeypatch):
+    """Copies, and the workers that unpickle one, need none; who comes when all are gone does."""
+    path, = write_images(tmp_path / 'images', 1)
+    loaders = [cached(tmp_path, 'memory') for _ in range(3)]
+    loaders.append(copy.deepcopy(loaders[0]))
+    another_job(monkeypatch)
+    loaders.append(pickle.loads(pickle.dumps(loaders[0])))
+    assert len(sweepers) == 1
+    load(loaders[-1], path)
+    loaders.clear()
+    loader = cached(tmp_path, 'memory')
+    load(loader, path)
+    assert len(sweepers) == 2
+    del loader
+    assert becomes_empty(tmp_path / 'memory')
+    assert [sweeper.wait(20) for sweeper in sweepers] == [0, 0]
+
+
+def test_the_sweeper_of_a_removed_folder_leaves_the_next(tmp_path, sweepers, monkeypatch):
+    paths, first = write_images(tmp_path / 'images', 2), cached(tmp_path, 'memory')
+    descriptors = Path(f'/proc/{sweepers[0].pid}/fd')
+    while str(tmp_path / 'memory' / 'lock') not in map(os.readlink, descriptors.iterdir()):
+        time.sleep(0.05)
+    shutil.rmtree(tmp_path / 'memory')
+    another_job(monkeypatch)
+    second = cached(tmp_path, 'memory')
+    for path in paths:
+        load(second, path)
+    del first
+    sweepers[0].wait(20)
+    assert len(names(tmp_path)) == 2
+    del second
+    assert becomes_empty(tmp_path / 'memory')
+
+
 def keep_alive(seconds):
     time.sleep(seconds)
 
@@ -410,7 +618,7 @@ def test_workers_and_signals(tmp_path, end):
     script = tmp_path / 'job.py'
     script.write_text(f"""
 import os
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, get_worker_info
 from mmspt.datasets import LoadImageFromFile
 loader = LoadImageFromFile(cache='memory', cache_folder={str(tmp_path / 'cache')!r})
 images = [dict(img_path=entry.path) for entry in os.scandir({str(tmp_path / 'images')!r})] * 50

@@ -7,5 +7,6 @@ __cores = len(__os.sched_getaffinity(0)) if hasattr(__os, 'sched_getaffinity') e
 __quota = __import__('pathlib').Path('/sys/fs/cgroup/cpu.max')
 __quota, __period = __quota.read_text().split() if __quota.is_file() else ('max', 1)
 __cores = __cores if __quota == 'max' else min(__cores, round(int(__quota) / int(__period)))
-__ranks = __env('LOCAL_WORLD_SIZE') or __env('OMPI_COMM_WORLD_LOCAL_SIZE') or 1
-workers = max(1, min(8, int(__env('SLURM_CPUS_PER_TASK') or __cores // int(__ranks))))
+__slurm = __env('SLURM_CPUS_PER_TASK')  # a task is one process of MPI, but torchrun's are many
+__ranks = __env('LOCAL_WORLD_SIZE') or (not __slurm and __env('OMPI_COMM_WORLD_LOCAL_SIZE')) or 1
+workers = max(1, min(8, int(__slurm or __cores) // int(__ranks)))

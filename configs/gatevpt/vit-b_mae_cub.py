@@ -1,6 +1,6 @@
 # tools/dist_train.sh configs/gatevpt/vit-b_mae_cub.py 1
 # GateVPT, 100 shallow prompts behind gates, on CUB-200-2011
-# published: 73.39 %, the mean of the 5 FGVC tasks (arXiv 2306.05067); this task alone: not found
+# published: 70.56 % (the BPT paper's poster, arXiv 2506.22908); 73.39 %, the mean of the 5 tasks (arXiv 2306.05067)
 # batch, rate, decay, dropout, number of prompts and start of the gates are published (README of the authors' code,
 # github.com/ryongithub/GatedPromptTuning at 038d462), optimizer and schedule are VPT's; not yet run here
 _base_ = [

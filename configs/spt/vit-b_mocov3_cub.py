@@ -1,6 +1,6 @@
 # tools/dist_train.sh configs/spt/vit-b_mocov3_cub.py 1
 # SPT-Deep, 20 prompts a block, on CUB-200-2011
-# published: 86.00 %, the mean of the 5 FGVC tasks (arXiv 2402.02382); this task alone: not found
+# published: 84.47 % (the BPT paper's poster, arXiv 2506.22908); 86.00 %, the mean of the 5 tasks (arXiv 2402.02382)
 # rate and decays: default (MAE's on CUB; the authors' for MoCo-v3 were not published), not searched; not yet run here
 _base_ = [
     '../_base_/models/vit-b_mocov3.py', '../_base_/datasets/cub.py',

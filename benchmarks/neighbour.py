@@ -19,6 +19,7 @@ from unittest.mock import patch
 
 from mmengine.config import Config
 from rich.console import Console
+from study_records import interval, subtract
 
 from measure import ROOT, arguments, record, show_table
 from mmspt.config import read_config
@@ -26,7 +27,6 @@ from mmspt.evaluation import METRIC, read_scalars
 from mmspt.files import write_text
 from mmspt.search.space import SHORT
 from mmspt.search.splits import search_config
-from study_records import interval, subtract
 
 RULE = """Fixed before the first run. Every run trains on train; its figure is the accuracy on val after the last epoch;
 no test image is read. Compared with the same seeds: the setting that SPT's recipes of a pre-training have (CUB's), and

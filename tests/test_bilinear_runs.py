@@ -47,6 +47,7 @@ def test_it_starts_whitened_and_trains_what_it_says(own):
         span = torch.linalg.qr(last[f'bases.{layer}']).Q
         missed = float((first[layer] - first[layer] @ span @ span.T).norm() / first[layer].norm())
         assert missed < 3e-6 if layer < 2 else missed > 2e-5, (layer, missed)
+    assert any('nmi/mean' in record for record in scalars(own.run))
     result = json.loads((own.run / 'result.json').read_text())
     assert (result['method'], result['initializer'], result['num_prompts']) == ('BPT-Deep', 'WhitenedInit', 5)
 
@@ -71,6 +72,7 @@ def test_resume_and_two_processes(own, tmp_path):
     assert (ours - theirs).abs().max() <= 1e-3 * theirs.abs().max()
 
 
+@pytest.mark.slow
 def test_packs_are_unfolded_and_served_among_others(own, runs, tmp_path):
     """One batch for BPT, SPT and GateVPT; the classifier's own scores."""
     pack, out = tmp_path / 'own.safetensors', tmp_path / 'out.jsonl'
@@ -94,6 +96,7 @@ def test_packs_are_unfolded_and_served_among_others(own, runs, tmp_path):
     assert len(set(scores.values())) == 3
 
 
+@pytest.mark.slow
 def test_export_report_and_pictures(own, tmp_path):
     said = tool('export.py', own.job.config, own.run / 'epoch_2.pth', tmp_path / 'model.pt2')
     assert float(said.split('greatest difference from PyTorch ')[1].split()[0].rstrip('.,')) <= 1e-4

@@ -36,6 +36,10 @@ RECIPES = {path: match.groups() for path in ZOO if (match := NAME.fullmatch(path
 """Path -> folder, backbone, task, suffix."""
 
 
+HUB_TASK = re.compile(r'_(dinov2|dinov2reg|clip)_(cars|dogs|flowers102|nabirds)\.py')
+"""Recipes that differ from their neighbour on CUB in two lines."""
+
+
 @cache
 def load(path):
     """Parse a config, which the tests leave as it is."""
@@ -68,8 +72,9 @@ def test_complete():
     assert set(RECIPES.values()) == expected
 
 
-@pytest.mark.parametrize('path', [path for path in CONFIGS if path not in RECIPES or RECIPES[path][2] in (
-    'cub', 'dogs', 'vtab_svhn')])
+@pytest.mark.parametrize('path', [
+    pytest.param(path, marks=pytest.mark.slow if HUB_TASK.search(path) or RECIPES.get(path, '---')[2] == 'dogs' else ())
+    for path in CONFIGS if path not in RECIPES or RECIPES[path][2] in ('cub', 'dogs', 'vtab_svhn')])
 def test_builds(path):
     """All parts of a config of each kind; it trains what its folder says, and nothing is chosen by the test set."""
     cfg = load(path)
@@ -392,7 +397,8 @@ HUB = {  # model -> the repository, (width, blocks, patch size), (registers, lay
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # openai/CLIP
 
 
-@pytest.mark.parametrize(('name', 'task'), [(name, task) for name in HUB for task in FGVC])
+@pytest.mark.parametrize(('name', 'task'), [
+    pytest.param(name, task, marks=() if task == 'cub' else pytest.mark.slow) for name in HUB for task in FGVC])
 def test_recipes_of_hub_checkpoints(name, task):
     """They differ from the supervised recipe by the network, its images' statistics, rate and decay of the head."""
     cfg, base = load(f'configs/spt/{name}_{task}.py'), load(f'configs/spt/vit-b_sup_{task}.py')

@@ -194,6 +194,7 @@ def test_trains_tests_and_resumes_as_by_path(tmp_path):
     assert len(found['path'][0]) == 4 and found['path'][1]['accuracy/top1'] > 15
 
 
+@pytest.mark.slow
 def test_mmpretrains_own_tools(tmp_path):
     """They import mmspt by our prefix, but parse the config first: a first base does it, as docs/packs.md says.
 

@@ -66,6 +66,7 @@ def test_resume(own, tmp_path):
         assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
 
 
+@pytest.mark.slow
 def test_two_processes(own, tmp_path):
     arguments = [own.job.config, '--work-dir', str(tmp_path / 'run'), '--cfg-options', 'train_dataloader.batch_size=2']
     codes, outputs = train_ranks(2, arguments, tmp_path / 'log')
@@ -120,6 +121,7 @@ def test_export(own, tmp_path):
     assert float(said.split('greatest difference from PyTorch ')[1].split()[0].rstrip('.,')) <= 1e-4
 
 
+@pytest.mark.slow
 def test_report_and_pictures(own, tmp_path):
     assert 'VFPT' in tool('report.py', own.run, '--out', tmp_path / 'report')
     tool('analyze.py', 'report', own.run, '--out', tmp_path / 'pictures')

@@ -32,7 +32,8 @@ def test_each_entry_is_named_after_its_recipe():
     assert all(not model.check_errors for model in INDEX.models)
 
 
-@pytest.mark.parametrize('folder', FOLDERS)
+@pytest.mark.parametrize('folder', [
+    pytest.param(folder, marks=pytest.mark.slow if folder == 'spt' else ()) for folder in FOLDERS])
 def test_metafiles_are_current(folder):
     """Otherwise run tools/metafiles.py."""
     content = yaml.safe_load((ROOT / f'configs/{folder}/metafile.yml').read_text())

@@ -4,6 +4,7 @@
 `benchmark.py PLAN` begins a plan or goes on with it, and shows the table; `benchmark.py worker PLAN` joins it, from any
 machine that reaches its storage."""
 import argparse
+import math
 import os.path as osp
 import signal
 import sys
@@ -31,8 +32,10 @@ from mmspt.search.table import progress, write_tables
 from mmspt.search.worker import Launcher, Running, Worker, loader_workers
 
 TOOLS = osp.dirname(osp.abspath(__file__))
-LOOK = 10.
-"""Seconds between two looks at the whole plan."""
+LOOK, WHOLE = 10., 300.
+"""Seconds between two looks at what is under way, and at all cells."""
+NEXT = 8
+"""Waiting cells that are looked at each time: workers take cells in order."""
 
 
 def parse_args() -> argparse.Namespace:
@@ -75,8 +78,8 @@ class Benchmark:
 
     def __init__(self, args: argparse.Namespace, console: Console) -> None:
         self.args, self.console, self.title = args, console, args.name
-        self.finished: dict[str, State] = {}
-        self.looked = 0.
+        self.known: dict[str, State] = {}
+        self.looked = self.read_whole = -math.inf
         check_work_dir(args.work_dir)
         self.queue = Queue(open_storage(args.storage or osp.join(args.work_dir, FILE)), args.name, args.beat)
 
@@ -93,16 +96,22 @@ class Benchmark:
             self.say(f'Going on: {kept} of {len(cells)} cells are as they were, {len(cells) - kept} are new, '
                      f'{len(known) - kept} of before are left out.')
 
-    def states(self) -> list[State]:
-        """Read all cells, those that are done once."""
-        found = []
+    def states(self, whole: bool = False) -> list[State]:
+        """Read the cells: those under way and the next ones; all of them at first, every few minutes, or if asked."""
+        whole = whole or time.monotonic() - self.read_whole > WHOLE
+        self.read_whole = time.monotonic() if whole else self.read_whole
+        found, waiting = [], 0
         for cell in patiently(self.queue.cells):
-            state = self.finished.get(cell.key)
-            if state is None or state.cell != cell:
+            state = self.known.get(cell.key)
+            waiting += state is not None and state.text == 'waits'
+            if state is None or state.cell != cell or (
+                    not state.over and (whole or state.text != 'waits' or waiting <= NEXT)):
                 state = patiently(partial(read_state, self.queue, cell))
                 if state.over:
-                    self.finished[cell.key] = state
                     self.write(state)
+            if state.over:
+                self.queue.over.add(cell.key)
+            self.known[cell.key] = state
             found.append(state)
         return found
 
@@ -137,7 +146,7 @@ class Benchmark:
 
     def once(self) -> None:
         """Write the table, print it."""
-        states = self.states()
+        states = self.states(whole=True)
         tables = write_tables(states, self.args.work_dir, self.title)
         self.console.print(self.view(states, whole=True))
         for table in tables:
@@ -150,7 +159,7 @@ class Benchmark:
         value = f' {values[max(values)]:.2f}' if values else ''
         log = f', see {running.process.log}' if ended == 'failed' else ''
         self.say(f'{job.cell.name}, {job.name} {ended}:{value} {describe(job.settings)}{log}')
-        self.looked = 0.
+        self.looked = -math.inf
 
     def view(self, states: list[State], whole: bool = False) -> Group:
         """Return the plan as a table for a terminal: what is under way, and as many of the others as fit."""

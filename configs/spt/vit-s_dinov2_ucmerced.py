@@ -1,6 +1,6 @@
 # python tools/train.py configs/spt/vit-s_dinov2_ucmerced.py
-# configs/plans/study.yaml searches it beside other methods: docs/results.md. The encoder is that of make quickstart, which
-# tools/quickstart.py writes to checkpoints/; 112 x 112 pixels, for a CPU.
+# configs/plans/study.yaml searches it beside other methods (docs/results.md), on the encoder of make quickstart,
+# which tools/quickstart.py writes to checkpoints/; 112 x 112 pixels, for a CPU.
 # rate and decay of the head: default (the digits' recipe's), not searched for this task
 _base_ = [
     '../_base_/models/vit-s_dinov2_focus.py', '../_base_/datasets/ucmerced_112.py', '../_base_/schedules/spt_100e.py',

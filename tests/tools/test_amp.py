@@ -85,6 +85,7 @@ def test_resume_in_another_precision(job):
     assert 'Resumed: prompts come from the checkpoint' in output
 
 
+@pytest.mark.slow
 def test_compiled_and_checkpointed_runs_are_the_others(job, tmp_path):
     """MMEngine's cfg.compile and cfg.activation_checkpointing together."""
     both = "compile = dict(backend='aot_eager')\n" \

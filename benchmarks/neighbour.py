@@ -13,13 +13,13 @@ import os.path as osp
 import subprocess
 import sys
 from collections.abc import Mapping
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
 from mmengine.config import Config
 from rich.console import Console
-from study_records import interval, subtract
+from scipy.stats import t as student
 
 from measure import ROOT, arguments, record, show_table
 from mmspt.config import read_config
@@ -116,8 +116,8 @@ def compare(name: str, args: argparse.Namespace) -> dict[str, Any]:
             accuracies[setting].append(run(cfg, osp.join(args.runs, f'{name}_{setting}_{seed}'.replace(', ', '_'))))
     rows = {}
     for setting, values in accuracies.items():
-        differences = subtract(values, accuracies[reference])
-        half = interval(differences)
+        differences = [ours - theirs for ours, theirs in zip(values, accuracies[reference], strict=True)]
+        half = float(student.ppf(0.975, len(differences) - 1)) * stdev(differences) / len(differences)**0.5
         rows[setting] = dict(options=comparison.settings[setting], val=dict(enumerate(values)), mean=fmean(values))
         if setting != reference:
             rows[setting] |= dict(difference=fmean(differences), interval=half)

@@ -6,11 +6,9 @@ machine that reaches its storage."""
 import argparse
 import math
 import os.path as osp
-import signal
 import sys
 import time
 from functools import partial
-from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -22,14 +20,14 @@ from mmspt.engine.checks import check_work_dir
 from mmspt.evaluation.rendering import markdown
 from mmspt.search.plan import read_plan
 from mmspt.search.plots import plot
-from mmspt.search.processes import worker_environments
+from mmspt.search.processes import Stopped, stop_on_signals, worker_environments
 from mmspt.search.queue import BEAT, MISSED, Queue
 from mmspt.search.space import describe
 from mmspt.search.states import State, budgets, read_state
 from mmspt.search.storage import FILE, open_storage, patiently
 from mmspt.search.summary import write
 from mmspt.search.table import progress, write_tables
-from mmspt.search.worker import Launcher, Running, Worker, loader_workers
+from mmspt.search.worker import Launcher, Running, Worker, loader_workers, remove_checkpoints_of
 
 TOOLS = osp.dirname(osp.abspath(__file__))
 LOOK, WHOLE = 10., 300.
@@ -64,15 +62,6 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-class Stopped(SystemExit):
-    """Ctrl-C or SIGTERM: give the runs back, then leave."""
-
-
-def stop(number: int, frame: Any) -> None:
-    """Raise :class:`Stopped`."""
-    raise Stopped(128 + number)
-
-
 class Benchmark:
     """One call of this tool."""
 
@@ -80,8 +69,10 @@ class Benchmark:
         self.args, self.console, self.title = args, console, args.name
         self.known: dict[str, State] = {}
         self.looked = self.read_whole = -math.inf
+        storage = open_storage(args.storage or osp.join(args.work_dir, FILE), create=not (args.joins or args.once),
+                               patience=60. if args.joins else 0.)
+        self.queue, self.generation = Queue(storage, args.name, args.beat), None
         check_work_dir(args.work_dir)
-        self.queue = Queue(open_storage(args.storage or osp.join(args.work_dir, FILE)), args.name, args.beat)
 
     def begin(self) -> None:
         """Read the plan, and queue what it has; a cell that was run under the same definition keeps its runs."""
@@ -90,7 +81,7 @@ class Benchmark:
         cells = list(track(plan.cells(), f'{plan.name}: reading configs', len(plan.entries), console=self.console,
                            transient=True))
         known = self.queue.begun()
-        patiently(lambda: self.queue.register(cells))
+        patiently(lambda: self.queue.register(cells, osp.realpath(self.args.work_dir), plan.title))
         kept = len(known & {cell.key for cell in cells})
         if known:
             self.say(f'Going on: {kept} of {len(cells)} cells are as they were, {len(cells) - kept} are new, '
@@ -101,7 +92,11 @@ class Benchmark:
         whole = whole or time.monotonic() - self.read_whole > WHOLE
         self.read_whole = time.monotonic() if whole else self.read_whole
         found, waiting = [], 0
-        for cell in patiently(self.queue.cells):
+        cells = patiently(self.queue.cells)
+        if self.generation != self.queue.generation:  # another call has begun the plan anew
+            self.generation = self.queue.generation
+            self.known.clear()
+        for cell in cells:
             state = self.known.get(cell.key)
             waiting += state is not None and state.text == 'waits'
             if state is None or state.cell != cell or (
@@ -118,8 +113,10 @@ class Benchmark:
     def write(self, state: State) -> None:
         """Write results and pictures of a cell that is done."""
         folder, cell = osp.join(self.args.work_dir, state.cell.name), state.cell
-        write(state.summary(self.args.work_dir), folder, f'{cell.recipe}, {cell.name}')
-        plot(self.queue.study(cell.key), cell.metric, osp.join(folder, 'plots'))
+        if not self.args.keep_checkpoints:
+            remove_checkpoints_of(cell, state.trials, self.args.work_dir)
+        if write(state.summary(self.args.work_dir), folder, f'{cell.recipe}, {cell.name}'):
+            plot(self.queue.study(cell.key), cell.metric, osp.join(folder, 'plots'))
 
     def run(self) -> None:
         """Work, if there are workers here, and show the plan."""
@@ -131,7 +128,8 @@ class Benchmark:
             patiently(self.queue.cells)
             self.say(f'{self.queue.owner} joins {self.args.name} with {len(environments)} runs side by side.')
             worker.work()
-            self.say('Nothing is left to do.')
+            self.say('\n'.join([*(f'{key} cannot be run here: {why}' for key, why in worker.skipped.items()),
+                                'Nothing is left to do.']))
             return
         with Live(console=self.console, auto_refresh=False, transient=True) as live:
             def show() -> None:
@@ -143,9 +141,13 @@ class Benchmark:
 
             worker.work(show)
         self.once()
+        if worker.skipped:
+            raise SystemExit(f'{len(worker.skipped)} cells cannot be run on this machine, see above; the same command '
+                             'tries again')
 
     def once(self) -> None:
         """Write the table, print it."""
+        self.title = self.queue.title()
         states = self.states(whole=True)
         tables = write_tables(states, self.args.work_dir, self.title)
         self.console.print(self.view(states, whole=True))
@@ -189,8 +191,7 @@ class Benchmark:
 
 def main() -> None:
     args = parse_args()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
+    stop_on_signals()
     job = Benchmark(args, Console())
     try:
         if args.once:

@@ -7,6 +7,7 @@ PARTITION=$1
 JOB_NAME=$2
 WORKERS=$3
 CPUS_PER_TASK=${CPUS_PER_TASK:-5}
+export LC_ALL=C.UTF-8  # or printf would quote in a way that sh cannot read
 COMMAND="exec $(printf '%q ' "${PYTHON:-python}" -u "$(dirname "$0")/benchmark.py" worker "${@:4}")"
 
 # SBATCH_ARGS is split into words on purpose

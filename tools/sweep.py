@@ -4,9 +4,7 @@
 A killed search goes on when the same command is given again, and a finished one when it is given more trials."""
 import argparse
 import os.path as osp
-import signal
 import sys
-from typing import Any
 
 from filelock import FileLock, Timeout
 from mmengine.config import DictAction
@@ -18,13 +16,13 @@ from mmspt.engine.launch import add_amp, default_work_dir, name_amp
 from mmspt.evaluation import read_epoch
 from mmspt.search.cell import Budget, check_files, make_cell
 from mmspt.search.plots import plot
-from mmspt.search.processes import worker_environments
+from mmspt.search.processes import Stopped, stop_on_signals, worker_environments
 from mmspt.search.queue import TEST, TRIAL, Queue
 from mmspt.search.space import DEFAULT, FIELD, FORM, describe
 from mmspt.search.states import State, read_state
 from mmspt.search.storage import FILE, open_storage
 from mmspt.search.summary import to_markdown, write
-from mmspt.search.worker import Launcher, Running, Worker, loader_workers
+from mmspt.search.worker import Launcher, Running, Worker, loader_workers, remove_checkpoints_of
 
 TOOLS = osp.dirname(osp.abspath(__file__))
 
@@ -53,15 +51,6 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-class Stopped(SystemExit):
-    """Ctrl-C or SIGTERM: end the runs, then the search."""
-
-
-def stop(number: int, frame: Any) -> None:
-    """Raise :class:`Stopped`, so that the runs are ended first."""
-    raise Stopped(128 + number)
-
-
 class Search:
     """One call of this tool: a plan of one cell, with its folder and output."""
 
@@ -81,7 +70,9 @@ class Search:
             ValueError: It is of another search.
         """
         queue = Queue(open_storage(osp.join(self.folder, FILE)), 'sweep')
-        if queue.begun() - {self.cell.key}:
+        others = [name for study in queue.storage.get_all_studies()
+                  if not (name := study.study_name).startswith('sweep/')]  # of an earlier version
+        if others or queue.begun() - {self.cell.key}:
             raise ValueError('a search must go on with the config, space, metric and precision that it began with, but '
                              f"'{self.folder}' began with others: take these, or another --work-dir")
         queue.register([self.cell])
@@ -126,6 +117,10 @@ class Search:
             state = read_state(queue, self.cell)
             show()
         self.write(state)
+        if not self.args.keep_checkpoints:
+            remove_checkpoints_of(self.cell, state.trials, self.folder)
+        if worker.skipped:
+            raise RuntimeError(f'the search cannot be run here: {worker.skipped[self.cell.key]}')
         if state.failure is not None:
             raise RuntimeError(f'the search failed: {state.failure}')
         if state.best is None:
@@ -152,8 +147,7 @@ class Search:
 
 def main() -> None:
     args = parse_args()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
+    stop_on_signals()
     job = Search(args, Console())
     try:
         with FileLock(osp.join(job.folder, 'lock'), timeout=0):  # released when the process ends, however it ends

@@ -37,6 +37,15 @@ class Budget:
     stop_within: float | None = None
     """Bound, in units of the metric, on what more trials could gain, below which a cell stops; None: it does not."""
 
+    def __post_init__(self) -> None:
+        for name, least in (('trials', 1), ('seeds', 0), ('prune_after', 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ValueError(f'{name} must be a whole number from {least} on, got {value!r}: correct it')
+        if not isinstance(self.curves, bool) or not isinstance(self.stop_within, int | float | None):
+            raise ValueError(f'curves must be true or false and stop_within a number, got {self.curves!r} and '
+                             f'{self.stop_within!r}: correct them')
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -59,7 +68,7 @@ class Cell:
     unit: str
     """'epoch' or 'iteration'."""
     warmup: int
-    """Epochs or iterations in which no trial is pruned."""
+    """First epoch (or iteration) whose validation may prune a trial: after its warm-up, not in its first fifth."""
     identity: str
     """:func:`digest` of all that two runs of one cell share: trial's config, space, metric, precision."""
     final_identity: str | None
@@ -123,7 +132,7 @@ def make_cell(path: str, options: Mapping[str, Any] | None = None, search: Seque
     return Cell(
         name=name, recipe=config_name(path) or '', trial_config=trial.pretty_text,
         final_config=None if final is None else final.pretty_text, space=space, metric=metric, amp=amp, seed=seed,
-        length=length, unit='epoch' if epochs else 'iteration', warmup=max(length // 5, warmup_of(cfg)),
+        length=length, unit='epoch' if epochs else 'iteration', warmup=max(length // 5, warmup_of(cfg) + 1),
         identity=identify(trial, space, metric, amp),
         final_identity=None if final is None else identify(final, space, metric, amp),
         global_batch=None if searched else recipe_of(trial)['global_batch'],

@@ -1,7 +1,9 @@
 """A plan: tasks, checkpoints and methods, each combination a cell. MMEngine reads it as a config, with ``_base_``."""
+import argparse
 import os
 import os.path as osp
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -12,6 +14,7 @@ from mmengine.config import Config, DictAction
 
 from .cell import Budget, Cell, make_cell
 
+PACKAGE = osp.dirname(osp.dirname(osp.abspath(__file__)))
 AXES = ('checkpoints', 'tasks', 'methods')
 BUDGET = ('trials', 'seeds', 'prune_after', 'curves', 'stop_within')
 SHARED = ('config', 'options', 'search', 'environment', 'amp', *BUDGET)
@@ -46,27 +49,48 @@ def read_plan(path: str) -> Plan:
     """Read a plan.
 
     Its variables: ``tasks``, ``checkpoints`` and ``methods`` (name -> keys of :data:`SHARED`, ``title`` and fields for
-    ``config``), ``config`` (path of a cell's config, relative to the plan's file, with fields such as {task},
-    {checkpoint} and those of the entries), ``cells`` (a list of groups with names of each; all combinations by
-    default), and defaults for the keys of :data:`SHARED` and for fields.
+    ``config``), ``config`` (path of a cell's config, relative to the plan's file, or 'mmspt::...', with fields such as
+    {task}, {checkpoint} and those of the entries), ``cells`` (a list of groups with names of each; all combinations
+    by default), and defaults for the keys of :data:`SHARED` and for fields.
 
     Raises:
         ValueError: A key that no plan has, or a group names a task, checkpoint or method that the plan has not.
     """
     content = Config.fromfile(path).to_dict()
-    for key in content.keys() - KEYS:
-        near = get_close_matches(key, KEYS, 1, 0.75)
-        if near or not isinstance(content[key], str):
-            raise ValueError(f"a plan's variables must be fields, which are texts, or of {', '.join(sorted(KEYS))}, "
-                             f"but {path} has '{key}': {f'write {near[0]}' if near else 'take it out'}")
-    axes = {axis: {str(name): dict(entry or {}) for name, entry in (content.get(axis) or {}).items()} for axis in AXES}
+    _check_keys(content, KEYS, path)
+    axes: dict[str, dict[str, dict[str, Any]]] = {}
     for axis in AXES:
-        if not axes[axis]:
-            raise ValueError(f'a plan must have {axis}, but {path} has none: add {axis}, name -> keys')
+        entries = content.get(axis)
+        if not isinstance(entries, Mapping) or not entries or not all(
+                isinstance(entry, Mapping | None) for entry in entries.values()):
+            raise ValueError(f'a plan must have {axis}, name -> keys, but {path} has {entries!r}: correct {axis}')
+        axes[axis] = {str(name): dict(entry or {}) for name, entry in entries.items()}
+        for name, entry in axes[axis].items():
+            _check_keys(entry, {*SHARED, 'title'}, f"'{name}' of {path}")
     cells = list(dict.fromkeys(_combinations(content.get('cells') or [{}], axes, path)))
     entries = [_entry(cell, axes, content, path) for cell in cells]
+    for what, of in (('folder', lambda entry: entry['name']), ('place in the table',
+                                                               lambda entry: tuple(entry['titles'].values()))):
+        twice = [value for value, number in Counter(map(of, entries)).items() if number > 1]
+        if twice:
+            raise ValueError(f'every cell of a plan must have a {what} of its own, but {path} has two with '
+                             f'{twice[0]!r}: give one another name or title')
     name = osp.splitext(osp.basename(path))[0]
     return Plan(name, content.get('title', name), entries)
+
+
+def _check_keys(content: Mapping[str, Any], known: set[str], where: str) -> None:
+    """Raise ValueError for a misspelt key, and for values that are of no use."""
+    for key, value in content.items():
+        if key in ('options', 'search') and not (isinstance(value, list | tuple) and all(
+                isinstance(text, str) and text.partition('=')[2] for text in value)):
+            raise ValueError(f"{key} must be a list of texts KEY=VALUE, but {where} has {value!r}: correct it")
+        if key in known:
+            continue
+        near = get_close_matches(key, known, 1, 0.75)
+        if near or not isinstance(value, str):
+            raise ValueError(f"a plan's variables must be fields, which are texts, or of {', '.join(sorted(known))}, "
+                             f"but {where} has '{key}': {f'write {near[0]}' if near else 'take it out'}")
 
 
 def _combinations(groups: Sequence[Mapping[str, Any]], axes: Mapping[str, Mapping[str, Any]],
@@ -91,7 +115,7 @@ def _entry(cell: tuple[str, ...], axes: Mapping[str, Mapping[str, Any]], content
     def fill(text: str) -> str:
         try:
             return text.format_map(fields)
-        except KeyError as error:
+        except (KeyError, ValueError, IndexError) as error:
             raise ValueError(f"a plan's fields must be given, but '{text}' of {path} names {error}, which "
                              f'{", ".join(cell)} do not have: add it to one of them') from error
 
@@ -101,7 +125,7 @@ def _entry(cell: tuple[str, ...], axes: Mapping[str, Mapping[str, Any]], content
     titles = [part.get('title', name) for part, name in zip(own, cell, strict=True)]
     return dict(
         name=osp.join(*map(slug, cell)),
-        config=osp.normpath(osp.join(osp.dirname(path), fill(merged['config']))),
+        config=config_path(fill(merged['config']), path),
         options=[fill(option) for part in (content, *own) for option in part.get('options') or []],
         search=merged.get('search'), amp=merged.get('amp'),
         environment={key: fill(value) for key, value in (merged.get('environment') or {}).items()},
@@ -115,10 +139,26 @@ def make(entry: Mapping[str, Any]) -> Cell:
     options: dict[str, Any] = {}
     for option in entry['options']:
         key, _, value = option.partition('=')
-        options[key] = DictAction._parse_iterable(value)
+        options[key] = read_value(value)
     with variables(entry['environment']):
         return make_cell(entry['config'], options, entry['search'], entry['name'], entry['metric'], entry['amp'],
                          entry['seed'], Budget(**entry['budget']), entry['titles'])
+
+
+def config_path(config: str, plan: str) -> str:
+    """Return the path of a cell's config: 'mmspt::...' is one of ours, any other is relative to the plan's file."""
+    if not config.startswith('mmspt::'):
+        return osp.normpath(osp.join(osp.dirname(plan), config))
+    roots = (osp.join(PACKAGE, '.mim'), osp.dirname(PACKAGE))
+    paths = [osp.join(root, 'configs', config.removeprefix('mmspt::')) for root in roots]
+    return next(filter(osp.isfile, paths), paths[-1])
+
+
+def read_value(text: str) -> Any:
+    """Read a value as ``--cfg-options`` does."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--value', nargs=1, action=DictAction)
+    return parser.parse_args(['--value', f'value={text}']).value['value']
 
 
 @contextmanager
@@ -138,4 +178,4 @@ def variables(values: Mapping[str, str]) -> Iterator[None]:
 
 def slug(name: str) -> str:
     """Return a name as a part of a path: 'SPT-Deep, K-means' -> 'spt-deep-k-means'."""
-    return re.sub(r'[^a-z0-9._]+', '-', name.lower()).strip('-')
+    return re.sub(r'[^\w.]+', '-', name.lower()).strip('-')

@@ -9,9 +9,22 @@ import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 
 import torch
+
+
+class Stopped(SystemExit):
+    """Ctrl-C or SIGTERM: end the runs, then the tool."""
+
+
+def stop_on_signals() -> None:
+    """Let Ctrl-C and SIGTERM raise :class:`Stopped`, so that the runs are ended first."""
+    def stop(number: int, frame: Any) -> None:
+        raise Stopped(128 + number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
 
 
 class Stoppable(Protocol):

@@ -13,7 +13,8 @@ import random
 import socket
 import time
 import warnings
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -43,14 +44,36 @@ TRIAL, TEST, CURVE = 'trial', 'test', 'curve'
 
 
 class Stage(NamedTuple):
-    """A study of a cell, and what it shall have."""
+    """A study of a cell as it was read: what it shall have, and what it has."""
     kind: str
     """'trial', 'test' or 'curve'."""
     study: str
     """Its name in the storage."""
-    slots: int
+    wanted: int
+    """Slots that it shall have."""
     settings: dict[str, Any]
     """What its runs share; empty for a search."""
+    trials: list[FrozenTrial]
+    forgiven: int
+    """Number of the last trial whose crash does not count any more."""
+
+    @property
+    def slots(self) -> 'Slots':
+        """Its trials by slot; a test or a curve that crashes is tried a few times, a setting once."""
+        return sort_slots(self.trials, self.wanted, 1 if self.kind == TRIAL else MAX_FAILURES, self.forgiven)
+
+    @property
+    def failure(self) -> str | None:
+        """Why no more of its runs are worth a try."""
+        return why_failed(self.slots, self.kind)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing runs, and nothing is left to run."""
+        slots = self.slots
+        return not any(trial.state == RUNNING for trial in slots.open.values()) and (
+            why_failed(slots, self.kind) is not None
+            or not (slots.missing or any(slot < self.wanted for slot in slots.open)))
 
 
 @dataclass
@@ -81,33 +104,42 @@ class Slots(NamedTuple):
     """Settings to queue (none: to be drawn), and how often they were drawn before."""
 
 
-def sort_slots(trials: Sequence[FrozenTrial], count: int, forgiven: int = -1) -> Slots:
+def sort_slots(trials: Sequence[FrozenTrial], count: int, attempts: int = 1, forgiven: int = -1) -> Slots:
     """Sort the attempts of a study into its slots.
 
     Args:
         trials (Sequence[FrozenTrial]): All of them.
         count (int): Slots that the study shall have; further ones count if they ran.
+        attempts (int): Crashes of a slot after which it is not tried again. Defaults to 1.
         forgiven (int): Number of the last trial whose crash does not count. Defaults to -1, none.
     """
     done: dict[int, FrozenTrial] = {}
     open_: dict[int, FrozenTrial] = {}
     before: dict[int, tuple[dict[str, Any], int]] = {}
+    crashes: Counter[int] = Counter()
     for trial in sorted(trials, key=lambda trial: trial.number):
         slot = trial.user_attrs.get('slot')
         if slot is None:
             continue
-        if trial.state in (COMPLETE, PRUNED) or (crashed(trial) and trial.number > forgiven):
+        if crashed(trial) and trial.number > forgiven:
+            crashes[slot] += 1
+        if trial.state in (COMPLETE, PRUNED) or (crashes[slot] >= attempts and crashed(trial)):
             done.setdefault(slot, trial)
         elif trial.state in (WAITING, RUNNING):
             open_.setdefault(slot, trial)
         elif trial.user_attrs.get('reason') == 'repeated':
             before[slot] = {}, trial.user_attrs.get('draw', 0) + 1
         else:
-            before[slot] = trial.system_attrs.get('fixed_params') or trial.params, trial.user_attrs.get('draw', 0)
+            before[slot] = settings_of(trial), trial.user_attrs.get('draw', 0)
     for slot in done:
         open_.pop(slot, None)
     missing = {slot: before.get(slot, ({}, 0)) for slot in range(count) if slot not in done and slot not in open_}
     return Slots(done, open_, missing)
+
+
+def settings_of(trial: FrozenTrial) -> dict[str, Any]:
+    """Return a trial's settings, or those that were queued for it and it has not taken yet."""
+    return trial.system_attrs.get('fixed_params') or trial.params
 
 
 def crashed(trial: FrozenTrial) -> bool:
@@ -117,13 +149,15 @@ def crashed(trial: FrozenTrial) -> bool:
 
 def why_failed(slots: Slots, kind: str) -> str | None:
     """Return why no more runs of a study are worth a try, the message of a crash; None if they are."""
-    ended = sorted(slots.done.values(), key=lambda trial: (trial.datetime_complete, trial.number))
+    ended = sorted(slots.done.values(), key=lambda trial: trial.number)
     broken = [trial for trial in ended if crashed(trial)]
     in_a_row = ended[-MAX_FAILURES:]
     if broken and (any(trial.user_attrs['reason'] == 'hopeless' for trial in broken) or kind != TRIAL
-                   or (len(in_a_row) == MAX_FAILURES and all(map(crashed, in_a_row)))
-                   or not (slots.open or slots.missing or len(broken) < len(ended))):
+                   or (len(in_a_row) == MAX_FAILURES and all(map(crashed, in_a_row)))):
         return str(broken[-1].user_attrs.get('message', 'no message'))
+    if ended and not (slots.open or slots.missing or any(trial.state == COMPLETE for trial in ended)):
+        reasons = [trial.user_attrs.get('message') for trial in broken]
+        return str(reasons[-1]) if reasons else 'no trial ran to its end: each was pruned, or gave no number'
     return None
 
 
@@ -137,10 +171,15 @@ def grid(space: Sequence[Parameter], seed: int) -> list[dict[str, Any]]:
     """Return all combinations of listed values, shuffled; none if a setting has a range: Optuna's TPE draws then."""
     if any(parameter.choices is None for parameter in space):
         return []
+    space = sorted(space, key=lambda parameter: parameter.key)
     combinations = [dict(zip((p.key for p in space), values, strict=True))
                     for values in itertools.product(*(p.choices or () for p in space))]
     random.Random(seed).shuffle(combinations)
     return combinations
+
+
+class Lost(Exception):
+    """A run that was given to another worker meanwhile."""
 
 
 class Queue:
@@ -159,28 +198,48 @@ class Queue:
         """Trial id -> run in hand."""
         self.over: set[str] = set()
         """Keys of the cells that need nothing more."""
-        self._beats, self._last_beat = 0, -math.inf
+        self.generation: Any = None
+        """Of the plan's last call that was seen here."""
+        self._beats, self._last_beat, self._looked = 0, -math.inf, -math.inf
         self._seen: dict[str, tuple[Any, float]] = {}
         self._cells: dict[str, Cell] = {}
         self._studies: dict[str, optuna.Study] = {}
         self._ids: dict[str, int] = {}
-        self._generation: Any = None
         self._grids: dict[str, list[dict[str, Any]]] = {}
 
     # ---------------------------------------------------------------- the plan
 
-    def register(self, cells: Sequence[Cell]) -> None:
+    def register(self, cells: Sequence[Cell], folder: str = '', title: str = '') -> None:
         """Set the plan's cells and their order; what was run of a cell that is defined as before counts.
 
         Runs that crashed are tried again.
+
+        Args:
+            cells (Sequence[Cell]): Of different names.
+            folder (str): Work directory of the plan. Defaults to ''.
+            title (str): Of its tables. Defaults to ''.
+
+        Raises:
+            ValueError: The storage has a plan of this name with other cells and another folder.
         """
-        for cell in cells:
-            self.study(cell.key).set_user_attr('cell', cell.to_json())
-            for name in (cell.key, *self._names_below(cell)):
+        before = self.attributes('')
+        keys, names = {cell.key for cell in cells}, self._study_names()
+        if before.get('folder', folder) != folder and not keys & {key for key, _ in before['cells']}:
+            raise ValueError(f"plans in one storage must have names of their own, but it has a plan '{self.plan}' of "
+                             f"other cells, with the work directory '{before['folder']}': rename the file of this one, "
+                             'or take another --storage')
+        for name in names:
+            if name.partition('@')[0] + '@' + name.partition('@')[2].partition('/')[0] in keys:
                 trials = self.trials(name)
                 if any(map(crashed, trials)):
                     self.study(name).set_user_attr('forgiven', trials[-1].number)
+        for cell in cells:
+            study = self.study(cell.key)
+            study.set_user_attr('cell', cell.to_json())
+            study.set_user_attr('skipped', {})
         plan = self.study('')
+        plan.set_user_attr('folder', folder)
+        plan.set_user_attr('title', title)
         plan.set_user_attr('cells', [[cell.key, list(asdict(cell.budget).values())] for cell in cells])
         plan.set_user_attr('generation', uuid4().hex)
 
@@ -196,76 +255,73 @@ class Queue:
                            if study.study_name.endswith('/'))
             raise ValueError(f"a plan must be begun before workers join it, but this storage has no '{self.plan}'; it "
                              f'has {", ".join(known) or "none"}: name one, or begin it with tools/benchmark.py PLAN')
-        if attributes.get('generation') != self._generation:
-            self._generation = attributes.get('generation')
+        if attributes.get('generation') != self.generation:
+            self.generation = attributes.get('generation')
             self.over.clear()
+            self._cells.clear()
+            self._grids.clear()
         for key, budget in attributes['cells']:
             if key not in self._cells:
-                self._cells[key] = Cell.from_json(self.attributes(key)['cell'])
-            self._cells[key] = replace(self._cells[key], budget=Budget(*budget))
+                self._cells[key] = replace(Cell.from_json(self.attributes(key)['cell']), budget=Budget(*budget))
         return [self._cells[key] for key, _ in attributes['cells']]
+
+    def title(self) -> str:
+        """Return the plan's title."""
+        return self.attributes('').get('title') or self.plan
 
     def begun(self) -> set[str]:
         """Return the keys of all cells that the plan ever had."""
-        return {key for study in self.storage.get_all_studies() if study.study_name.startswith(f'{self.plan}/')
-                and (key := study.study_name.removeprefix(f'{self.plan}/')) and '/' not in key}
+        return {name for name in self._study_names() if name and '/' not in name.rpartition('@')[2]}
+
+    def _study_names(self) -> list[str]:
+        """Names of the plan's studies, without the plan's; those of tests and curves go on after the cell's key."""
+        names = [study.study_name for study in self.storage.get_all_studies()]
+        return [name.removeprefix(f'{self.plan}/') for name in names if name.startswith(f'{self.plan}/')]
 
     # ---------------------------------------------------------------- runs
 
-    def claim(self) -> Job | None:
-        """Take the next run, of the first cell that has one; None if there is none now."""
-        for cell in self.cells():
-            if cell.key not in self.over:
-                job = self._claim_of(cell)
-                if job is not None:
-                    return job
-        return None
+    def claim(self, skip: Collection[str] = ()) -> Job | None:
+        """Take the next run, of the first cell that has one; None if there is none now.
 
-    def _claim_of(self, cell: Cell) -> Job | None:
-        stages = self.stages(cell)
-        for stage in stages:
-            job = self._take(cell, stage)
-            if job is not None:
-                return job
-        if all(self._is_over(stage) for stage in self.stages(cell)):
-            self.over.add(cell.key)
+        Args:
+            skip (Collection[str]): Keys of cells that cannot be run here.
+        """
+        for cell in self.cells():
+            if cell.key not in self.over and cell.key not in skip:
+                stages = self.stages(cell)
+                for stage in stages:
+                    job = self._take(cell, stage)
+                    if job is not None:
+                        return job
+                if all(stage.over for stage in self.stages(cell)):
+                    self.over.add(cell.key)
         return None
 
     def stages(self, cell: Cell) -> list[Stage]:
-        """Return the studies of a cell that can be worked on: its search, and once that is over what follows."""
-        search = Stage(TRIAL, cell.key, self._count(cell), {})
-        found = self.best(cell) if self._is_over(search) and not self.failure(search) else None
+        """Read the studies of a cell that can be worked on: its search, and once that is over what follows."""
+        attributes = self.attributes(cell.key)
+        search = Stage(TRIAL, cell.key, self._count(cell, attributes), {}, self.trials(cell.key),
+                       attributes.get('forgiven', -1))
+        found = best_of(search.trials) if search.over and not search.failure else None
         if found is None:
             return [search]
         settings = {parameter.key: found.params[parameter.key] for parameter in cell.space}
-        tests = [Stage(TEST, f'{cell.key}/test-{digest(settings, cell.final_identity)}', cell.budget.seeds, settings)]
-        curves = [Stage(CURVE, f'{cell.key}/curve-{digest(settings)}', cell.budget.seeds, settings)]
-        return [search, *tests * (cell.final_config is not None), *curves * cell.budget.curves]
+        names = {TEST: f'{cell.key}/test-{digest(settings, cell.final_identity)}',
+                 CURVE: f'{cell.key}/curve-{digest(settings)}'}
+        wanted = [TEST] * (cell.final_config is not None) + [CURVE] * cell.budget.curves
+        return [search, *(Stage(kind, names[kind], cell.budget.seeds, settings, self.trials(names[kind]),
+                                self.attributes(names[kind]).get('forgiven', -1)) for kind in wanted)]
 
-    def failure(self, stage: Stage) -> str | None:
-        """Return why a stage has failed, None if it has not."""
-        return why_failed(self.slots(stage), stage.kind)
+    def _read(self, cell: Cell, stage: Stage) -> Stage:
+        """Read a stage anew."""
+        wanted = self._count(cell, self.attributes(cell.key)) if stage.kind == TRIAL else stage.wanted
+        return stage._replace(trials=self.trials(stage.study), wanted=wanted)
 
-    def slots(self, stage: Stage) -> Slots:
-        """Sort the trials of a stage."""
-        return sort_slots(self.trials(stage.study), stage.slots, self.attributes(stage.study).get('forgiven', -1))
-
-    def best(self, cell: Cell) -> FrozenTrial | None:
-        """Return the best trial that ran to its end, of equals the one with the lowest slot; None before there is one.
-        """
-        return best_of(self.trials(cell.key))
-
-    def _is_over(self, stage: Stage) -> bool:
-        slots = self.slots(stage)
-        return not any(trial.state == RUNNING for trial in slots.open.values()) and (
-            why_failed(slots, stage.kind) is not None
-            or not (slots.missing or any(slot < stage.slots for slot in slots.open)))
-
-    def _count(self, cell: Cell) -> int:
+    def _count(self, cell: Cell, attributes: Mapping[str, Any]) -> int:
         """Slots of a cell's search: its trials, or as many as there are settings or sense."""
         combinations = self._grid(cell)
         count = min(cell.budget.trials, len(combinations)) if combinations else cell.budget.trials
-        stopped = self.attributes(cell.key).get('stopped') or {}
+        stopped = attributes.get('stopped') or {}
         return min(count, stopped['slots']) if stopped.get('trials') == cell.budget.trials else count
 
     def _grid(self, cell: Cell) -> list[dict[str, Any]]:
@@ -276,27 +332,28 @@ class Queue:
     def _take(self, cell: Cell, stage: Stage) -> Job | None:
         """Take a run of a stage."""
         while True:
-            if self._release_lost(stage.study) or self.slots(stage).missing:
-                self._fill(cell, stage)
-            slots = self.slots(stage)
+            if self._release_lost(stage) or stage.slots.missing:
+                self._fill(cell, self._read(cell, stage))
+            stage = self._read(cell, stage)
+            slots = stage.slots
             self._drop_duplicates(stage, slots)
-            waiting = {slot: trial for slot, trial in sorted(slots.open.items())
-                       if trial.state == WAITING and slot < stage.slots}
-            if not waiting or why_failed(slots, stage.kind) is not None:
+            waiting = [(slot, trial) for slot, trial in sorted(slots.open.items())
+                       if trial.state == WAITING and slot < stage.wanted]
+            if not waiting or stage.failure is not None:
                 return None
-            for slot, trial in waiting.items():
+            for slot, trial in waiting:
                 trial_id = self._id(stage.study, trial.number)
                 if not self._begin(trial_id):
                     continue  # another worker was faster
-                slots = self.slots(stage)
-                if slot in slots.done or slots.open[slot].number != trial.number:
+                stage = self._read(cell, stage)
+                ours = stage.slots.open.get(slot)
+                if ours is None or ours.number != trial.number:
                     self._end(trial_id, FAIL, reason='duplicate')
                     continue
                 job = self._start(cell, stage, slot, trial, trial_id)
                 if job is not None:
                     self.jobs[trial_id] = job
                     return job
-                stage = stage._replace(slots=self._count(cell) if stage.kind == TRIAL else stage.slots)
                 break
 
     def _drop_duplicates(self, stage: Stage, slots: Slots) -> None:
@@ -309,12 +366,17 @@ class Queue:
 
     def _fill(self, cell: Cell, stage: Stage) -> None:
         """Queue an attempt for every slot that has none."""
-        study, combinations = self.study(stage.study), self._grid(cell)
-        for slot, (settings, draw) in self.slots(stage).missing.items():
-            if stage.kind == TRIAL and combinations:
-                settings = combinations[slot]
+        study, slots = self.study(stage.study), stage.slots
+        taken = [settings_of(trial) for trial in (*slots.done.values(), *slots.open.values())]
+        taken += [settings for settings, _ in slots.missing.values()]
+        free = iter([settings for settings in self._grid(cell) if settings not in taken])
+        for slot, (settings, draw) in slots.missing.items():
             attributes = dict(slot=slot) | (dict(draw=draw) if draw else {})
-            study.enqueue_trial(settings if stage.kind == TRIAL else {}, user_attrs=attributes)
+            if stage.kind != TRIAL:
+                settings = {}
+            elif not settings and self._grid(cell):
+                settings = next(free, {})
+            study.enqueue_trial(settings, user_attrs=attributes)
 
     def _start(self, cell: Cell, stage: Stage, slot: int, frozen: FrozenTrial, trial_id: int) -> Job | None:
         """Give a trial that is ours its settings; None if all that could be drawn were tried before."""
@@ -328,7 +390,7 @@ class Queue:
                                                    n_warmup_steps=cell.warmup)
         trial = optuna.Trial(study, trial_id)
         settings = {parameter.key: parameter.suggest(trial) for parameter in cell.space}
-        slots = self.slots(stage)
+        slots = self._read(cell, stage).slots
         others = [other.params for other in (*slots.done.values(), *slots.open.values())
                   if other.number != frozen.number and other.state != WAITING]
         if settings not in others:
@@ -343,11 +405,19 @@ class Queue:
         """Let a cell's search end with as many slots."""
         self.study(cell.key).set_user_attr('stopped', dict(trials=cell.budget.trials, slots=slots, why=why))
 
-    def report(self, job: Job, values: dict[int, float]) -> bool:
-        """Tell the storage each validation (step -> value) once; return whether there was a new one."""
+    def report(self, job: Job, values: Mapping[int, float]) -> bool:
+        """Tell the storage each validation (step -> value) once; return whether there was a new one.
+
+        Raises:
+            Lost: The run is another worker's.
+        """
         new = sorted(values.keys() - job.reported.keys())
         for step in new:
-            job.trial.report(values[step], step)
+            try:
+                job.trial.report(values[step], step)
+            except optuna.exceptions.UpdateFinishedTrialError as error:
+                self.jobs.pop(job.trial_id, None)
+                raise Lost(job.name) from error
             job.reported[step] = values[step]
         return bool(new)
 
@@ -355,24 +425,31 @@ class Queue:
         """Whether a trial is behind the median of those that ended."""
         return job.stage.kind == TRIAL and job.trial.should_prune()
 
-    def finish(self, job: Job, value: float, **attributes: Any) -> bool:
+    def finish(self, job: Job, value: float, seconds: float, **attributes: Any) -> bool:
         """End a run with its value; False if it was given to another worker meanwhile."""
-        ended = self._end(job.trial_id, COMPLETE, value, **attributes)
+        ended = self._end(job.trial_id, COMPLETE, value, seconds=seconds, **attributes)
         if ended and job.stage.kind == TRIAL and job.cell.budget.stop_within is not None:
             self._stop_if_decided(job.cell, job.cell.budget.stop_within)
         return ended
 
-    def prune(self, job: Job) -> bool:
+    def prune(self, job: Job, seconds: float) -> bool:
         """End a trial that is behind."""
-        return self._end(job.trial_id, PRUNED)
+        return self._end(job.trial_id, PRUNED, seconds=seconds)
 
-    def fail(self, job: Job, message: str, hopeless: bool = False) -> bool:
+    def fail(self, job: Job, message: str, seconds: float = 0., hopeless: bool = False) -> bool:
         """End a run that crashed; if it is hopeless, its cell, too."""
-        return self._end(job.trial_id, FAIL, reason='hopeless' if hopeless else 'crashed', message=message)
+        return self._end(job.trial_id, FAIL, reason='hopeless' if hopeless else 'crashed', message=message,
+                         seconds=seconds)
 
-    def give_back(self, job: Job) -> bool:
+    def give_back(self, job: Job, seconds: float = 0.) -> bool:
         """End an attempt that others shall take up."""
-        return self._end(job.trial_id, FAIL, reason='returned')
+        return self._end(job.trial_id, FAIL, reason='returned', seconds=seconds)
+
+    def skip(self, job: Job, message: str) -> None:
+        """Give back a run whose cell cannot be run on this machine, and say why."""
+        self.give_back(job)
+        skipped = self.attributes(job.cell.key).get('skipped') or {}
+        self.study(job.cell.key).set_user_attr('skipped', skipped | {socket.gethostname(): message})
 
     def _stop_if_decided(self, cell: Cell, bound: float) -> None:
         """End a search whose best cannot change by more than ``bound``, as Optuna's bound on the regret says."""
@@ -384,40 +461,27 @@ class Queue:
             evaluator = RegretBoundEvaluator(min_n_trials=MIN_TRIALS, seed=0)
             regret = evaluator.evaluate(finished, StudyDirection.MAXIMIZE)
         if regret < bound:
-            slots = self.slots(Stage(TRIAL, cell.key, self._count(cell), {}))
+            slots = self.stages(cell)[0].slots
             running = sum(trial.state == RUNNING for trial in slots.open.values())
             self._stop(cell, len(slots.done) + running, f'the best can change by {regret:.2f} at most')
 
     # ---------------------------------------------------------------- workers
 
-    def beat(self) -> list[Job]:
-        """Give a sign of life and look at the others' if that is due; return the runs in hand that are others' now,
-        and forget them."""
-        if time.monotonic() - self._last_beat < self.interval:
+    def beat(self, now: bool = False) -> list[Job]:
+        """Give a sign of life and look at the others', if that is due or asked for; return the runs in hand that are
+        others' now, and forget them."""
+        if not now and time.monotonic() - self._last_beat < self.interval:
             return []
         self._beats += 1
-        self.study('').set_user_attr(f'beat:{self.owner}', self._beats)
+        self.study('').set_user_attr(f'beat:{self.owner}', [self._beats, self.interval])
+        for name, beat in self._look().items():
+            if name.startswith('beat:'):
+                self._see(name.removeprefix('beat:'), beat)
         lost = [job for trial_id, job in self.jobs.items() if self.storage.get_trial(trial_id).state != RUNNING]
         for job in lost:
             del self.jobs[job.trial_id]
-        self._watch()
         self._last_beat = time.monotonic()
         return lost
-
-    def _watch(self) -> None:
-        """Note which workers gave a sign of life since the last look."""
-        now, attributes = time.monotonic(), self.attributes('')
-        if now - self._last_beat > 2 * self.interval:  # the storage was away: for them, too
-            self._seen.clear()
-        for name, beat in attributes.items():
-            if name.startswith('beat:'):
-                self._see(name.removeprefix('beat:'), beat, now)
-
-    def _see(self, owner: str, beat: Any, now: float) -> float:
-        """Return when a worker's last sign of life was seen first."""
-        if owner not in self._seen or self._seen[owner][0] != beat:
-            self._seen[owner] = beat, now
-        return self._seen[owner][1]
 
     def leave(self) -> None:
         """Give back all runs in hand, and say that this worker is gone."""
@@ -431,31 +495,41 @@ class Queue:
         Args:
             alone (bool): Whether no other worker can be at work, whatever signs of life there are. Defaults to False.
         """
-        return sum(self._release_lost(stage.study, alone) for cell in self.cells() for stage in self.stages(cell))
+        return sum(self._release_lost(stage, alone) for cell in self.cells() for stage in self.stages(cell))
 
-    def _release_lost(self, study: str, alone: bool = False) -> int:
-        """End the running attempts of a study whose worker is gone; return their number."""
-        found = 0
-        attributes: dict[str, Any] | None = None
-        for trial in self.trials(study):
-            trial_id = self._id(study, trial.number) if trial.state == RUNNING else -1
-            if trial.state != RUNNING or trial_id in self.jobs:
-                continue
-            attributes = self.attributes('') if attributes is None else attributes
-            owner = trial.user_attrs.get('owner')
-            if alone or self._is_gone(owner or f'nobody:{trial_id}', attributes.get(f'beat:{owner}')):
-                found += self._end(trial_id, FAIL, reason='lost')
-        return found
+    def _release_lost(self, stage: Stage, alone: bool = False) -> int:
+        """End the running attempts of a stage whose worker is gone; return their number."""
+        running = {self._id(stage.study, trial.number): trial.user_attrs.get('owner') for trial in stage.trials
+                   if trial.state == RUNNING}
+        others = {trial_id: owner for trial_id, owner in running.items() if trial_id not in self.jobs}
+        attributes = self._look() if others else {}
+        return sum(self._end(trial_id, FAIL, reason='lost') for trial_id, owner in others.items()
+                   if alone or self._is_gone(owner or f'nobody:{trial_id}', attributes.get(f'beat:{owner}')))
+
+    def _look(self) -> dict[str, Any]:
+        """Read the plan's attributes, with the signs of life; after a while without a look, what was seen is no
+        evidence: the storage may have been away for the others, too."""
+        attributes, now = self.attributes(''), time.monotonic()
+        if now - self._looked > 2 * self.interval:
+            self._seen.clear()
+        self._looked = now
+        return attributes
+
+    def _see(self, owner: str, beat: Any) -> float:
+        """Return how long ago a worker's last sign of life was seen first."""
+        now = time.monotonic()
+        if owner not in self._seen or self._seen[owner][0] != beat:
+            self._seen[owner] = beat, now
+        return now - self._seen[owner][1]
 
     def _is_gone(self, owner: str, beat: Any) -> bool:
         """Whether a worker left, is no process of this machine any more, or gave no sign of life for too long."""
+        _, where, process, *_ = [*owner.split(':'), '', '']
         if owner == self.owner or beat == -1:
             return True  # ours, but not in hand: it was taken while the storage went away
-        _, where, process, *_ = [*owner.split(':'), '', '']
         if where and where == machine():
             return process == process_name(os.getpid()) or process != process_name(int(process.partition('@')[0]))
-        now = time.monotonic()
-        return now - self._see(owner, beat, now) > MISSED * self.interval
+        return self._see(owner, beat) > MISSED * (beat[1] if beat else self.interval)
 
     # ---------------------------------------------------------------- the storage
 
@@ -507,12 +581,6 @@ class Queue:
 
     def _id(self, name: str, number: int) -> int:
         return self.storage.get_trial_id_from_study_id_trial_number(self._ids[name], number)
-
-    def _names_below(self, cell: Cell) -> list[str]:
-        """Names of a cell's studies of tests and curves, of former best settings, too."""
-        start = f'{self.plan}/{cell.key}/'
-        return [study.study_name.removeprefix(f'{self.plan}/') for study in self.storage.get_all_studies()
-                if study.study_name.startswith(start)]
 
 
 def machine() -> str:

@@ -1,7 +1,7 @@
 """How far a plan is: what each cell has, lacks, cost and found."""
 import os.path as osp
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 from optuna.trial import FrozenTrial
 
 from .cell import Cell
-from .queue import COMPLETE, CURVE, PRUNED, RUNNING, TEST, TRIAL, Queue, Stage, best_of, crashed, why_failed
+from .queue import COMPLETE, CURVE, PRUNED, RUNNING, TEST, TRIAL, Queue, Stage, best_of, crashed
 from .summary import seconds_of, summarize
 from .worker import final_folder
 
@@ -27,6 +27,8 @@ class State:
     """Seed -> step -> validation."""
     failure: str | None = None
     """Why it has failed."""
+    skipped: dict[str, str] = field(default_factory=dict)
+    """Machine -> why the cell cannot be run there."""
     stopped: str | None = None
     """Why it has fewer trials than it might."""
     running: int = 0
@@ -73,35 +75,35 @@ class State:
 
 def read_state(queue: Queue, cell: Cell) -> State:
     """Read a cell's state."""
-    stages = queue.stages(cell)
-    state = State(cell, queue.trials(cell.key))
-    state.best = best_of(state.trials)
+    stages, attributes = queue.stages(cell), queue.attributes(cell.key)
+    state = State(cell, stages[0].trials, best_of(stages[0].trials))
+    state.failure = next(filter(None, (stage.failure for stage in stages)), None)
+    state.skipped = attributes.get('skipped') or {}
+    stopped = attributes.get('stopped') or {}
+    state.stopped = stopped.get('why') if stopped.get('trials') == cell.budget.trials else None
     expected = {TEST: cell.budget.seeds * (cell.final_config is not None),
                 CURVE: cell.budget.seeds * cell.budget.curves}
     state.left = {kind: count for kind, count in expected.items() if count}
     for stage in stages:
-        _add_stage(state, queue, stage)
+        _add_stage(state, stage)
     if state.failure is not None:
         state.left = {}
-    stopped = queue.attributes(cell.key).get('stopped') or {}
-    state.stopped = stopped.get('why') if stopped.get('trials') == cell.budget.trials else None
     return state
 
 
-def _add_stage(state: State, queue: Queue, stage: Stage) -> None:
-    trials = queue.trials(stage.study)
-    slots = queue.slots(stage)
-    state.failure = state.failure or why_failed(slots, stage.kind)
+def _add_stage(state: State, stage: Stage) -> None:
+    slots = stage.slots
     state.running += sum(trial.state == RUNNING for trial in slots.open.values())
     state.left[stage.kind] = len(slots.missing) + sum(
-        slot < stage.slots or trial.state == RUNNING for slot, trial in slots.open.items())
-    state.seconds += sum(map(seconds_of, trials))
-    ended = [trial for trial in slots.done.values() if not crashed(trial)]
+        slot < stage.wanted or trial.state == RUNNING for slot, trial in slots.open.items())
+    state.seconds += sum(map(seconds_of, stage.trials))
+    ended = [trial for slot, trial in sorted(slots.done.items())
+             if not crashed(trial) and (slot < stage.wanted or stage.kind == TRIAL)]
     state.each[stage.kind] = [seconds_of(trial) for trial in ended]
     if stage.kind == TEST:
-        state.tests = {t.user_attrs['slot']: t.user_attrs['result'] for t in sorted(ended, key=_slot)}
+        state.tests = {_slot(trial): trial.user_attrs['result'] for trial in ended}
     if stage.kind == CURVE:
-        state.curves = {t.user_attrs['slot']: t.intermediate_values for t in sorted(ended, key=_slot)}
+        state.curves = {_slot(trial): trial.intermediate_values for trial in ended}
 
 
 def _slot(trial: FrozenTrial) -> int:
@@ -137,8 +139,9 @@ def budgets(states: Sequence[State]) -> str:
     """Say what cells may cost, and whether all may cost the same."""
     def text(cell: Cell) -> str:
         budget = cell.budget
-        seeds = f'{budget.seeds} seeds (0 to {budget.seeds - 1})' if budget.seeds else 'no test'
-        return f'{budget.trials} trials (seed {cell.seed}), {seeds}'
+        parts = [f'{budget.trials} trials (seed {cell.seed})', f'pruned after {budget.prune_after}',
+                 f'{budget.seeds} seeds (0 to {budget.seeds - 1})' if budget.seeds else 'no test']
+        return ', '.join([*parts, *([f'stopped within {budget.stop_within}'] if budget.stop_within else [])])
 
     found: dict[str, list[str]] = defaultdict(list)
     for state in states:
@@ -151,10 +154,7 @@ def budgets(states: Sequence[State]) -> str:
 def plain_states(states: Sequence[State], folder: str) -> list[dict[str, Any]]:
     """Return all that is known of the cells, for JSON."""
     return [dict(cell=state.cell.name, row=dict(state.cell.row), recipe=state.cell.recipe, state=state.text,
-                 failure=state.failure, stopped=state.stopped, hours=round(state.seconds / 3600, 4),
+                 failure=state.failure, skipped=state.skipped, stopped=state.stopped,
+                 hours=round(state.seconds / 3600, 4),
                  **state.summary(folder)) for state in states]
 
-
-def by_name(states: Iterable[State]) -> Mapping[str, State]:
-    """Return states by their cells' names."""
-    return {state.cell.name: state for state in states}

@@ -1,16 +1,17 @@
 """Where a plan is kept: an Optuna storage that its workers share."""
+import json
 import os
 import os.path as osp
 import re
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import optuna
 from mmengine.logging import MMLogger
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from sqlalchemy.exc import SQLAlchemyError
 
 FILE = 'study.db'
@@ -24,33 +25,81 @@ AWAY = (optuna.exceptions.StorageInternalError, SQLAlchemyError, OSError)
 T = TypeVar('T')
 
 
-def open_storage(address: str) -> BaseStorage:
-    """Open a storage, made if need be.
+class Journal(JournalFileBackend):
+    """Optuna's journal, without the half line that a full disk would leave in it."""
+
+    def __init__(self, path: str) -> None:
+        self.path, self.lock = path, JournalFileSymlinkLock(path)
+        super().__init__(path, self.lock)
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Append whole lines, or nothing.
+
+        Raises:
+            OSError: They cannot be written.
+        """
+        lines = ''.join(f'{json.dumps(log, separators=(",", ":"))}\n' for log in logs)
+        self.lock.acquire()
+        try:
+            size = osp.getsize(self.path)
+            try:
+                with open(self.path, 'ab') as file:
+                    file.write(lines.encode())
+                    file.flush()
+                    os.fsync(file.fileno())
+            except OSError:
+                os.truncate(self.path, size)
+                raise
+        finally:
+            self.lock.release()
+
+
+def open_storage(address: str, create: bool = True, patience: float = 0.) -> BaseStorage:
+    """Open a storage.
 
     Args:
         address (str): A database's URL (``postgresql+psycopg://USER@HOST/NAME``), a path that ends in '.journal'
             (Optuna's journal, which a shared file system may hold), or any other path (SQLite, on a local disk).
+        create (bool): Whether a file is made if there is none. Defaults to True.
+        patience (float): Seconds for which a database may be away. Defaults to 0.
 
     Raises:
         ValueError: It cannot be reached or made.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    if '://' not in address and not create and not osp.isfile(address):
+        raise ValueError(f"a plan's storage must have been begun, but there is no '{address}': begin the plan with "
+                         'tools/benchmark.py PLAN, or correct --storage or --work-dir')
     try:
         if '://' not in address:
             os.makedirs(osp.dirname(osp.abspath(address)), exist_ok=True)
-        if address.endswith(JOURNAL):
-            return JournalStorage(JournalFileBackend(address))
-        options: dict = dict(pool_pre_ping=True)
-        if '://' not in address:
+            if address.endswith(JOURNAL):
+                return JournalStorage(Journal(address))
             # as a URI, in which no letter of the path has a meaning
-            address = f'sqlite:///file:{quote(osp.abspath(address))}?uri=true'
-        if address.startswith('sqlite'):
-            options['connect_args'] = dict(timeout=60)
-        return optuna.storages.get_storage(RDBStorage(address, engine_kwargs=options))
-    except (*AWAY, ImportError) as error:
+            return _open_database(f'sqlite:///file:{quote(osp.abspath(address))}?uri=true')
+        end = time.monotonic() + patience
+        while True:
+            try:
+                return _open_database(address)
+            except AWAY:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(PAUSE)
+    except (*AWAY, ImportError, ValueError) as error:
         raise ValueError(f"a plan's storage must be one that can be opened, but '{hide_password(address)}' is not "
                          f'({explain(error)}): start the server, correct --storage, or install the driver that it '
                          "names (for PostgreSQL: pip install 'psycopg[binary]')") from error
+
+
+def _open_database(address: str) -> BaseStorage:
+    connect: dict[str, Any] = {}
+    if address.startswith('sqlite'):
+        connect = dict(timeout=60)
+    elif address.startswith('postgresql'):  # a host that is gone answers nothing: without these it is waited for
+        connect = dict(connect_timeout=10, keepalives_idle=30, keepalives_interval=10, keepalives_count=3,
+                       tcp_user_timeout=60000)
+    return optuna.storages.get_storage(RDBStorage(address, engine_kwargs=dict(
+        pool_pre_ping=True, connect_args=connect)))
 
 
 def hide_password(address: str) -> str:

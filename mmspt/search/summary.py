@@ -4,6 +4,7 @@ import math
 import os
 import statistics
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from optuna.trial import FrozenTrial
@@ -36,7 +37,7 @@ def summarize(cell: Cell, trials: Sequence[FrozenTrial], finals: Mapping[int, Ma
                   work_dir=digest(t.params, cell.identity), seconds=round(seconds_of(t), 1))
              for t in sorted(trials, key=lambda t: t.number) if t.state in (COMPLETE, PRUNED)]
     return dict(
-        identity=cell.identity, metric=cell.metric, global_batch=cell.global_batch,
+        identity=cell.identity, final_identity=cell.final_identity, metric=cell.metric, global_batch=cell.global_batch,
         best=None if chosen is None else dict(number=chosen.user_attrs['slot'], settings=chosen.params,
                                               validation=chosen.value),
         test=dict(by_seed=tests, mean=mean, std=deviation, work_dir=folder),
@@ -49,8 +50,8 @@ def finite(values: Mapping[int, float]) -> dict[int, float | None]:
 
 
 def seconds_of(trial: FrozenTrial) -> float:
-    """Return what an ended attempt took; 0 if it never began."""
-    return trial.duration.total_seconds() if trial.datetime_start and trial.duration else 0.
+    """Return what an ended attempt took, as its worker measured it; 0 if it was lost."""
+    return float(trial.user_attrs.get('seconds', 0.))
 
 
 def to_markdown(summary: dict[str, Any], title: str) -> str:
@@ -78,8 +79,11 @@ def to_markdown(summary: dict[str, Any], title: str) -> str:
     return '\n'.join(lines) + '\n'
 
 
-def write(summary: dict[str, Any], folder: str, title: str) -> None:
-    """Write results.json and results.md, each atomically."""
-    for name, text in (('results.json', json.dumps(summary, indent=2, allow_nan=False) + '\n'),
-                       ('results.md', to_markdown(summary, title))):
-        write_text(os.path.join(folder, name), text)
+def write(summary: dict[str, Any], folder: str, title: str) -> bool:
+    """Write results.json and results.md, each atomically; return whether anything is new."""
+    content, path = json.dumps(summary, indent=2, allow_nan=False) + '\n', os.path.join(folder, 'results.json')
+    if os.path.isfile(path) and Path(path).read_text(encoding='utf-8') == content:
+        return False
+    write_text(os.path.join(folder, 'results.md'), to_markdown(summary, title))
+    write_text(path, content)
+    return True

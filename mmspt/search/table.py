@@ -28,6 +28,9 @@ def _table(group: str, states: Sequence[State]) -> Table:
         line = state.cell.row
         method, checkpoint = line.get('method_title', line['method']), line.get('checkpoint_title', line['pretraining'])
         row = rows.setdefault((method, line['arch'], checkpoint), Row(method, line['arch'], checkpoint))
+        if _task(state) in row.cells or _task(state) in row.lacking:  # another cell's: a task in two forms
+            method = f"{method}, {line.get('task_title', state.cell.name)}"
+            row = rows.setdefault((method, line['arch'], checkpoint), Row(method, line['arch'], checkpoint))
         if state.tests:
             row.cells[_task(state)] = TableCell(tuple(test['metrics'][state.cell.metric]
                                                       for test in state.tests.values()), tuple(state.tests))
@@ -43,6 +46,8 @@ def _table(group: str, states: Sequence[State]) -> Table:
     else:
         published = []
     notes = [f'{state.cell.name}: {state.failure}' for state in states if state.failure is not None]
+    notes += [f'{state.cell.name} cannot be run on {host}: {why}' for state in states if not state.over
+              for host, why in state.skipped.items()]
     notes += [f'{state.cell.name}: {state.ended} trials; {state.stopped}' for state in states if state.stopped]
     return Table(group, tasks, [*rows.values(), *published], notes)
 

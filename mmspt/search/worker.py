@@ -9,10 +9,13 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from glob import escape, glob
+from pathlib import Path
 from typing import Any, Protocol
 
 from mmengine.config import Config
+from optuna.trial import FrozenTrial
 
 from mmspt.engine.checks import check_work_dir
 from mmspt.engine.reliability.last_checkpoint import find_latest
@@ -21,7 +24,7 @@ from mmspt.files import write_text
 
 from .cell import Cell, check_files, digest
 from .processes import TrainProcess, stop_all
-from .queue import MAX_FAILURES, TEST, TRIAL, Job, Queue
+from .queue import COMPLETE, MAX_FAILURES, PRUNED, TEST, TRIAL, Job, Lost, Queue
 from .space import as_options
 from .storage import patiently
 
@@ -57,6 +60,11 @@ class Running:
     """Bytes of its scalars when they were read last."""
 
     @property
+    def seconds(self) -> float:
+        """Since it began."""
+        return time.monotonic() - self.began
+
+    @property
     def step(self) -> int:
         """The last validated epoch (or iteration); 0 before the first."""
         return max(self.job.reported, default=0)
@@ -79,7 +87,8 @@ class Launcher:
         text = cell.final_config if final else cell.trial_config
         config = osp.join(osp.dirname(work_dir) if final else osp.join(self.folder, cell.name, 'search'),
                           f'{cell.recipe}.py')
-        write_text(config, str(text))
+        if not osp.isfile(config) or Path(config).read_text(encoding='utf-8') != text:
+            write_text(config, str(text))
         settings = job.settings if job.stage.kind == TRIAL else job.settings | {'randomness.seed': job.slot}
         command = [sys.executable, self.train, config, '--work-dir', work_dir,
                    *([f'--amp={cell.amp}'] if cell.amp else []),
@@ -128,7 +137,7 @@ class Worker:
         on_end (Callable): Called with a run and how it ended: 'finished', 'pruned', 'failed' or 'lost'.
         keep_checkpoints (bool): Whether trials' checkpoints stay. Defaults to False.
         check (Callable): Called with a cell and a work directory before its first run here; what it raises is why the
-            cell has failed. Defaults to :func:`mmspt.search.cell.check_files`.
+            cell is left to other workers. Defaults to :func:`mmspt.search.cell.check_files`.
     """
 
     def __init__(self, queue: Queue, launch: Launch, folder: str, environments: Sequence[Mapping[str, str]],
@@ -140,6 +149,8 @@ class Worker:
         """Place -> its run."""
         self.idle = False
         """Whether the runs that are left are other workers'."""
+        self.skipped: dict[str, str] = {}
+        """Key -> why this worker cannot run that cell."""
         self._checked: set[str] = set()
         self._failures, self._asked = 0, -math.inf
 
@@ -170,7 +181,7 @@ class Worker:
             self._asked = time.monotonic()
             self.idle = False
             for place in free:
-                job = patiently(self.queue.claim)
+                job = patiently(partial(self.queue.claim, self.skipped))
                 if job is None:
                     self.idle = True
                     break
@@ -178,7 +189,8 @@ class Worker:
         return bool(self.running) or not patiently(self._is_over)
 
     def _is_over(self) -> bool:
-        return all(cell.key in self.queue.over for cell in self.queue.cells())
+        here = self.skipped if self.environments else {}  # who only watches waits for all
+        return all(cell.key in self.queue.over or cell.key in here for cell in self.queue.cells())
 
     def _start(self, place: int, job: Job) -> None:
         work_dir = work_dir_of(job, self.folder)
@@ -186,11 +198,13 @@ class Worker:
         if job.cell.key not in self._checked:
             try:
                 self.check(job.cell, self.folder)
-            except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-                message = f'on {socket.gethostname()}: {error}'
-                patiently(lambda: self.queue.fail(job, message, hopeless=True))
+            except Exception as error:  # of the data sets' own code, too
+                message = self.skipped[job.cell.key] = f'{type(error).__name__}: {error}'
+                patiently(partial(self.queue.skip, job, message))
                 return
             self._checked.add(job.cell.key)
+            if job in patiently(partial(self.queue.beat, True)):  # it took too long
+                return
         self.running[place] = Running(job, work_dir, self.launch(job, work_dir, self.environments[place]))
 
     def _look_after(self, place: int, running: Running) -> None:
@@ -198,16 +212,21 @@ class Worker:
         job = running.job
         status = running.process.poll()  # before the values are read: after the end no more are added
         size = sum(map(osp.getsize, glob(osp.join(escape(running.work_dir), '*', 'vis_data', 'scalars.json'))))
-        values, validated = job.reported, False
-        if job.stage.kind != TEST and size != running.size:
-            values, running.size = read_scalars(running.work_dir, job.cell.metric), size
-            validated = patiently(lambda: self.queue.report(job, values))
-        behind = status is None and validated and patiently(lambda: self.queue.should_prune(job))
+        values, behind = job.reported, False
+        try:
+            if job.stage.kind != TEST and size != running.size:
+                values, running.size = read_scalars(running.work_dir, job.cell.metric), size
+                validated = patiently(partial(self.queue.report, job, values))
+                behind = status is None and validated and patiently(partial(self.queue.should_prune, job))
+        except Lost:
+            self._drop(job)
+            return
         if status is None and not behind:
             return
         running.process.stop()
         del self.running[place]
-        ended = patiently(lambda: self._end(running, status, values))
+        ended, tell = self._outcome(running, status, values)
+        ended = ended if patiently(tell) else 'lost'
         self._failures = self._failures + 1 if ended == 'failed' else 0
         self.on_end(running, ended)
         if job.stage.kind != TEST and not self.keep_checkpoints and ended in ('finished', 'pruned'):
@@ -216,32 +235,31 @@ class Worker:
             raise RuntimeError(f'{self._failures} runs failed one after the other; see {running.process.log}, '
                                f'which ends with\n{running.process.tail()}')
 
-    def _end(self, running: Running, status: int | None, values: Mapping[int, float]) -> str:
-        """Tell the queue how a run ended."""
-        job, queue, metric = running.job, self.queue, running.job.cell.metric
-        message = f'{running.process.log} ends with\n{running.process.tail()}' if status else ''
+    def _outcome(self, running: Running, status: int | None,
+                 values: Mapping[int, float]) -> tuple[str, Callable[[], bool]]:
+        """Return how a run ended, and the call that tells the queue."""
+        job, queue, metric, seconds = running.job, self.queue, running.job.cell.metric, running.seconds
+        tail = f'{running.process.log} on {socket.gethostname()} ends with\n{running.process.tail()}'
         if status:
-            return 'failed' if queue.fail(job, message) else 'lost'
+            return 'failed', partial(queue.fail, job, tail, seconds)
         if job.stage.kind == TEST:
             path = osp.join(running.work_dir, RESULT_FILE)
             result = read_result(path) if osp.isfile(path) else None
             if result is None or not result.finished:
-                return 'failed' if queue.fail(job, f'it ended without a test; {running.process.log} ends with\n'
-                                                   f'{running.process.tail()}') else 'lost'
+                return 'failed', partial(queue.fail, job, f'it ended without a test; {tail}', seconds)
             if metric not in result.metrics:
-                queue.fail(job, f"what is validated must be tested as well, but the test has no '{metric}', only "
-                                f"{', '.join(result.metrics)}: let test_evaluator be what val_evaluator is",
-                           hopeless=True)
-                return 'failed'
-            return 'finished' if queue.finish(job, result.metrics[metric], result=asdict(result)) else 'lost'
+                message = (f"what is validated must be tested as well, but the test has no '{metric}', only "
+                           f"{', '.join(result.metrics)}: let test_evaluator be what val_evaluator is")
+                return 'failed', partial(queue.fail, job, message, seconds, hopeless=True)
+            return 'finished', partial(queue.finish, job, result.metrics[metric], seconds, result=asdict(result))
         if status == 0 and not values:
-            queue.fail(job, f"a trial must validate and log '{metric}', but the finished one in {running.work_dir} "
-                            'did not: see its scalars.json for what it logs, and give --metric', hopeless=True)
-            return 'failed'
+            message = (f"a trial must validate and log '{metric}', but the finished one in {running.work_dir} did not: "
+                       'see its scalars.json for what it logs, and give --metric')
+            return 'failed', partial(queue.fail, job, message, seconds, hopeless=True)
         value = values[max(values)]
         if status is None or not math.isfinite(value):  # Optuna takes no NaN: the worst a run can be
-            return 'pruned' if queue.prune(job) else 'lost'
-        return 'finished' if queue.finish(job, value) else 'lost'
+            return 'pruned', partial(queue.prune, job, seconds)
+        return 'finished', partial(queue.finish, job, value, seconds)
 
     def _drop(self, job: Job) -> None:
         """Stop a run that was given to another worker."""
@@ -254,9 +272,24 @@ class Worker:
     def stop(self) -> None:
         """End all runs and give them back."""
         stop_all([running.process for running in self.running.values()])
-        self.running.clear()
         with contextlib.suppress(RuntimeError):  # the storage is away; others will find that this worker is gone
+            for running in self.running.values():
+                patiently(partial(self.queue.give_back, running.job, running.seconds), patience=0.)
+            self.running.clear()
             patiently(self.queue.leave, patience=0.)
+
+
+def remove_checkpoints_of(cell: Cell, trials: Sequence[FrozenTrial], folder: str) -> None:
+    """Remove what a killed worker may have left of trials that are done.
+
+    Args:
+        cell (Cell): Whose they are.
+        trials (Sequence[FrozenTrial]): Of its search.
+        folder (str): Work directory of the plan.
+    """
+    for trial in trials:
+        if trial.state in (COMPLETE, PRUNED):
+            remove_checkpoints(osp.join(folder, cell.name, 'trials', digest(trial.params, cell.identity)))
 
 
 def remove_checkpoints(work_dir: str) -> None:

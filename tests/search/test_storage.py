@@ -51,6 +51,30 @@ def test_patience(monkeypatch):
     assert time.monotonic() - began < 5
 
 
+def test_a_disk_that_fills_leaves_a_journal_whole(tmp_path, monkeypatch):
+    """What was told before is kept, and a later call goes on."""
+    queue = Queue(open_storage(str(tmp_path / 'plan.journal')), 'plan')
+    queue.register([make_cell(name='a')])
+    real = storage.os.fsync
+
+    def full(number):
+        storage.os.write(number, b'{"half')
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(storage.os, 'fsync', full)
+    with pytest.raises(OSError, match='No space'):
+        queue.study('x')
+    monkeypatch.setattr(storage.os, 'fsync', real)
+    again = Queue(open_storage(str(tmp_path / 'plan.journal')), 'plan')
+    assert again.claim().slot == 0 and queue.cells()[0].name == 'a'
+
+
+def test_a_storage_that_must_be_there(tmp_path):
+    with pytest.raises(ValueError, match=r"there is no '.*study.db': begin the plan"):
+        open_storage(str(tmp_path / 'out' / FILE), create=False)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(('address', 'shown'), [
     ('postgresql://a:b@host/x', 'postgresql://a:***@host/x'), ('postgresql://a@host/x', 'postgresql://a@host/x'),
     ('/a:b@c/study.db', '/a:b@c/study.db')])
@@ -68,9 +92,10 @@ def test_a_plan_that_is_not_there(tmp_path):
 def test_an_edited_plan_keeps_the_cells_that_are_as_they_were(tmp_path):
     """Cells come and go with the plan; one that is defined anew is another."""
     queue = Queue(open_storage(str(tmp_path / FILE)), 'plan')
-    queue.register([make_cell(name='a'), make_cell(name='b')])
-    assert queue.claim().cell.name == 'a'
-    queue.register([make_cell(name='b', identity='new'), make_cell(name='a'), make_cell(name='c')])
-    assert [cell.key for cell in queue.cells()] == ['b@new', 'a@id', 'c@id']
-    assert queue.begun() == {'a@id', 'b@id', 'b@new', 'c@id'}
-    assert len(queue.trials('a@id')) == 3 and not queue.trials('b@new')
+    queue.register([make_cell(name='x/a'), make_cell(name='x/b')])
+    assert queue.claim().cell.name == 'x/a'
+    queue.study('x/a@id/test-1')
+    queue.register([make_cell(name='x/b', identity='new'), make_cell(name='x/a'), make_cell(name='c')])
+    assert [cell.key for cell in queue.cells()] == ['x/b@new', 'x/a@id', 'c@id']
+    assert queue.begun() == {'x/a@id', 'x/b@id', 'x/b@new', 'c@id'}
+    assert len(queue.trials('x/a@id')) == 3 and not queue.trials('x/b@new')

@@ -5,6 +5,7 @@ import signal
 import sys
 import time
 
+import optuna
 import pytest
 from rich.console import Console
 
@@ -108,3 +109,13 @@ def test_refusals(job, arguments, message):
     output = tool('sweep.py', '--amp', job.config, '--work-dir', job.root / 'sweep', *arguments, fails=True)
     assert message in output
     assert not (job.root / 'sweep/study.db').exists()
+
+
+def test_a_folder_of_an_earlier_version(job, monkeypatch):
+    """Its database has another form: it is refused, not begun anew among old runs."""
+    folder = job.root / 'sweep'
+    folder.mkdir()
+    optuna.create_study(storage=f'sqlite:///{folder}/study.db', study_name='sweep')
+    search = prepare(monkeypatch, job.config, '--work-dir', folder)
+    with pytest.raises(ValueError, match='began with others: take these, or another --work-dir'):
+        search.open_queue()

@@ -35,9 +35,9 @@ def test_from_the_first_command_to_the_table(job, plan):
     """A worker in the background and the tool itself share the runs; the next call goes on; an edited plan keeps what
     it can."""
     folder = job.root / 'out'
-    before = tool('benchmark.py', 'worker', plan, '--work-dir', folder, fails=True)
-    assert "has no 'two'; it has none" in before
-    tool('benchmark.py', plan, '--work-dir', folder, '--once', fails=True)
+    for arguments in (['worker', plan], [plan, '--once']):
+        assert 'must have been begun' in tool('benchmark.py', *arguments, '--work-dir', folder, fails=True)
+    assert not folder.exists()
     begun = forked.start('benchmark.py', [plan, '--work-dir', folder, '--workers', '0', '--beat', '1'],
                          job.root / 'watch.txt', environment=environment())
     while not (folder / 'table.md').exists():
@@ -49,7 +49,7 @@ def test_from_the_first_command_to_the_table(job, plan):
 
     output = tool('benchmark.py', plan, '--work-dir', folder)
     assert 'Going on: 2 of 2 cells are as they were' in output and '2 of 2 cells are done' in output
-    assert 'Every cell: 1 trials (seed 0), 1 seeds (0 to 0).' in output
+    assert 'Every cell: 1 trials (seed 0), pruned after 5, 1 seeds (0 to 0).' in output
     rows = list(csv.DictReader((folder / 'table.csv').read_text().splitlines()))
     results = {row['method']: float(row['mean']) for row in rows}
     for method in ('SPT-Deep', 'Linear'):

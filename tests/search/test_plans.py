@@ -62,7 +62,15 @@ def test_cells_in_the_order_of_their_worth(write):
     ('trials: 7', 'trails: 7', "has 'trails': write trials"),
     ('methods:', 'metods:', "has 'metods': write methods"),
     ("ending: ''\n", '', "names 'ending', which mae, dogs, SPT-Deep, K-means do not have"),
-    ('config: ', 'title: ', 'must say which config a cell has')])
+    ('config: ', 'title: ', 'must say which config a cell has'),
+    ('options: [custom', 'option: [custom', "'SPT-Deep, K-means' of .* has 'option': write options"),
+    ('  VPT-Deep: {folder', '  VPT-Deep: {serach: x, folder', "has 'serach': write search"),
+    ('backbone.init_cfg.checkpoint=x.pth', 'backbone.num_prompts=', 'options must be a list of texts KEY=VALUE'),
+    ("search: ['lr=0.1,0.2']", 'search: lr=0.1', 'search must be a list of texts'),
+    ('checkpoints: {mae: {title: MAE}, mocov3: }', 'checkpoints: [mae]', r"must have checkpoints.* has \['mae'\]"),
+    ('  VPT-Shallow:', '  VPT (deep): {folder: vpt}\n  vpt-deep:', "has two with 'mae.cub.vpt-deep'"),
+    ('{folder: vpt}', '{folder: vpt, title: VPT-Shallow}', "two with .'MAE', 'cub', 'VPT-Shallow'"),
+])
 def test_what_a_plan_must_have(write, before, after, message):
     with pytest.raises(ValueError, match=message):
         read_plan(write(PLAN.replace(before, after, 1)))
@@ -70,7 +78,10 @@ def test_what_a_plan_must_have(write, before, after, message):
 
 @pytest.mark.parametrize(('before', 'after', 'message'), [
     ('folder: spt', 'folder: sbt', r"'mae/dogs/spt-deep-k-means' of of_a_test has not: .*sbt"),
-    ("['lr=0.1,0.2']", "['lrr=0.1,0.2']", "has no 'lrr'")])
+    ("['lr=0.1,0.2']", "['lrr=0.1,0.2']", "has no 'lrr'"),
+    ('trials: 4', 'trials: 0', 'trials must be a whole number from 1 on, got 0'),
+    ('seeds: 5', "seeds: '5'", "seeds must be a whole number from 0 on, got '5'"),
+    ('trials: 7', 'trials: 7\nstop_within: yes please', "stop_within a number, got False and 'yes please'")])
 def test_a_cell_whose_config_is_wrong_is_named(write, before, after, message):
     with pytest.raises(ValueError, match=message):
         list(read_plan(write(PLAN.replace(before, after))).cells())
@@ -95,4 +106,4 @@ def test_python_plans_and_base(tmp_path):
 
 
 def test_slug():
-    assert slug('SPT-Deep, K-means (20)') == 'spt-deep-k-means-20'
+    assert slug('SPT-Deep, K-means (20)') == 'spt-deep-k-means-20' and slug('方法一') == '方法一'

@@ -83,6 +83,7 @@ def test_a_cache_that_is_not_used(run, tmp_path, monkeypatch, state, pages, wher
     assert cached['cache_state'] == state and f'memory ({state})' in page
 
 
+@pytest.mark.slow
 def test_kmeans_and_loader(run):
     content, page = run('--parts', 'loader', 'kmeans')
     assert list(content['parts']) == ['loader', 'kmeans'] and content['skipped'] == []

@@ -611,7 +611,8 @@ def test_a_child_without_a_cache_keeps_nobody_waiting(tmp_path):
     child.join()
 
 
-@pytest.mark.parametrize('end', [pytest.param('terminate', marks=pytest.mark.slow), 'kill'])
+@pytest.mark.slow
+@pytest.mark.parametrize('end', ['terminate', 'kill'])
 def test_workers_and_signals(tmp_path, end):
     """A training that is ended in the middle of an epoch leaves nothing, though its workers were writing."""
     write_images(tmp_path / 'images', 64)

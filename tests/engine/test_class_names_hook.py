@@ -138,6 +138,7 @@ def test_head_and_labels(data):
         runner(data, options=every, num_classes=1, folder='one').train()
 
 
+@pytest.mark.slow
 def test_pack_with_names_for_display(data):
     """They may differ, their order may not; its images are compared in every test."""
     run = runner(data)
@@ -218,6 +219,7 @@ def concatenated(data, *folders):
     return dict(type='ConcatDataset', datasets=parts, ignore_keys=['classes'])
 
 
+@pytest.mark.slow
 def test_concatenated_data_sets(data):
     """The labels of all follow the names of the first; MMEngine's ignore_keys passes over other names."""
     make_images(data / 'more', per_class=2, seed=7)

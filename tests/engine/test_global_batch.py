@@ -184,7 +184,8 @@ def alone(tmp_path_factory):
     return run(1, tmp_path_factory.mktemp('alone'))[1]
 
 
-@pytest.mark.parametrize('world_size', [2, pytest.param(8, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('world_size', [2, 8])
 def test_same_rates_and_losses_on_any_number_of_processes(world_size, alone, tmp_path):
     """190 images: MMEngine's own sampler gives 8 processes a sixth iteration an epoch."""
     output, found = run(world_size, tmp_path)

@@ -10,6 +10,7 @@ import sys
 import time
 from functools import partial
 
+from mmengine.logging import MMLogger
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import track
@@ -192,6 +193,7 @@ class Benchmark:
 def main() -> None:
     args = parse_args()
     stop_on_signals()
+    MMLogger.get_instance('benchmark', log_level='WARNING')  # MMEngine says of every config which variables it read
     job = Benchmark(args, Console())
     try:
         if args.once:

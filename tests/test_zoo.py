@@ -97,7 +97,8 @@ def run(code, cwd, **variables):
                           text=True, check=True).stdout
 
 
-@pytest.mark.parametrize('code', ['import mmspt', 'import mmpretrain; mmpretrain.list_models(); import mmspt'])
+@pytest.mark.parametrize('code', [
+    pytest.param('import mmspt', marks=pytest.mark.slow), 'import mmpretrain; mmpretrain.list_models(); import mmspt'])
 def test_in_every_order_of_imports(code, tmp_path):
     code += '\nfrom mmpretrain import list_models; print(len(list_models("spt_*")))'
     assert int(run(code, tmp_path)) == sum(name.startswith('spt_') for name in RECIPES)

@@ -142,6 +142,7 @@ def many(made, tmp_path, *args):
     return [str(arg) for arg in ('--requests', requests, '--batch-size', 2, *made.args, *args)]
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_had_enough(made, tmp_path):
     with subprocess.Popen([sys.executable, str(ROOT / 'tools' / 'predict.py'), *many(made, tmp_path)],
                           env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:

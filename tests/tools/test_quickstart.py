@@ -37,6 +37,7 @@ def times(folder):
     return {path.parent.name: path.stat().st_mtime_ns for path in folder.glob('runs/*/train.txt')}
 
 
+@pytest.mark.slow
 def test_folder(quickstart, tmp_path, monkeypatch, capsys):
     """Three runs, one test each, a pack that predicts, configs to go on from; nothing is done twice."""
     make_images(tmp_path / 'photos', per_class=10)

@@ -118,7 +118,8 @@ def test_checkpoint_without_a_position(halfway, job, tmp_path):
     torch.save(checkpoint, tmp_path / 'odd.pth')
     code, output = train([job.config, '--work-dir', tmp_path / 'run', '--resume', tmp_path / 'odd.pth'],
                          tmp_path / 'log')
-    assert code == 1 and "odd.pth' has no position to resume from (epoch=None, iter=6)" in output.splitlines()[-1]
+    last = [line for line in output.splitlines() if 'Error: ' in line][-1]
+    assert code == 1 and "odd.pth' has no position to resume from (epoch=None, iter=6)" in last
 
 
 def test_an_epoch_after_one_that_raised_has_all_batches():

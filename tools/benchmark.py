@@ -158,8 +158,8 @@ class Benchmark:
 
     def end(self, running: Running, ended: str) -> None:
         """Say how a run ended."""
-        job, values = running.job, running.job.reported
-        value = f' {values[max(values)]:.2f}' if values else ''
+        job = running.job
+        value = '' if running.value is None else f' {running.value:.2f}'
         log = f', see {running.process.log}' if ended == 'failed' else ''
         self.say(f'{job.cell.name}, {job.name} {ended}:{value} {describe(job.settings)}{log}')
         self.looked = -math.inf

@@ -97,8 +97,7 @@ class Search:
                 nonlocal state
                 state = read_state(queue, self.cell)
                 if running.job.stage.kind == TRIAL:
-                    values = running.job.reported
-                    value = f'see {running.process.log}' if ended == 'failed' else f'{values[max(values)]:.2f}'
+                    value = f'see {running.process.log}' if running.value is None else f'{running.value:.2f}'
                     self.say(f'{running.job.name} {ended}: {value}, {describe(running.job.settings)}')
                 self.write(state)
 

@@ -56,6 +56,8 @@ class Running:
     work_dir: str
     process: Process
     began: float = field(default_factory=time.monotonic)
+    value: float | None = None
+    """What it ended with: its last validation, or its test."""
     size: int = -1
     """Bytes of its scalars when they were read last."""
 
@@ -251,15 +253,16 @@ class Worker:
                 message = (f"what is validated must be tested as well, but the test has no '{metric}', only "
                            f"{', '.join(result.metrics)}: let test_evaluator be what val_evaluator is")
                 return 'failed', partial(queue.fail, job, message, seconds, hopeless=True)
-            return 'finished', partial(queue.finish, job, result.metrics[metric], seconds, result=asdict(result))
+            running.value = result.metrics[metric]
+            return 'finished', partial(queue.finish, job, running.value, seconds, result=asdict(result))
         if status == 0 and not values:
             message = (f"a trial must validate and log '{metric}', but the finished one in {running.work_dir} did not: "
                        'see its scalars.json for what it logs, and give --metric')
             return 'failed', partial(queue.fail, job, message, seconds, hopeless=True)
-        value = values[max(values)]
-        if status is None or not math.isfinite(value):  # Optuna takes no NaN: the worst a run can be
+        running.value = values[max(values)]
+        if status is None or not math.isfinite(running.value):  # Optuna takes no NaN: the worst a run can be
             return 'pruned', partial(queue.prune, job, seconds)
-        return 'finished', partial(queue.finish, job, value, seconds)
+        return 'finished', partial(queue.finish, job, running.value, seconds)
 
     def _drop(self, job: Job) -> None:
         """Stop a run that was given to another worker."""

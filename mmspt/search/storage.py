@@ -12,6 +12,7 @@ import optuna
 from mmengine.logging import MMLogger
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+from sqlalchemy import Connection, event
 from sqlalchemy.exc import SQLAlchemyError
 
 FILE = 'study.db'
@@ -98,8 +99,20 @@ def _open_database(address: str) -> BaseStorage:
     elif address.startswith('postgresql'):  # a host that is gone answers nothing: without these it is waited for
         connect = dict(connect_timeout=10, keepalives_idle=30, keepalives_interval=10, keepalives_count=3,
                        tcp_user_timeout=60000)
-    return optuna.storages.get_storage(RDBStorage(address, engine_kwargs=dict(
-        pool_pre_ping=True, connect_args=connect)))
+    storage = RDBStorage(address, engine_kwargs=dict(pool_pre_ping=True, connect_args=connect))
+    if storage.engine.name == 'sqlite':
+        event.listen(storage.engine, 'begin', _begin_immediately)
+    return optuna.storages.get_storage(storage)
+
+
+def _begin_immediately(connection: Connection) -> None:
+    """Let a transaction that reads before it writes hold the lock from its first read.
+
+    Python's driver begins one at its first write only, so two workers could read that a trial waits, and both take it.
+    """
+    driver: Any = connection.connection.dbapi_connection
+    driver.isolation_level = None
+    connection.exec_driver_sql('BEGIN IMMEDIATE')
 
 
 def hide_password(address: str) -> str:

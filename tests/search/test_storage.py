@@ -1,8 +1,13 @@
 """Where a plan is kept: paths of any kind, what cannot be opened, and a storage that is away for a while."""
+import contextlib
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
+import optuna
 import pytest
 from fakes import make_cell
+from optuna.trial import TrialState
 
 from mmspt.search import storage
 from mmspt.search.queue import Queue
@@ -31,6 +36,31 @@ def test_what_cannot_be_opened(tmp_path, address, message):
     with pytest.raises(ValueError, match=message) as caught:
         open_storage(address.format(folder=tmp_path))
     assert 'start the server, correct --storage' in str(caught.value) and 'secret' not in str(caught.value)
+
+
+@pytest.mark.parametrize('file', [FILE, 'plan.journal'])
+def test_a_run_is_taken_once(tmp_path, file):
+    """Of workers that take a run at the same moment, one gets it."""
+    count, runs = 4, 25
+    address = str(tmp_path / file)
+    study = optuna.create_study(storage=open_storage(address), study_name='x')
+    for _ in range(runs):
+        study.enqueue_trial({})
+    barrier = threading.Barrier(count)
+
+    def take(_):
+        shared = open_storage(address)
+        trials = [trial._trial_id for trial in shared.get_all_trials(shared.get_study_id_from_name('x'))]
+        taken = []
+        for trial_id in trials:
+            barrier.wait(60)
+            with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+                taken += [trial_id] * shared.set_trial_state_values(trial_id, TrialState.RUNNING)
+        return taken
+
+    with ThreadPoolExecutor(count) as pool:
+        taken = sum(pool.map(take, range(count)), [])
+    assert len(taken) == len(set(taken)) == runs
 
 
 def test_patience(monkeypatch):

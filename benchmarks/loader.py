@@ -4,8 +4,9 @@
     python benchmarks/loader.py --data-root data/flowers17 --checkpoint checkpoints/dinov2_vits14.safetensors
 
 Images a second on one core for training and test, for three kinds of images (benchmarks/photographs.py); the parts of
-that time; pixels beside Pillow's; images a second by workers; options of the data loader; memory of workers; how long a
-ViT's training waits; and, with a checkpoint, how many photographs a linear probe gets right by either reader.
+that time; scaled decoding in a test; pixels beside Pillow's; images a second by workers; options of the data loader;
+memory of workers; how long a ViT's training waits; and, with a checkpoint, how many photographs a linear probe gets
+right by either reader.
 """
 import argparse
 import os
@@ -41,12 +42,15 @@ from photographs import VARIANTS, Photographs, find, load, pipelines, write
 
 CPU = torch.device('cpu')
 MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
+PARTS = ('core', 'parts', 'scaled', 'workers', 'options', 'memory', 'waiting', 'accuracy')
+ONE_CORE = PARTS[:3]
 
 
 def parse_args() -> argparse.Namespace:
     parser = arguments('Measure what loading images costs', 'loader')
     parser.add_argument('--data-root', help="folder of JPEGs; scikit-learn's two by default")
     parser.add_argument('--checkpoint', help='encoder of the linear probe, which is left out without one')
+    parser.add_argument('--only', nargs='+', choices=PARTS, default=PARTS, help='parts to measure')
     parser.add_argument('--probe-size', type=int, default=112, help='pixels that the probe reads')
     parser.add_argument('--tested', type=int, default=1000, help='photographs that the probe is tested on')
     parser.add_argument('--images', type=int, default=256, help='of each kind')
@@ -117,8 +121,7 @@ def measure_parts(args: argparse.Namespace, paths: Sequence[str]) -> dict[str, f
     work: dict[str, Callable[[], Any]] = {
         f'read and decode, {name}': partial(lambda reader: [reader(dict(img_path=path)) for path in paths], reader)
         for name, reader in readers.items()}
-    for name, flag in (('decode', cv2.IMREAD_COLOR), ('decode at half the size', cv2.IMREAD_REDUCED_COLOR_2)):
-        work[name] = partial(lambda flag: [cv2.imdecode(file, flag) for file in files], flag)
+    work['decode'] = lambda: [cv2.imdecode(file, cv2.IMREAD_COLOR) for file in files]
     work |= {name: partial(crop, transform) for name, transform in crops.items()}
     work |= {'pack, MMPretrain': partial(pack, PackInputs()), 'pack, ours': partial(pack, mmspt.datasets.PackInputs())}
     seconds = alternate(work, args.rounds, CPU, title='parts')
@@ -208,10 +211,36 @@ def read_features(network: Any, paths: Sequence[str], pipeline: Compose) -> np.n
                       for i in range(0, len(images), 32)]).numpy()
 
 
+def read_scaled(pipeline: Compose) -> Compose:
+    """Return a test pipeline that decodes only as large as its resizing needs."""
+    resize = pipeline.transforms[1]
+    return Compose([mmspt.datasets.LoadImageFromFile(min_edge=resize.scale), *pipeline.transforms[1:]])
+
+
+def measure_scaled(args: argparse.Namespace, kinds: dict[str, list[str]], cache: str) -> list[dict[str, Any]]:
+    """One thread, test, at the probe's size: whole and scaled decoding, and pixels of one beside the other's."""
+    whole = pipelines('test', args.probe_size, cache)['ours']
+    variants = dict(whole=whole, scaled=read_scaled(whole))
+    rows = []
+    for kind, paths in kinds.items():
+        seconds = alternate({name: partial(load_all, paths, pipeline) for name, pipeline in variants.items()},
+                            args.rounds, CPU, title=f'{kind}, scaled')
+        made = [[item['inputs'].int() for item in load(paths, pipeline)] for pipeline in variants.values()]
+        differences = [(a - b).abs().float() for a, b in zip(*made, strict=True)]
+        rows.append(dict(
+            kind=kind, size=args.probe_size, min_edge=whole.transforms[1].scale, seconds=seconds,
+            images_per_second={name: len(paths) / statistics.median(times) for name, times in seconds.items()},
+            over_whole=ratio(seconds['whole'], seconds['scaled']),
+            mean_difference=statistics.mean(float(d.mean()) for d in differences),
+            largest_difference=max(int(d.max()) for d in differences)))
+    return rows
+
+
 def measure_accuracy(args: argparse.Namespace, paths: Sequence[str], cache: str) -> dict[str, Any]:
     """Train a linear probe on features by either reader, and test it on features by the same; folders are classes.
 
-    Both readers give the same crops of the photographs that are not tested, three of each.
+    Both readers give the same crops of the photographs that are not tested, three of each. Scaled decoding is tested
+    with the head of 'ours': crops of these photographs are too small for it in training.
     """
     network = MODELS.build(dict(type='mmspt.PromptedViT', num_prompts=0, img_size=args.probe_size, init_cfg=dict(
         type='Pretrained', checkpoint=args.checkpoint), **backbone_of(args.checkpoint)[0]))
@@ -220,16 +249,19 @@ def measure_accuracy(args: argparse.Namespace, paths: Sequence[str], cache: str)
     order = np.random.default_rng(0).permutation(len(paths))
     labels = np.array([os.path.basename(os.path.dirname(path)) for path in paths])
     tested, trained = order[:args.tested], np.repeat(order[args.tested:], 3)
-    found, answers = {}, {}
+    answers = {}
     phases = {phase: pipelines(phase, args.probe_size, cache) for phase in ('train', 'test')}
     for name in VARIANTS[:2]:
         features = {phase: read_features(network, [paths[i] for i in chosen], phases[phase][name])
                     for phase, chosen in (('train', trained), ('test', tested))}
         head = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
         answers[name] = head.fit(features['train'], labels[trained]).predict(features['test'])
-        found[name] = float((answers[name] == labels[tested]).mean())
-    return dict(accuracy=found, tested=len(tested), trained=len(trained),
-                other_answers=int((answers['ours'] != answers['MMPretrain']).sum()))
+    scaled = read_features(network, [paths[i] for i in tested], read_scaled(phases['test']['ours']))
+    answers['ours, scaled'] = head.predict(scaled)  # the last head is ours
+    return dict(accuracy={name: float((answer == labels[tested]).mean()) for name, answer in answers.items()},
+                tested=len(tested), trained=len(trained),
+                other_answers=int((answers['ours'] != answers['MMPretrain']).sum()),
+                other_answers_scaled=int((answers['ours'] != answers['ours, scaled']).sum()))
 
 
 def measure(args: argparse.Namespace, folder: str) -> dict[str, Any]:
@@ -241,17 +273,19 @@ def measure(args: argparse.Namespace, folder: str) -> dict[str, Any]:
     cache = tempfile.mkdtemp(dir='/dev/shm' if os.path.isdir('/dev/shm') else folder)
     user = mmspt.datasets.LoadImageFromFile(cache='memory', cache_folder=cache)  # while it is there, the cache stays
     try:
-        torch.set_num_threads(1)
-        content: dict[str, Any] = dict(
-            core=measure_core(args, kinds, cache),
-            parts={kind: measure_parts(args, kinds[kind]) for kind in kinds})
-        torch.set_num_threads(threads)
         large = kinds['enlarged']
-        content |= dict(workers=measure_workers(args, large, cache), options=measure_options(args, large, cache),
-                        memory=measure_memory(args, large, cache),
-                        waiting=measure_waiting(args, large, cache, folder))
+        work: dict[str, Callable[[], Any]] = dict(
+            core=lambda: measure_core(args, kinds, cache),
+            parts=lambda: {kind: measure_parts(args, kinds[kind]) for kind in kinds},
+            scaled=lambda: measure_scaled(args, kinds, cache), workers=lambda: measure_workers(args, large, cache),
+            options=lambda: measure_options(args, large, cache), memory=lambda: measure_memory(args, large, cache),
+            waiting=lambda: measure_waiting(args, large, cache, folder))
         if args.checkpoint:
-            content['accuracy'] = measure_accuracy(args, paths, cache)
+            work['accuracy'] = lambda: measure_accuracy(args, paths, cache)
+        content = {}
+        for part in (part for part in work if part in args.only):
+            torch.set_num_threads(1 if part in ONE_CORE else threads)
+            content[part] = work[part]()
         return content
     finally:
         del user
@@ -263,20 +297,26 @@ def show(content: dict[str, Any], console: Console) -> None:
     def cells(variants: dict[str, Any]) -> list[str]:
         return [f'{row["images_per_second"]:.0f}, {row["over_mmpretrain"]:.2f}' for row in variants.values()]
 
-    show_table(console, ['one core', *VARIANTS, 'difference'], [
-        [f'{row["kind"]}, {row["phase"]}', *cells(row['variants']),
-         f'{row["mean_difference"]:.4f}, {row["largest_difference"]}'] for row in content['core']],
-        'images a second, and times MMPretrain; difference of pixels: mean, largest of 255')
-    parts = content['parts']
-    show_table(console, ['ms an image', *parts], [
-        [name, *(f'{parts[kind][name]:.3f}' for kind in parts)] for name in parts['enlarged']])
-    show_table(console, ['workers', *VARIANTS], [[str(row['workers']), *cells(row['variants'])]
-                                                 for row in content['workers']])
-    for name, row in content['options'].items():
+    if core := content.get('core'):
+        show_table(console, ['one core', *VARIANTS, 'difference'], [
+            [f'{row["kind"]}, {row["phase"]}', *cells(row['variants']),
+             f'{row["mean_difference"]:.4f}, {row["largest_difference"]}'] for row in core],
+            'images a second, and times MMPretrain; difference of pixels: mean, largest of 255')
+    if parts := content.get('parts'):
+        show_table(console, ['ms an image', *parts], [
+            [name, *(f'{row[name]:.3f}' for row in parts.values())] for name in parts['enlarged']])
+    if scaled := content.get('scaled'):
+        show_table(console, ['images a second, test', 'whole', 'scaled', 'times', 'difference'], [
+            [f'{row["kind"]}, {row["size"]} px', *(f'{speed:.0f}' for speed in row['images_per_second'].values()),
+             f'{row["over_whole"]:.2f}', f'{row["mean_difference"]:.2f}, {row["largest_difference"]}']
+            for row in scaled])
+    if workers := content.get('workers'):
+        show_table(console, ['workers', *VARIANTS], [[str(row['workers']), *cells(row['variants'])] for row in workers])
+    for name, row in content.get('options', {}).items():
         console.print(f'{name}: {row["over_persistent"]:.3f} of the time')
-    for name, row in content['memory']['workers'].items():
+    for name, row in content.get('memory', {}).get('workers', {}).items():
         console.print(f'8 workers, {name}: PSS {row["pss"] / 2**20:.0f} MiB, USS {row["uss"] / 2**20:.0f} MiB')
-    for name, row in content['waiting']['variants'].items():
+    for name, row in content.get('waiting', {}).get('variants', {}).items():
         console.print(f'waiting, {name}: {row["share"]:.2%} of {row["seconds_per_step"]:.2f} s a step')
     for name, accuracy in content.get('accuracy', {}).get('accuracy', {}).items():
         console.print(f'probe, {name}: {accuracy:.2%}')

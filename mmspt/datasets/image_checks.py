@@ -11,8 +11,10 @@ BATCH = 256
 """Files handed to the threads at a time, so that Ctrl-C is heard."""
 
 
-def check_image(content: bytes) -> None:
-    """Raise Pillow's error for a file that is no image, has over 178,956,970 pixels, or is a JPEG that is cut off.
+def check_image(content: bytes) -> tuple[str | None, int]:
+    """Return Pillow's name of an image's format and its shorter edge in pixels.
+
+    Raise Pillow's error for a file that is no image, has over 178,956,970 pixels, or is a JPEG that is cut off.
 
     The header alone is read: a whole JPEG has no start of a scan after the last end of an image, thumbnails and second
     pictures included. Otherwise Pillow decodes it, since only what follows the picture may be cut: OpenCV before 5
@@ -22,6 +24,7 @@ def check_image(content: bytes) -> None:
         end = content.rfind(b'\xff\xd9')
         if content.startswith(b'\xff\xd8') and (end < 0 or content.find(b'\xff\xda', end) >= 0):
             image.load()
+        return image.format, min(image.size)
 
 
 def explain(error: Exception) -> str:

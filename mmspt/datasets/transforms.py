@@ -15,6 +15,8 @@ from .image_checks import check_image, explain
 
 FORMAT = 1
 """Of what is kept in a cache; the next one where decoding changes."""
+REDUCED = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
+"""OpenCV's flags by what a JPEG's edges are divided by."""
 
 
 def reads_files(loader: _LoadImageFromFile) -> bool:
@@ -40,17 +42,27 @@ class LoadImageFromFile(_LoadImageFromFile):
         cache_gib (float): Bound on the cache, in GiB; it counts what other runs keep there. In memory half of what a
             container may have is a bound, too (cgroup v2). Defaults to 8.
         cache_folder (str | None): Where the cache is; None is shared memory. Defaults to None.
+        min_edge (int | None): Decode a JPEG at a half, a quarter or an eighth of its size, the smallest at which its
+            shorter edge has at least as many pixels; 'img_shape' and 'ori_shape' are that size. It takes less time
+            and memory, and gives other pixels than resizing (docs/performance.md). None decodes it whole. Defaults to
+            None.
 
     Raises:
-        ValueError: The file cannot be read or decoded (with ``ignore_empty=True`` the result is None instead); for a
+        ValueError: ``min_edge`` is no positive number, or goes with another decoder than OpenCV or other colours than
+            'color'. The file cannot be read or decoded (with ``ignore_empty=True`` the result is None instead); for a
             cache's arguments see :func:`mmspt.datasets.image_cache.open_cache`.
     """
     remedy = 'fetch it again, take it off the data set, or set skip_bad_images=True (docs/data.md)'
     """End of every error message."""
 
     def __init__(self, *args: Any, cache: str | None = None, cache_gib: float = 8., cache_folder: str | None = None,
-                 **kwargs: Any) -> None:
+                 min_edge: int | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        if min_edge is not None and not (min_edge > 0 and (self.color_type, self.imdecode_backend) == ('color', 'cv2')):
+            raise ValueError("min_edge must be a positive number of pixels, with color_type='color' and "
+                             f"imdecode_backend='cv2', got {min_edge!r}, '{self.color_type}' and "
+                             f"'{self.imdecode_backend}': correct them, or leave min_edge out")
+        self.min_edge = min_edge
         self.cache_kind, self.cache = cache, open_cache(cache, cache_gib, cache_folder)
 
     def transform(self, results: dict) -> dict | None:
@@ -73,8 +85,8 @@ class LoadImageFromFile(_LoadImageFromFile):
         cache = self.cache if reads_files(self) else None
         # another decoder, or version of one, may give other pixels
         key = cache and cache.key(path, FORMAT, type(self).__module__, type(self).__qualname__, self.color_type,
-                                  self.imdecode_backend, mmcv.image.io.imread_backend, mmcv.__version__,
-                                  cv2.__version__, pillow_version)
+                                  self.min_edge, self.imdecode_backend, mmcv.image.io.imread_backend,
+                                  mmcv.__version__, cv2.__version__, pillow_version)
         image = cache.get(key) if cache and key else None
         if image is None:
             image = self._decode(fileio.get(path, backend_args=self.backend_args))
@@ -85,8 +97,13 @@ class LoadImageFromFile(_LoadImageFromFile):
     def _decode(self, content: bytes) -> np.ndarray:
         if not content:
             raise ValueError('the file is empty')
-        check_image(content)
-        image = mmcv.imfrombytes(content, flag=self.color_type, backend=self.imdecode_backend)
+        kind, edge = check_image(content)
+        spare = edge // self.min_edge if self.min_edge is not None and kind in ('JPEG', 'MPO') else 1
+        flag = next((REDUCED[factor] for factor in REDUCED if spare >= factor), None)
+        if flag is not None:
+            image = cv2.imdecode(np.frombuffer(content, np.uint8), flag)
+        else:
+            image = mmcv.imfrombytes(content, flag=self.color_type, backend=self.imdecode_backend)
         if image is None:
             raise ValueError(f'{self.imdecode_backend} finds no image in it that is whole and of a known format')
         return image

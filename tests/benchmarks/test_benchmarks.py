@@ -252,7 +252,11 @@ def test_loader(run, tmp_path):
     assert all(0 <= row['share'] < 1 for row in waiting['variants'].values())
     accuracy = content['accuracy']
     assert accuracy['tested'] == 4 and accuracy['trained'] == 3 * 6
-    assert accuracy['accuracy'] == {'MMPretrain': 1., 'ours': 1.} and accuracy['other_answers'] == 0
+    assert accuracy['accuracy'] == {'MMPretrain': 1., 'ours': 1., 'ours, scaled': 1.}
+    assert accuracy['other_answers'] == accuracy['other_answers_scaled'] == 0
+    for row in content['scaled']:  # 18 pixels are needed of 300 or 500
+        assert row['min_edge'] == 18 and 0 < row['mean_difference'] < 10
+        assert row['over_whole'] == median_ratio(row['seconds']['whole'], row['seconds']['scaled'])
 
 
 def test_batches_that_were_fetched_ahead_say_nothing_of_waiting(monkeypatch, tmp_path):

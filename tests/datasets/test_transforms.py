@@ -178,3 +178,41 @@ def test_bound_on_pixels(tmp_path):
     Image.new('1', (20_000, 9_000)).save(tmp_path / 'large.png')
     with pytest.raises(ValueError, match=r'DecompressionBombError: Image size \(180000000 pixels\)'):
         load(tmp_path / 'large.png')
+
+
+@pytest.mark.parametrize(('min_edge', 'factor'), [(None, 1), (400, 1), (200, 2), (101, 2), (100, 4), (50, 8), (1, 8)])
+@pytest.mark.parametrize('kind', ['plain', 'cmyk', 'turned', 'two pictures', 'png'])
+def test_scaled_decoding(tmp_path, min_edge, factor, kind):
+    """A JPEG's pixels are the means of the whole image's, as many at a time as the shorter edge allows."""
+    large = Image.fromarray(cv2.resize(smooth(), (560, 400), interpolation=cv2.INTER_CUBIC))
+    if kind == 'cmyk':
+        large = Image.fromarray(np.dstack([255 - np.array(large), np.full((400, 560), 70, np.uint8)]), 'CMYK')
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    options = {'turned': dict(exif=turned), 'two pictures': dict(save_all=True, append_images=[RGB])}.get(kind, {})
+    form = {'png': 'PNG', 'two pictures': 'MPO'}.get(kind, 'JPEG')
+    (tmp_path / 'large').write_bytes(encode(large, form, **options))
+    factor = 1 if kind == 'png' else factor
+    whole = load(tmp_path / 'large')
+    results = LoadImageFromFile(min_edge=min_edge)(dict(img_path=str(tmp_path / 'large')))
+    height, width = (size // factor for size in whole.shape[:2])
+    assert results['img'].shape == (height, width, 3) and (height > width) == (kind == 'turned')
+    assert results['img_shape'] == results['ori_shape'] == (height, width)
+    means = whole.reshape(height, factor, width, factor, 3).mean((1, 3))
+    difference = np.abs(results['img'] - means)
+    assert difference.mean() < 1 and difference.max() < 8
+
+
+def test_scaled_images_are_cached_by_their_size(tmp_path):
+    (tmp_path / 'large.jpg').write_bytes(encode(RGB.resize((560, 400)), 'JPEG'))
+    shapes = [load(tmp_path / 'large.jpg', cache='disk', cache_folder=str(tmp_path), min_edge=edge).shape
+              for edge in (None, 200, None, 100, 200)]
+    assert [shape[0] for shape in shapes] == [400, 200, 400, 100, 200]
+
+
+@pytest.mark.parametrize('options', [
+    dict(min_edge=0), dict(min_edge=-1), dict(min_edge=8, color_type='grayscale'),
+    dict(min_edge=8, imdecode_backend='pillow')])
+def test_scaled_decoding_of_something_else(options):
+    with pytest.raises(ValueError, match=r'min_edge must be a positive number of pixels.*or leave min_edge out'):
+        LoadImageFromFile(**options)

@@ -59,7 +59,7 @@ def test_a_run_is_taken_once(tmp_path, file):
         return taken
 
     with ThreadPoolExecutor(count) as pool:
-        taken = sum(pool.map(take, range(count)), [])
+        taken = [trial_id for one in pool.map(take, range(count)) for trial_id in one]
     assert len(taken) == len(set(taken)) == runs
 
 

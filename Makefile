@@ -1,6 +1,8 @@
 # make quickstart    set up .venv and tune on real data: VPT and SPT side by side
 # make test          set up .venv and run the linters and the test suite
 # make test-slow     the long tests: kills, faults, fuzzing, several processes
+# make docs          build the site into docs/_build/html (its tutorials run: some ten minutes on two cores)
+# make test-docs     the same, and look at it, with Chromium if there is one
 # make gpu           measure a GPU in ten minutes (without .venv, where the packages are at hand: make gpu BIN=/path/to/bin)
 # make test-forks    part of the suite on the maintained forks of the OpenMMLab packages (FORKS_TESTS=tests: all of it)
 PYTHON ?= python3
@@ -8,6 +10,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 FORKS := $(VENV)/forks
+DOCS := $(VENV)/docs
+ENCODER := checkpoints/dinov2_vits14_focus.safetensors
 GPU_FLAGS ?=
 FORKS_TESTS ?= tests/engine tests/models tests/reliability tests/test_host.py tests/test_checkpoint_files.py tests/test_foreign_files.py
 PIP_VERSION := 26.3
@@ -19,7 +23,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # the tests start Python a hundred times: without cached bytecode each start compiles torch anew, for some 8 s
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup quickstart test test-slow test-forks gpu lint clean
+.PHONY: setup quickstart test test-slow test-forks test-docs docs gpu lint clean
 
 setup: $(READY)
 
@@ -39,7 +43,7 @@ lint: $(READY)
 	$(BIN)/mypy
 
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'not slow' --durations 20
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'not slow and not docs' --durations 20
 
 test-slow: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow --durations 20
@@ -53,7 +57,23 @@ $(FORKS): $(READY) requirements/forks.txt
 	mv $@.tmp $@
 
 test-forks: $(FORKS)
-	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR)/$(FORKS) $(BIN)/python -m pytest -n 2 -m 'not slow' $(FORKS_TESTS)
+	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR)/$(FORKS) $(BIN)/python -m pytest -n 2 -m 'not slow and not docs' $(FORKS_TESTS)
+
+$(DOCS): $(READY) requirements/docs.txt
+	rm -rf $@ $@.tmp
+	$(BIN)/python -m pip install --quiet --no-deps --no-compile --target $@.tmp -r requirements/docs.txt
+	mv $@.tmp $@
+
+$(ENCODER): $(READY)
+	mkdir -p $(@D)
+	$(BIN)/python -c "from mmspt.quickstart.encoder import fetch_encoder; fetch_encoder('$@')"
+
+docs: $(DOCS) $(ENCODER)
+	PATH=$(CURDIR)/$(BIN):$$PATH PYTHONPATH=$(CURDIR)/$(DOCS) IPYTHONDIR=$(CURDIR)/docs/_ext/ipython \
+		$(BIN)/python -m sphinx -b html -W --keep-going docs docs/_build/html
+
+test-docs: docs
+	$(BIN)/python -m pytest -m docs tests/test_site.py
 
 clean:
-	rm -rf $(VENV) work_dirs build *.egg-info mmspt/.mim
+	rm -rf $(VENV) work_dirs build *.egg-info mmspt/.mim docs/_build docs/reference

@@ -1,6 +1,6 @@
 #!/usr/bin/env python
 """Look at finished and running trainings: NMI, curves, prototypes, attention, tokens, drift, or all on one page. Each
-writes PNG, SVG and its numbers as CSV; docs/analysis.md says how to read them."""
+writes PNG, SVG and its numbers as CSV; docs/gallery.md says how to read them."""
 import argparse
 import os
 import os.path as osp

@@ -34,7 +34,7 @@ class LoadImageFromFile(_LoadImageFromFile):
     ``color_type='unchanged'``.
 
     Args:
-        *args, **kwargs: MMCV's.
+        **kwargs: MMCV's.
         cache (str | None): 'memory' keeps decoded images of local files in shared memory while a process uses them,
             'disk' in ``cache_folder`` for good; all workers and processes of the machine share them. Files that change
             are decoded anew. Where there is no room, a warning says so and images are decoded each time. Defaults to

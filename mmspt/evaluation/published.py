@@ -1,4 +1,4 @@
-"""Published accuracies (``published.csv``) and their sources; ``docs/published.md`` lists the same."""
+"""Published accuracies (``published.csv``) and their sources; ``docs/published.md`` shows them."""
 import csv
 import os.path as osp
 from typing import NamedTuple

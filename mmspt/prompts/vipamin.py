@@ -69,13 +69,13 @@ def orthogonalize(drawn: Tensor, block: Attended, pull_back: str = 'exact') -> T
 
     .. math:: O^T = Q R, \quad t = (I - Q Q^T) (W_V r + b_V), \quad p = W_V^+ (t - b_V)
 
-    so that :math:`W_V p + b_V = t`, as far as W_V has an inverse: its pseudo-inverse leaves out singular values below
+    so that ``W_V p + b_V = t``, as far as W_V has an inverse: its pseudo-inverse leaves out singular values below
     D times the precision of fp32, in which weights come, relative to the largest.
 
     Args:
         drawn (Tensor): Random prompts r, (N_p, D).
         block (Attended): n + N_e < D.
-        pull_back (str): 'exact' as above, or 'released': the authors' code, whose :math:`(W_V^+)^T (t - b_V)` is
+        pull_back (str): 'exact' as above, or 'released': the authors' code, whose ``(W_V^+)^T (t - b_V)`` is
             orthogonal for an orthogonal W_V only. Defaults to 'exact'.
 
     Returns:

@@ -68,7 +68,7 @@ class Cell:
     unit: str
     """'epoch' or 'iteration'."""
     warmup: int
-    """First epoch (or iteration) whose validation may prune a trial: after its warm-up, not in its first fifth."""
+    """First epoch (or iteration) whose validation may prune a trial, after its warm-up and its first fifth."""
     identity: str
     """:func:`digest` of all that two runs of one cell share: trial's config, space, metric, precision."""
     final_identity: str | None

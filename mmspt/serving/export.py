@@ -103,7 +103,7 @@ def describe(folded: FoldedModel, classes: Sequence[str] | None = None) -> dict[
 def check(path: str, model: ImageClassifier, size: tuple[int, int] | None = None) -> float:
     """Compare a file with the model it was made of, on the CPU, on batches of 1, 2, 3 and 5 images.
 
-    Logits differ by rounding, in proportion to the largest of them: the unit is the largest |logit| of an image, and 1
+    Logits differ by rounding, in proportion to the largest of them: the unit is an image's largest ``|logit|``, and 1
     if that is smaller. ONNX runs in onnxruntime, .pt2 in torch.
 
     Args:

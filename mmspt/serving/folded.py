@@ -25,7 +25,7 @@ def share(module: Module) -> Module:
 class FoldedModel(nn.Module):
     r"""A tuned classifier without prompts: constant keys and values, or constant tokens, stand in their place.
 
-    Block i of a deep model reads its prompts P through :math:`K = LN(P) W_k, V = LN(P) W_v` alone, which do not depend
+    Block i of a deep model reads its prompts P through ``K = LN(P) W_k, V = LN(P) W_v`` alone, which do not depend
     on the image and are computed once, here. Where the prompts' outputs are read (all blocks of a shallow model, the
     last one of a deep model that pools them), prompts stay tokens. Normalization of pixels is part of the network. It
     is always in eval mode.

@@ -1,4 +1,5 @@
-"""A task's folder or a config's data sets as :mod:`.checks` needs them: the lists, read as far as they can be read."""
+"""A task's folder or a config's data sets as :mod:`mmspt.datasets.audit.checks` needs them: the lists, as far as they
+can be read."""
 import copy
 import os.path as osp
 from typing import Any

@@ -64,7 +64,7 @@ class BilinearPrompts(PromptMethod):
 
     @torch.no_grad()
     def start_from(self, prototypes: Tensor) -> None:
-        r"""Take the best fit of this rank, :math:`U_p S_p V_p^T`, its singular values shared between the factors.
+        r"""Take the best fit of this rank, ``U_p S_p V_p^T``, its singular values shared between the factors.
 
         Where the prompts have a rank below p, the coefficients that are left over start at 0, their basis as it is, so
         that a gradient reaches them.

@@ -15,8 +15,6 @@ exclude_patterns = ['_build']
 html_theme = 'furo'
 html_math_renderer = 'as_written'
 html_title = f'mmspt {release}'
-html_static_path = ['_static']
-html_css_files = ['site.css']
 html_theme_options = dict(sidebar_hide_name=False)
 pygments_style, pygments_dark_style = 'a11y-high-contrast-light', 'a11y-high-contrast-dark'
 

@@ -496,7 +496,7 @@ def test_workers_where_no_affinity_is_known(monkeypatch):
 def test_another_size_and_vit_in_the_lines_of_the_docs(tmp_path):
     """The ten lines give 8 x 8 patches of 14 pixels to a ViT-S with 100 classes, and change nothing but the sizes."""
     lines = (ROOT / 'docs/data.md').read_text().split('## Another size of image, another ViT')[1].split('```')[1]
-    lines = lines.removeprefix('python\n').replace("'./", f"'{ROOT}/configs/spt/")
+    lines = lines.removeprefix('python\n').replace("'mmspt::", f"'{ROOT}/configs/")
     (tmp_path / 'config.py').write_text(lines)
     cfg = Config.fromfile(tmp_path / 'config.py')
     Image.fromarray(np.zeros((227, 250, 3), np.uint8)).save(tmp_path / 'image.png')

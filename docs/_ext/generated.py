@@ -15,8 +15,8 @@ from docutils import nodes
 from sphinx.application import Sphinx
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = re.compile(r'\{([\w,-]+)\}\s+\.\.\.')
-"""The subcommands in a usage."""
+COMMANDS = re.compile(r'\{([\w,-]+)\}\s+\.\.\.|^    (\w+)(?:\s{2,}|$)', re.MULTILINE)
+"""The subcommands in a help: all in the usage, or one a line."""
 SHELL = dict(dist_train='torchrun', dist_test='torchrun', slurm_train='Slurm', slurm_test='Slurm',
              slurm_workers='an array of Slurm jobs, each a worker of a plan')
 INTERNAL = {'metafiles', 'dist_run'}
@@ -52,8 +52,8 @@ def tools_page() -> Iterator[str]:
             continue
         usage = show_help(tool)
         yield f'```text\n{usage}\n```'
-        found = COMMANDS.search(usage)
-        for command in found[1].split(',') if found else ():
+        found = [command for several, one in COMMANDS.findall(usage) for command in (several or one).split(',')]
+        for command in {'benchmark': ['worker']}.get(tool.stem, found):
             yield f'### {tool.stem} {command}\n\n```text\n{show_help(tool, command)}\n```'
 
 
@@ -75,7 +75,7 @@ def configs_page() -> Iterator[str]:
         yield f'## configs/{folder.name}'
         rows = ['| recipe | its header |', '| --- | --- |']
         for config in sorted((*folder.glob('*.py'), *folder.glob('*.yaml'))):
-            text = ' '.join(header(config)).replace('|', '\\|').replace('<', '&lt;').replace('*', '\\*')
+            text = ' '.join(header(config)).replace('|', '\\|').replace('<', '\\<').replace('*', '\\*')
             rows.append(f'| `{config.name}` | {text} |')
         yield '\n'.join(rows)
 

@@ -1,6 +1,7 @@
 """How the tutorials' cells run: from the checkout's root; a command that fails, fails its cell."""
 import os
 import subprocess
+import warnings
 from pathlib import Path
 
 from IPython import get_ipython
@@ -18,6 +19,7 @@ def run_checked(command):
 
 os.chdir(Path(__file__).resolve().parents[5])
 os.environ.update(PYTHONWARNINGS='ignore', COLUMNS='100')
+warnings.simplefilter('ignore')
 os.environ.pop('FORCE_COLOR', None)  # of IPython's kernel: no progress bars in the pages
 SHELL.system = lambda command: run_checked(SHELL.var_expand(command, depth=1))  # !command
 SHELL.register_magic_function(lambda line, cell: run_checked(cell), 'cell', 'bash')

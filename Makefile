@@ -1,7 +1,7 @@
 # make quickstart    set up .venv and tune on real data: VPT and SPT side by side
 # make test          set up .venv and run the linters and the test suite
 # make test-slow     the long tests: kills, faults, fuzzing, several processes
-# make docs          build the site into docs/_build/html (its tutorials run: some ten minutes on two cores)
+# make docs          build the site into docs/_build/html (Python 3.11.5 or later; its tutorials run: 12 minutes on two cores)
 # make test-docs     the same, and look at it, with Chromium if there is one
 # make gpu           measure a GPU in ten minutes (without .venv, where the packages are at hand: make gpu BIN=/path/to/bin)
 # make test-forks    part of the suite on the maintained forks of the OpenMMLab packages (FORKS_TESTS=tests: all of it)
@@ -60,18 +60,21 @@ test-forks: $(FORKS)
 	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR)/$(FORKS) $(BIN)/python -m pytest -n 2 -m 'not slow and not docs' $(FORKS_TESTS)
 
 $(DOCS): $(READY) requirements/docs.txt
+	@$(BIN)/python -c "import sys; sys.exit(None if sys.version_info >= (3, 11, 5) else 'The documentation needs Python 3.11.5 or later: make PYTHON=python3.11 docs, in a checkout without .venv')"
 	rm -rf $@ $@.tmp
 	$(BIN)/python -m pip install --quiet --no-deps --no-compile --target $@.tmp -r requirements/docs.txt
 	mv $@.tmp $@
 
-$(ENCODER): $(READY)
+$(ENCODER): | $(READY)
 	mkdir -p $(@D)
 	$(BIN)/python -c "from mmspt.quickstart.encoder import fetch_encoder; fetch_encoder('$@')"
 
 docs: $(DOCS) $(ENCODER)
 	PATH=$(CURDIR)/$(BIN):$$PATH PYTHONPATH=$(CURDIR)/$(DOCS) IPYTHONDIR=$(CURDIR)/docs/_ext/ipython \
-		$(BIN)/python -m sphinx -b html -W --keep-going docs docs/_build/html
+		JUPYTER_PATH= JUPYTER_DATA_DIR=$(CURDIR)/$(DOCS)/share/jupyter \
+		$(BIN)/python -m sphinx -b html -W --keep-going $(DOCS_FLAGS) docs docs/_build/html
 
+test-docs: DOCS_FLAGS = -E -D nb_execution_mode=force
 test-docs: docs
 	$(BIN)/python -m pytest -m docs tests/test_site.py
 

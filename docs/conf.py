@@ -21,13 +21,14 @@ pygments_style, pygments_dark_style = 'a11y-high-contrast-light', 'a11y-high-con
 myst_heading_anchors = 4
 myst_enable_extensions = ['colon_fence']
 nb_execution_mode = 'cache'
-nb_execution_timeout = 600
+nb_execution_timeout = 1800
 nb_execution_raise_on_error = True
+nb_render_markdown_format = 'gfm'
 nb_merge_streams = True
 nb_execution_show_tb = True
 
-apidoc_modules = [dict(path=str(ROOT / 'mmspt'), destination='reference/api', exclude_patterns=['**/.mim*'],
-                       separate_modules=True, module_first=True, max_depth=2)]
+apidoc_modules = [dict(path=str(ROOT / 'mmspt'), destination='reference/api', separate_modules=True,
+                       module_first=True, max_depth=2)]
 autodoc_default_options = {'members': True, 'show-inheritance': True, 'ignore-module-all': True}
 autodoc_member_order = 'bysource'
 autodoc_typehints = 'signature'

@@ -1,5 +1,5 @@
 # MMSPT_BACKBONE=mae MMSPT_TASK=flowers17_area_32 python tools/sweep.py configs/study/spt.py --trials 6
-# the study on a small network of docs/results.md, one method a file: the small ViT that this repository pre-trained on CIFAR-10 (mae or
+# the small network of docs/results.md, one method a file: the ViT that this repository pre-trained on CIFAR-10 (mae or
 # mocov3), a task (cifar10_1k, flowers17_area_32, digits_32; flowers17_area_64 with model.backbone.img_size=64); the two
 # variables choose, and those above are their defaults. Decays of prompts: the authors'; of the head: default; rates:
 # searched over two and a half decades, as prompts as long as tokens want larger ones than short prompts

@@ -30,6 +30,8 @@ def show_help(tool: Path, *command: str) -> str:
     with (patch.object(sys, 'argv', [f'tools/{tool.name}', *command, '--help']), patch.dict(os.environ, environment),
           contextlib.redirect_stdout(text), contextlib.suppress(SystemExit)):
         runpy.run_path(str(tool), run_name='__main__')
+    if not text.getvalue().startswith('usage:'):
+        raise RuntimeError(f'{tool.name} {" ".join(command)} --help printed no usage')
     return text.getvalue().strip()
 
 
@@ -52,7 +54,8 @@ def tools_page() -> Iterator[str]:
             continue
         usage = show_help(tool)
         yield f'```text\n{usage}\n```'
-        found = [command for several, one in COMMANDS.findall(usage) for command in (several or one).split(',')]
+        found = dict.fromkeys(
+            command for several, one in COMMANDS.findall(usage) for command in (several or one).split(','))
         for command in {'benchmark': ['worker']}.get(tool.stem, found):
             yield f'### {tool.stem} {command}\n\n```text\n{show_help(tool, command)}\n```'
 
@@ -75,7 +78,7 @@ def configs_page() -> Iterator[str]:
         yield f'## configs/{folder.name}'
         rows = ['| recipe | its header |', '| --- | --- |']
         for config in sorted((*folder.glob('*.py'), *folder.glob('*.yaml'))):
-            text = ' '.join(header(config)).replace('|', '\\|').replace('<', '\\<').replace('*', '\\*')
+            text = '; '.join(header(config)).replace('|', '\\|').replace('<', '\\<').replace('*', '\\*')
             rows.append(f'| `{config.name}` | {text} |')
         yield '\n'.join(rows)
 

@@ -63,7 +63,7 @@ def check_work_dir(work_dir: str) -> None:
 
 def check_data_folder(dataset: dict, field: str) -> None:
     """Raise if a folder or list file that a data set config names is missing or empty; remote ones are left alone."""
-    remedy = f'set {field}.dataset.data_root (or the `data_root` of the config), see README'
+    remedy = f'set {field}.dataset.data_root (or the `data_root` of the config), see docs/data.md'
     for path in (path for leaf in leaves(dataset) for path in _paths(leaf)):
         if '://' in path:
             continue

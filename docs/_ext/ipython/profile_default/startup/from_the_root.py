@@ -18,6 +18,7 @@ def run_checked(command):
 
 
 os.chdir(Path(__file__).resolve().parents[5])
+os.makedirs('work_dirs', exist_ok=True)
 os.environ.update(PYTHONWARNINGS='ignore', COLUMNS='100')
 warnings.simplefilter('ignore')
 os.environ.pop('FORCE_COLOR', None)  # of IPython's kernel: no progress bars in the pages

@@ -125,8 +125,10 @@ class Bench:
             alone: list[float] = []  # images a second
             yield 'loader', f'batch {batch}, alone', partial(self.alone, batch, alone)
             ways = [(*way, True) for way in product(self.sizes['workers'], (None, 'memory'))]
-            for workers, cache, pinned in [*ways, (max(self.sizes['workers']), 'memory', False)]:
-                yield ('loader', f'batch {batch}, {workers} workers, cache {cache}{"" if pinned else ", not pinned"}',
+            if self.device.type == 'cuda':
+                ways.append((max(self.sizes['workers']), 'memory', False))
+            for workers, cache, pinned in ways:
+                yield ('loader', f'batch {batch}, {workers} workers, cache {cache}{", pinned" if pinned else ""}',
                        partial(self.fed, batch, workers, cache, pinned, alone))
         yield from steps[len(steps) // 2:]
 
@@ -209,14 +211,14 @@ class Bench:
 
     def fed(self, batch: int, workers: int, cache: str | None, pinned: bool, alone: list[float]) -> list[Row]:
         """Train two epochs on photographs."""
+        pinned = pinned and self.device.type == 'cuda'
         row: Row = dict(batch_size=batch, workers=workers, cache=cache, pin_memory=pinned)
         loading = dict(cache=cache) if cache else {}
         dataset = dict(type='CustomDataset', data_root=self.photographs, ann_file='train.txt',
                        pipeline=train_pipeline(self.sizes['img_size'], **loading))
         runner = self.runner(
             batch, dataset, train_cfg=dict(by_epoch=True, max_epochs=2),
-            loader=dict(num_workers=workers, persistent_workers=True,
-                        pin_memory=pinned and self.device.type == 'cuda'))
+            loader=dict(num_workers=workers, persistent_workers=True, pin_memory=pinned))
         runner.train()
         if cache:
             loader = runner.train_dataloader.dataset.pipeline.transforms[0]
@@ -255,7 +257,7 @@ def fed_cells(row: Row) -> list[str]:
 def cache_cell(row: Row) -> str:
     state = row.get('cache_state', 'used')
     return (f'{row["cache"] or "none"}{"" if state == "used" else f" ({state})"}'
-            f'{"" if row["pin_memory"] else ", not pinned"}')
+            f'{", pinned" if row["pin_memory"] else ""}')
 
 
 OVER = ('over_none', 'over_keys_values', 'over_eager')

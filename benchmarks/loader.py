@@ -60,7 +60,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--batch-size', type=int, default=32)
     parser.add_argument('--steps', type=int, default=8, help='of the training, with the batch of --batch-size')
     parser.set_defaults(device='cpu')
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.only == ['accuracy'] and not args.checkpoint:
+        parser.error('--only accuracy needs --checkpoint')
+    return args
 
 
 def exhaust(items: Any) -> None:

@@ -44,8 +44,8 @@ class LoadImageFromFile(_LoadImageFromFile):
         cache_folder (str | None): Where the cache is; None is shared memory. Defaults to None.
         min_edge (int | None): Decode a JPEG at a half, a quarter or an eighth of its size, the smallest at which its
             shorter edge has at least as many pixels; 'img_shape' and 'ori_shape' are that size. It takes less time
-            and memory, and gives other pixels than resizing (docs/performance.md). None decodes it whole. Defaults to
-            None.
+            and gives other pixels than resizing (docs/performance.md). Packs, and MMPretrain's inferencers, which read
+            files themselves, decode whole. None decodes whole, too. Defaults to None.
 
     Raises:
         ValueError: ``min_edge`` is no positive number, or goes with another decoder than OpenCV or other colours than
@@ -58,7 +58,8 @@ class LoadImageFromFile(_LoadImageFromFile):
     def __init__(self, *args: Any, cache: str | None = None, cache_gib: float = 8., cache_folder: str | None = None,
                  min_edge: int | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if min_edge is not None and not (min_edge > 0 and (self.color_type, self.imdecode_backend) == ('color', 'cv2')):
+        usual = (self.color_type, self.imdecode_backend) == ('color', 'cv2')
+        if min_edge is not None and not (type(min_edge) is int and min_edge > 0 and usual):
             raise ValueError("min_edge must be a positive number of pixels, with color_type='color' and "
                              f"imdecode_backend='cv2', got {min_edge!r}, '{self.color_type}' and "
                              f"'{self.imdecode_backend}': correct them, or leave min_edge out")
@@ -85,8 +86,8 @@ class LoadImageFromFile(_LoadImageFromFile):
         cache = self.cache if reads_files(self) else None
         # another decoder, or version of one, may give other pixels
         key = cache and cache.key(path, FORMAT, type(self).__module__, type(self).__qualname__, self.color_type,
-                                  self.min_edge, self.imdecode_backend, mmcv.image.io.imread_backend,
-                                  mmcv.__version__, cv2.__version__, pillow_version)
+                                  self.imdecode_backend, mmcv.image.io.imread_backend, mmcv.__version__,
+                                  cv2.__version__, pillow_version, *([self.min_edge] if self.min_edge else []))
         image = cache.get(key) if cache and key else None
         if image is None:
             image = self._decode(fileio.get(path, backend_args=self.backend_args))

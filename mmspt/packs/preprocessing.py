@@ -27,7 +27,7 @@ OURS = ('LoadImageFromFile', 'Resize', 'ResizeEdge', 'PackInputs')
 PLACES = dict(LoadImageFromFile=0, Resize=1, ResizeEdge=1, CenterCrop=2, PackInputs=3)
 """Steps of a pipeline that a pack can say, in their order; two of one place exclude each other."""
 FIXED: dict[str, dict[str, Any]] = dict(
-    LoadImageFromFile=dict(to_float32=False, color_type='color', imdecode_backend='cv2'),
+    LoadImageFromFile=dict(to_float32=False, color_type='color', imdecode_backend='cv2', min_edge=None),
     Resize=dict(keep_ratio=False, scale_factor=None), ResizeEdge=dict(edge='short'), CenterCrop=dict(auto_pad=False),
     PackInputs=dict(input_key='img'), ClsDataPreprocessor=dict(pad_size_divisor=1))
 """Options that change pixels and have only one value in a pack."""

@@ -357,12 +357,14 @@ class Queue:
                 break
 
     def _drop_duplicates(self, stage: Stage, slots: Slots) -> None:
-        """End the attempts that were queued by two workers at once."""
+        """End the attempts that were queued by two workers at once; one that another took meanwhile is left to it."""
         for trial in self.trials(stage.study):
             slot = trial.user_attrs.get('slot')
             if trial.state == WAITING and slot is not None and (
                     slot in slots.done or trial.number > slots.open.get(slot, trial).number):
-                self._end(self._id(stage.study, trial.number), FAIL, reason='duplicate')
+                trial_id = self._id(stage.study, trial.number)
+                if self._begin(trial_id):
+                    self._end(trial_id, FAIL, reason='duplicate')
 
     def _fill(self, cell: Cell, stage: Stage) -> None:
         """Queue an attempt for every slot that has none."""
@@ -536,10 +538,10 @@ class Queue:
     def _begin(self, trial_id: int) -> bool:
         try:
             ours = self.storage.set_trial_state_values(trial_id, RUNNING)
-        except optuna.exceptions.UpdateFinishedTrialError:
+            if ours:
+                self.storage.set_trial_user_attr(trial_id, 'owner', self.owner)
+        except optuna.exceptions.UpdateFinishedTrialError:  # others took this worker for gone in between
             return False
-        if ours:
-            self.storage.set_trial_user_attr(trial_id, 'owner', self.owner)
         return ours
 
     def _end(self, trial_id: int, state: TrialState, value: float | None = None, **attributes: Any) -> bool:

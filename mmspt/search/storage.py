@@ -20,6 +20,8 @@ JOURNAL = '.journal'
 """Ending of the files that are Optuna's journals."""
 PATIENCE = 600.
 """Seconds for which a storage may be away before a worker gives up."""
+SETTLING = 3.
+"""Seconds for which a new SQLite file may be one that another process is making."""
 PAUSE = 2.
 """Seconds between two attempts to reach it."""
 AWAY = (optuna.exceptions.StorageInternalError, SQLAlchemyError, OSError)
@@ -77,7 +79,8 @@ def open_storage(address: str, create: bool = True, patience: float = 0.) -> Bas
             if address.endswith(JOURNAL):
                 return JournalStorage(Journal(address))
             # as a URI, in which no letter of the path has a meaning
-            return _open_database(f'sqlite:///file:{quote(osp.abspath(address))}?uri=true')
+            address = f'sqlite:///file:{quote(osp.abspath(address))}?uri=true'
+            patience = SETTLING  # of several processes that make its tables at once, all but one fail
         end = time.monotonic() + patience
         while True:
             try:

@@ -211,8 +211,8 @@ def test_scaled_images_are_cached_by_their_size(tmp_path):
 
 
 @pytest.mark.parametrize('options', [
-    dict(min_edge=0), dict(min_edge=-1), dict(min_edge=8, color_type='grayscale'),
-    dict(min_edge=8, imdecode_backend='pillow')])
+    dict(min_edge=0), dict(min_edge=-1), dict(min_edge='8'), dict(min_edge=True),
+    dict(min_edge=8, color_type='grayscale'), dict(min_edge=8, imdecode_backend='pillow')])
 def test_scaled_decoding_of_something_else(options):
     with pytest.raises(ValueError, match=r'min_edge must be a positive number of pixels.*or leave min_edge out'):
         LoadImageFromFile(**options)

@@ -189,6 +189,7 @@ BAD_CONFIGS = {  # pipeline, data preprocessor, what the error says
     'long edge': ([dict(type='ResizeEdge', scale=2, edge='long'), CROP], {}, "edge must be 'short'.*got 'long'"),
     'ratio': ([dict(type='Resize', scale=2, keep_ratio=True)], {}, 'keep_ratio must be False for a pack'),
     'padded crop': ([dict(CROP, auto_pad=True)], {}, 'auto_pad must be False'),
+    'scaled decoding': ([dict(LOAD, min_edge=64), CROP], {}, 'min_edge must be None'),
     'loaded otherwise': ([dict(LOAD, color_type='grayscale'), CROP], {}, "color_type must be 'color'"),
     'text': (['Resize'], {}, "a step of a pipeline must be dict.*got 'Resize'"),
     'padded batches': ([CROP], dict(pad_size_divisor=32), 'pad_size_divisor must be 1 .*got 32'),

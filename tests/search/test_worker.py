@@ -360,6 +360,35 @@ def test_a_worker_without_signs_of_life_is_gone(two):
     assert [job.slot for job in ours.beat()] == [0] and not ours.jobs
 
 
+def test_an_attempt_that_another_takes_meanwhile_is_no_duplicate(tmp_path):
+    """While one worker looks at a stage, another queues a lost run anew and takes it."""
+    first, second, lost = (Queue(open_storage(str(tmp_path / 'study.db')), 'plan') for _ in range(3))
+    cell = make_cell(['lr=1'], budget=Budget(1, 0, 1000))
+    first.register([cell])
+    lost.claim()
+    gone, taken, drop, read = set(), [], first._drop_duplicates, first.trials
+    for queue in (first, second):
+        queue._is_gone = lambda owner, beat: owner in gone
+
+    def read_and_be_late(name):
+        found = read(name)
+        taken.append(second.claim())
+        first.trials = read
+        return found
+
+    def drop_and_be_late(stage, slots):
+        gone.add(lost.owner)
+        second.release_lost()
+        second._fill(cell, second.stages(cell)[0])
+        first.trials = read_and_be_late
+        drop(stage, slots)
+
+    first._drop_duplicates = drop_and_be_late
+    assert first.claim() is None
+    assert [trial.state for trial in first.trials(cell.key)] == [FAIL, RUNNING]
+    assert [job.trial.number for job in taken] == [1] and second.beat(True) == []
+
+
 def test_no_worker_is_gone_after_the_storage_was_away(two):
     """For all of them: what was not seen meanwhile is no evidence."""
     ours, others, clock = two

@@ -23,7 +23,7 @@ WIDTHS = 390, 1280
 """Pixels of a phone and of a desktop."""
 EXPECTED = dict(many_gpus='processes: 2, batch size: 16.*exit code 75.*resumed epoch',
                 methods_and_rates='<table.*SPT-Deep.*±.*</table>', own_method=r'\[12\].*accuracy/top1',
-                share_and_serve='whole, and tuned on.*&quot;class&quot;: &quot;4&quot;.*mine 0',
+                share_and_serve=r'whole, and tuned on.*4_900.png yours \d',
                 what_prompts_do='accuracy/top1', your_photographs='SPT-Deep.*100 images')
 """What the output of each tutorial must hold."""
 PROBE = """

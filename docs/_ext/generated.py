@@ -19,6 +19,8 @@ COMMANDS = re.compile(r'\{([\w,-]+)\}\s+\.\.\.|^    (\w+)(?:\s{2,}|$)', re.MULTI
 """The subcommands in a help: all in the usage, or one a line."""
 SHELL = dict(dist_train='torchrun', dist_test='torchrun', slurm_train='Slurm', slurm_test='Slurm',
              slurm_workers='an array of Slurm jobs, each a worker of a plan')
+WRAPPED = 95
+"""Characters of a comment's line that is not the last of its sentence."""
 INTERNAL = {'metafiles', 'dist_run'}
 """Tools for whoever changes recipes, or for other tools."""
 
@@ -78,7 +80,8 @@ def configs_page() -> Iterator[str]:
         yield f'## configs/{folder.name}'
         rows = ['| recipe | its header |', '| --- | --- |']
         for config in sorted((*folder.glob('*.py'), *folder.glob('*.yaml'))):
-            text = '; '.join(header(config)).replace('|', '\\|').replace('<', '\\<').replace('*', '\\*')
+            text = ''.join(f'{line} ' if len(line) > WRAPPED else f'{line}; ' for line in header(config)).rstrip('; ')
+            text = re.sub(r'([|<*])', r'\\\1', text)
             rows.append(f'| `{config.name}` | {text} |')
         yield '\n'.join(rows)
 

@@ -124,10 +124,9 @@ class Bench:
         for batch in self.sizes['fed']:
             alone: list[float] = []  # images a second
             yield 'loader', f'batch {batch}, alone', partial(self.alone, batch, alone)
-            ways = [(*way, True) for way in product(self.sizes['workers'], (None, 'memory'))]
-            if self.device.type == 'cuda':
-                ways.append((max(self.sizes['workers']), 'memory', False))
-            for workers, cache, pinned in ways:
+            gpu = self.device.type == 'cuda'
+            ways = [(*way, gpu) for way in product(self.sizes['workers'], (None, 'memory'))]
+            for workers, cache, pinned in ways + [(max(self.sizes['workers']), 'memory', False)] * gpu:
                 yield ('loader', f'batch {batch}, {workers} workers, cache {cache}{", pinned" if pinned else ""}',
                        partial(self.fed, batch, workers, cache, pinned, alone))
         yield from steps[len(steps) // 2:]
@@ -211,7 +210,6 @@ class Bench:
 
     def fed(self, batch: int, workers: int, cache: str | None, pinned: bool, alone: list[float]) -> list[Row]:
         """Train two epochs on photographs."""
-        pinned = pinned and self.device.type == 'cuda'
         row: Row = dict(batch_size=batch, workers=workers, cache=cache, pin_memory=pinned)
         loading = dict(cache=cache) if cache else {}
         dataset = dict(type='CustomDataset', data_root=self.photographs, ann_file='train.txt',

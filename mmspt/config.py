@@ -1,6 +1,7 @@
 """Read a run's config, of any dialect, and find things in it."""
 import inspect
 import re
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,8 @@ ENDINGS = ('.py', '.yaml', '.yml', '.json')
 """Of the files that MMEngine reads as configs."""
 EXPONENT = re.compile(r'[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+')
 """A number that YAML's readers take for text unless it has a point and a sign (1.0e-3)."""
+NO_NEWS = 'pkg_resources is deprecated'
+"""What setuptools warns of whenever MMEngine looks for a package, as it does for ``_base_ = 'mmspt::...'``."""
 HOSTS = ('mmcv', 'mmengine', 'mmpretrain', 'mmspt', 'torch')
 """Packages whose registered names every process knows; other classes keep their import path."""
 
@@ -24,7 +27,9 @@ def read_config(path: str) -> Config:
         Config: Each class is the text under which it is registered ('AdamW', 'mmspt.PromptedViT'); in YAML `1e-3` is a
         number.
     """
-    cfg = Config.fromfile(path)
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', NO_NEWS)
+        cfg = Config.fromfile(path)
     content = name_classes(cfg)
     content = _with_exponents(content) if path.endswith(('.yaml', '.yml')) else content
     if not hasattr(cfg, '_imported_names') and content == cfg.to_dict():

@@ -35,7 +35,7 @@ def snippets(page, language):
             shell = '\n'.join(line[1:] for line in code.splitlines() if line.startswith('!'))
             code = shell if language == 'bash' else '\n'.join(x for x in code.splitlines() if not x.startswith('!'))
             name = language if code else name
-        if name == language and not (magic and language == 'python' and code.startswith('title:')):
+        if name == language and code.strip() and not (magic and language == 'python' and code.startswith('title:')):
             yield code
 
 
@@ -84,7 +84,7 @@ def test_commands_are_such_as_the_tools_take(page, words, monkeypatch):
 @pytest.mark.parametrize('page', PAGES, ids=lambda path: path.stem)
 def test_snippets_parse(page):
     for code in snippets(page, 'python'):
-        ast.parse(re.sub(r'\{\{.*?\}\}', 'None', code))
+        assert ast.parse(re.sub(r'\{\{.*?\}\}', 'None', code)).body
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda path: path.stem)

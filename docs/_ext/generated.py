@@ -17,8 +17,6 @@ from sphinx.application import Sphinx
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = re.compile(r'\{([\w,-]+)\}\s+\.\.\.|^    (\w+)(?:\s{2,}|$)', re.MULTILINE)
 """The subcommands in a help: all in the usage, or one a line."""
-SHELL = dict(dist_train='torchrun', dist_test='torchrun', slurm_train='Slurm', slurm_test='Slurm',
-             slurm_workers='an array of Slurm jobs, each a worker of a plan')
 WRAPPED = 95
 """Characters of a comment's line that is not the last of its sentence."""
 INTERNAL = {'metafiles', 'dist_run'}
@@ -52,7 +50,7 @@ def tools_page() -> Iterator[str]:
             continue
         yield f'## tools/{tool.name}'
         if tool.suffix == '.sh':
-            yield f'`tools/{tool.name}`: {about(tool) or SHELL[tool.stem]}.'
+            yield f'`tools/{tool.name}`: {about(tool)}.'
             continue
         usage = show_help(tool)
         yield f'```text\n{usage}\n```'

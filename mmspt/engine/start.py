@@ -8,20 +8,22 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import checkpoint
 
+from mmspt.config import NO_NEWS
+
 
 def prepare_process() -> None:
     """Let this process run on every stack that is supported, and read no file by unpickling it.
 
     * MMEngine asks for mmcv's compiled operators by ``pkgutil.find_loader``, which Python 3.14 no longer has.
     * MMEngine's fork unpickles a file that ``torch.load(weights_only=True)`` refuses, unless torch is told not to.
-    * mmcv-lite warns of an operator that nothing here uses, and MMEngine of the TensorBoard backend that the default
-      runtime leaves out on purpose.
+    * MMEngine warns of the TensorBoard backend that the default runtime leaves out on purpose, and setuptools of what
+      MMEngine asks it for ``_base_ = 'mmspt::...'``.
     """
     if not hasattr(pkgutil, 'find_loader'):
         setattr(pkgutil, 'find_loader', find_spec)  # noqa: B010
     if hasattr(checkpoint, 'get_torch_safe_globals'):  # the fork
         os.environ.setdefault('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '1')
-    warnings.filterwarnings('ignore', 'Fail to import ``MultiScaleDeformableAttention``', UserWarning)
+    warnings.filterwarnings('ignore', NO_NEWS)
     warnings.filterwarnings('ignore', 'Failed to add <class .*TensorboardVisBackend', UserWarning)
 
 

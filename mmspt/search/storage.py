@@ -1,5 +1,6 @@
 """Where a plan is kept: an Optuna storage that its workers share."""
 import json
+import math
 import os
 import os.path as osp
 import re
@@ -64,7 +65,7 @@ def open_storage(address: str, create: bool = True, patience: float = 0.) -> Bas
         address (str): A database's URL (``postgresql+psycopg://USER@HOST/NAME``), a path that ends in '.journal'
             (Optuna's journal, which a shared file system may hold), or any other path (SQLite, on a local disk).
         create (bool): Whether a file is made if there is none. Defaults to True.
-        patience (float): Seconds for which a database may be away. Defaults to 0.
+        patience (float): Seconds for which a database may be away, from the first failure on. Defaults to 0.
 
     Raises:
         ValueError: It cannot be reached or made.
@@ -73,20 +74,22 @@ def open_storage(address: str, create: bool = True, patience: float = 0.) -> Bas
     if '://' not in address and not create and not osp.isfile(address):
         raise ValueError(f"a plan's storage must have been begun, but there is no '{address}': begin the plan with "
                          'tools/benchmark.py PLAN, or correct --storage or --work-dir')
+    url = address
     try:
         if '://' not in address:
             os.makedirs(osp.dirname(osp.abspath(address)), exist_ok=True)
             if address.endswith(JOURNAL):
                 return JournalStorage(Journal(address))
             # as a URI, in which no letter of the path has a meaning
-            address = f'sqlite:///file:{quote(osp.abspath(address))}?uri=true'
-            patience = SETTLING  # of several processes that make its tables at once, all but one fail
-        end = time.monotonic() + patience
+            url = f'sqlite:///file:{quote(osp.abspath(address))}?uri=true'
+            patience = max(patience, SETTLING)  # of several processes that make its tables at once, all but one fail
+        end = math.inf
         while True:
             try:
-                return _open_database(address)
+                return _open_database(url)
             except AWAY:
-                if time.monotonic() > end:
+                end = min(end, time.monotonic() + patience)
+                if time.monotonic() >= end:
                     raise
                 time.sleep(PAUSE)
     except (*AWAY, ImportError, ValueError) as error:

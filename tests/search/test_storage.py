@@ -1,5 +1,8 @@
 """Where a plan is kept: paths of any kind, what cannot be opened, and a storage that is away for a while."""
 import contextlib
+import re
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -36,6 +39,39 @@ def test_what_cannot_be_opened(tmp_path, address, message):
     with pytest.raises(ValueError, match=message) as caught:
         open_storage(address.format(folder=tmp_path))
     assert 'start the server, correct --storage' in str(caught.value) and 'secret' not in str(caught.value)
+
+
+def test_the_error_names_the_file_as_it_was_given(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, 'SETTLING', 0.)
+    path = tmp_path / 'no.db'
+    path.write_text('this is a text, and as long as a page of a database would be\n' * 99)
+    with pytest.raises(ValueError, match=f"but '{re.escape(str(path))}' is not .*not a database"):
+        open_storage(str(path))
+
+
+@pytest.mark.slow
+def test_processes_that_make_one_file_at_the_same_moment(tmp_path):
+    """Each opens it: those whose tables another was faster to make wait a moment."""
+    code = ('import sys, time; from mmspt.search.storage import open_storage; print(1, flush=True)\n'
+            'for line in sys.stdin:\n'
+            '    number, start = line.split()\n'
+            '    while time.time() < float(start): pass\n'
+            '    open_storage(f"{number}.db")\n'
+            '    print(2, flush=True)\n')
+    processes = [subprocess.Popen([sys.executable, '-c', code], cwd=tmp_path, stdin=subprocess.PIPE,
+                                  stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    answers = [[process.stdout.readline()] for process in processes]
+    for number in range(3):
+        start = time.time() + 0.5
+        for process in processes:
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.write(f'{number} {start}\n')
+                process.stdin.flush()
+        for process, answer in zip(processes, answers, strict=True):
+            answer.append(process.stdout.readline())
+    for process in processes:
+        process.communicate()
+    assert answers == [['1\n', *['2\n'] * 3]] * 4
 
 
 @pytest.mark.parametrize('file', [FILE, 'plan.journal'])

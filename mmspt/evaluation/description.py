@@ -48,7 +48,8 @@ def describe_run(cfg: Mapping[str, Any], trained: bool = True, world_size: int =
     backbone = inner.get('backbone') or {}
     test, train = (list(leaves((cfg.get(field) or {}).get('dataset') or {}))
                    for field in ('test_dataloader', 'train_dataloader'))
-    tasks = [identify(dataset) for dataset in test]
+    classes = (inner.get('head') or {}).get('num_classes')
+    tasks = [identify(dataset, classes) for dataset in test]
     num_prompts = count_prompts(backbone)
     hook = find_hook(cfg, 'PromptInitHook')
     start = hook.get('initializer') or dict(type='RandomSampleInit' if hook else 'UniformInit')  # the backbone's own
@@ -73,10 +74,11 @@ def config_name(filename: str | None) -> str | None:
     return None if filename is None else osp.splitext(osp.basename(filename))[0].removesuffix('_test')
 
 
-def identify(dataset: Mapping[str, Any]) -> tuple[str, str]:
-    """Task and group of a data set config: a key of ``TASKS`` and its group, or '<type> <folder>' and 'Other'."""
+def identify(dataset: Mapping[str, Any], num_classes: int | None = None) -> tuple[str, str]:
+    """Task and group of a data set config: a key of ``TASKS`` and its group, or '<type> <folder>' and 'Other', as for
+    a head with another number of classes than the task's: 100 species of CUB are not CUB."""
     key = task_of(dataset)
-    if key is not None:
+    if key is not None and num_classes in (None, TASKS[key].num_classes):
         return key, TASKS[key].group
     folder = osp.basename(osp.normpath(dataset.get('data_root') or ''))
     return ' '.join(part for part in (type_name(dataset.get('type')), folder) if part not in ('', '.')), 'Other'

@@ -25,8 +25,9 @@ def styled() -> AbstractContextManager:
 
 
 def label_log_axis(axis: Axis) -> None:
-    """Put plain numbers on a logarithmic axis, up to three for each power of ten."""
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    """Put plain numbers on a logarithmic axis with all its lines: three for each power of ten where there are few."""
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 300 * low else (1, )))
     axis.set_major_formatter(FuncFormatter(lambda value, place: f'{value:g}'))
     axis.set_minor_locator(NullLocator())
 

@@ -1,5 +1,6 @@
 """A picture and its numbers as files: three kinds, one style, the same bytes each time."""
 import csv
+from itertools import pairwise
 from xml.etree import ElementTree
 
 import matplotlib
@@ -10,6 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from mmspt.visualization import Picture, save_picture, styled
+from mmspt.visualization.picture import label_log_axis
 
 HEADER = ('iterations', 'accuracy, %', 'a "name"')
 ROWS = [(np.int64(0), 12.3456789012, 'plain'), (50, np.float64(1e-9), 'with, comma'), (100, float('nan'), 'two\nlines'),
@@ -71,3 +73,18 @@ def test_drawn_twice(saved, tmp_path):
         assert (tmp_path / 'again' / f'curves.{kind}').read_bytes() == (saved / f'curves.{kind}').read_bytes()
     assert make(title='Another').render('png') != picture.render('png')
     assert not pyplot.get_fignums(), 'a figure that pyplot holds is never freed'
+
+
+@pytest.mark.parametrize(('low', 'high', 'shown'), [
+    (1e-3, 3e-2, ['0.001', '0.002', '0.005', '0.01', '0.02']), (1e-4, 1e-1, ['0.0001', '0.001', '0.01', '0.1'])])
+def test_numbers_of_a_logarithmic_axis_do_not_overlap(low, high, shown):
+    figure = Figure(figsize=(4.8, 3.4))
+    axes = figure.subplots()
+    axes.plot([low, high], [0, 1])
+    axes.set_xscale('log')
+    label_log_axis(axes.xaxis)
+    figure.draw_without_rendering()
+    inside = [label for label in axes.get_xticklabels() if low <= label.get_position()[0] <= high]
+    assert [label.get_text() for label in inside] == shown
+    boxes = [label.get_window_extent() for label in inside]
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))

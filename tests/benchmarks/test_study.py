@@ -1,0 +1,54 @@
+"""What the study's page says is what its table holds: leads, epochs, and a picture of what has ended."""
+import json
+import sys
+
+import pytest
+from PIL import Image
+
+import study
+from study import epochs, leads
+
+
+def cell(name, values, curve=(50., 94., 99., 100.), rate=0.01):
+    """A cell of table.json that has ended, with the tests of these seeds, or is waiting."""
+    setting = {'optim_wrapper.optimizer.lr': rate}
+    line = {str(epoch): value for epoch, value in enumerate(curve, 1)}
+    return dict(
+        cell=name, row=dict(task_title=name, checkpoint_title='read from CLS'),
+        best=dict(number=0, settings=setting) if values else None,
+        test=dict(by_seed={str(seed): value for seed, value in enumerate(values)}),
+        curves={str(seed): line for seed in range(2)} if name.endswith('spt-deep') and values else {},
+        trials=[dict(number=0, settings=setting, value=curve[-1], validations=line)] if values else [])
+
+
+CELLS = {found['cell']: found for found in (
+    cell('cls/flowers17/spt-deep', (96., 97., 98.)), cell('cls/flowers17/vpt-deep', (95., 95., 95.)),
+    cell('cls/flowers17/linear', (94., 96., 90.)), cell('cls/flowers17_10/spt-deep', (80., 81., 82., 83.)),
+    cell('cls/flowers17_10/vpt-deep', (70., 71., 72., 73.01)), cell('cls/flowers17_10/linear', ()))}
+
+
+def test_leads():
+    """By hand: differences 1, 2, 3 have a mean of 2 and a deviation of 1; t of 2 degrees is 4.303."""
+    assert leads(CELLS) == [
+        ['cls/flowers17', 'spt-deep - vpt-deep', '+2.0 ± 2.5', '3', 'undecided'],
+        ['cls/flowers17', 'spt-deep - linear', '+3.7 ± 9.4', '3', 'undecided'],
+        ['cls/flowers17_10', 'spt-deep - vpt-deep', '+10.0 ± 0.0', '4', 'ahead']]
+
+
+def test_epochs():
+    """95 % of 100 is reached in the third."""
+    assert epochs(CELLS) == [['cls/flowers17/spt-deep', '3, 3', '3.0'], ['cls/flowers17_10/spt-deep', '3, 3', '3.0']]
+
+
+@pytest.mark.parametrize('shares', [False, True])
+def test_the_picture_has_what_has_ended(shares, tmp_path, monkeypatch):
+    """Two panels of Flowers-17; the shares once all of them are there."""
+    cells = list(CELLS.values())
+    if shares:
+        cells += [cell(f'cls/flowers17_{share}/{method}', (60., 61.))
+                  for share in (10, 30) for method in study.METHODS]
+    (tmp_path / 'table.json').write_text(json.dumps(dict(cells=cells)))
+    monkeypatch.setattr(sys, 'argv', ['study.py', str(tmp_path / 'table.json'), str(tmp_path / 'study.png')])
+    study.main()
+    with Image.open(tmp_path / 'study.png') as picture:
+        assert picture.height / picture.width == pytest.approx((2 if shares else 1) * 3.4 / 9.6, rel=0.02)

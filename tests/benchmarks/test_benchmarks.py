@@ -15,7 +15,6 @@ from PIL import Image
 import bilinear
 import checkpoints
 import loader
-import neighbour
 import nmi
 import photographs
 import plot
@@ -127,37 +126,6 @@ def test_vipamin(run):
     for block in range(1, 7):
         assert rows[block, 'orthogonal, exact']['share'] < 1e-3 < 0.3 < rows[block, 'orthogonal, released']['share'] < 1
         assert abs(rows[block, 'uniform']['norm'] - (6 / (3 * 2 * 2 + 128) * 128 / 3)**0.5) < 0.1
-
-
-@pytest.mark.parametrize(('losses', 'contradicted'), [
-    ((9., 10., 11.), True), ((1., 10., 19.), False), ((-9., -10., -11.), False), ((0., 0., 0.), False)])
-def test_neighbour(run, monkeypatch, losses, contradicted):
-    """Contradicted where three seeds lose more than 4.303 standard errors; no run has a test set."""
-    configs = []
-
-    def train(cfg, work_dir):
-        configs.append(cfg)
-        seed, published = cfg.randomness.seed, cfg.optim_wrapper.optimizer.lr == 0.1
-        return 60. + seed - published * losses[seed]
-    monkeypatch.setattr(neighbour, 'run', train)
-    content = run(neighbour, '--compare', 'mae', '--settings', 'flowers102', '--data-root', '.')
-    rows = content['comparisons']['mae']['settings']
-    assert rows['SPT, CUB']['val'] == {'0': 60., '1': 61., '2': 62.} and rows['SPT, CUB']['mean'] == 61.
-    row = rows['flowers102']
-    assert row['difference'] == pytest.approx(-np.mean(losses)) and row['contradicted'] == contradicted
-    assert row['interval'] == pytest.approx(4.303 * np.std(losses, ddof=1) / 3**0.5, rel=1e-3)
-    assert len(configs) == 6 and content['rule'].startswith('Fixed before the first run.')
-    for cfg in configs:
-        assert (cfg.train_dataloader.dataset.ann_file, cfg.val_dataloader.dataset.ann_file) == ('train.txt', 'val.txt')
-        assert cfg.test_dataloader is None and cfg.train_cfg.val_interval == cfg.train_cfg.max_epochs == 20
-
-
-def test_neighbour_does_not_repeat_runs_that_ended(tmp_path):
-    cfg = neighbour.make_config(neighbour.COMPARISONS['eps'], {}, 0, None)
-    work_dir = tmp_path / 'logs' / 'vis_data'
-    work_dir.mkdir(parents=True)
-    (work_dir / 'scalars.json').write_text(f'{{"accuracy/top1": 50.0, "step": {cfg.train_cfg.max_epochs}}}\n')
-    assert neighbour.run(cfg, str(tmp_path)) == 50.
 
 
 def test_bilinear(run, tmp_path, monkeypatch):

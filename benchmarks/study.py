@@ -1,16 +1,16 @@
 #!/usr/bin/env python
-"""What docs/results.md says of configs/plans/study.yaml: leads with their intervals, epochs, and the picture.
+"""What docs/results.md says of configs/plans/study.yaml: differences with their intervals, and the picture.
 
     python benchmarks/study.py work_dirs/plans/study/table.json docs/pictures/study.png
 
-A lead is the mean of the differences seed by seed (the same order of images, the same start of the head), with the 95 %
+A difference is the mean of those seed by seed (the same order of images, the same start of the head), with the 95 %
 interval of Student's t. Epochs: the first whose validation has 95 % of the run's last.
 """
 import argparse
 import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from statistics import mean
+from statistics import mean, stdev
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -31,45 +31,35 @@ SHARES = {10: 'cls/flowers17_10', 30: 'cls/flowers17_30', 100: 'cls/flowers17'}
 Cells = Mapping[str, Mapping[str, Any]]
 
 
-def lead(first: Mapping[str, float], second: Mapping[str, float]) -> tuple[float, float, int]:
-    """Return how far one is ahead of the other, half the width of the 95 % interval, and the number of seeds."""
-    seeds = sorted(first.keys() & second.keys())
-    low, high = ttest_rel([first[seed] for seed in seeds], [second[seed] for seed in seeds]).confidence_interval(0.95)
-    return (low + high) / 2, (high - low) / 2, len(seeds)
+def accuracies(cell: Mapping[str, Any] | None) -> dict[str, float]:
+    """Return a cell's tests by seed; none where it has not ended, or is in no table."""
+    return (cell or {}).get('test', {}).get('by_seed', {})
 
 
-def epochs_to(curve: Mapping[str, float], share: float = 0.95) -> int:
-    """Return the first epoch with that share of the last validation."""
-    ordered = {int(epoch): value for epoch, value in curve.items()}
-    goal = share * ordered[max(ordered)]
-    return min(epoch for epoch, value in ordered.items() if value >= goal)
+def epochs(cell: Mapping[str, Any] | None, share: float = 0.95) -> dict[str, float]:
+    """Return by seed the first epoch with that share of the last validation."""
+    found = {}
+    for seed, curve in (cell or {}).get('curves', {}).items():
+        ordered = {int(epoch): value for epoch, value in curve.items()}
+        goal = share * ordered[max(ordered)]
+        found[seed] = float(min(epoch for epoch, value in ordered.items() if value >= goal))
+    return found
 
 
-def tests(cells: Cells, name: str) -> dict[str, float]:
-    """Return a cell's tests by seed; none where it has not ended."""
-    return ((cells.get(name) or {}).get('test') or {}).get('by_seed') or {}
-
-
-def leads(cells: Cells) -> list[list[str]]:
-    """Return a row for each pair of cells that have been tested."""
+def compare(cells: Cells, values: Callable[[Any], dict[str, float]]) -> list[list[str]]:
+    """Return a row for each pair of cells that have values of two seeds or more: both means, and the difference."""
     rows = []
     for group in dict.fromkeys(name.rpartition('/')[0] for name in cells):
-        for first, second in PAIRS:
-            one, other = (tests(cells, f'{group}/{method}') for method in (first, second))
-            if len(one.keys() & other.keys()) > 1:
-                ahead, half, count = lead(one, other)
-                verdict = 'ahead' if ahead > half else 'behind' if ahead < -half else 'undecided'
-                rows.append([group, f'{first} - {second}', f'{ahead:+.1f} ± {half:.1f}', str(count), verdict])
-    return rows
-
-
-def epochs(cells: Cells) -> list[list[str]]:
-    """Return a row for each cell that has curves of several seeds."""
-    rows = []
-    for name, cell in cells.items():
-        counts = [epochs_to(curve) for curve in cell['curves'].values()]
-        if len(counts) > 1:
-            rows.append([name, ', '.join(map(str, counts)), f'{mean(counts):.1f}'])
+        for names in PAIRS:
+            one, other = (values(cells.get(f'{group}/{name}')) for name in names)
+            seeds = sorted(one.keys() & other.keys())
+            if len(seeds) > 1:
+                pairs = [[found[seed] for seed in seeds] for found in (one, other)]
+                low, high = ttest_rel(*pairs).confidence_interval(0.95)
+                rows.append([
+                    f'{group}: {" - ".join(names)}', *(f'{mean(found):.1f} ± {stdev(found):.1f}' for found in pairs),
+                    f'{(low + high) / 2:+.1f} ± {(high - low) / 2:.1f}', str(len(seeds)),
+                    'above' if low > 0 else 'below' if high < 0 else 'undecided'])
     return rows
 
 
@@ -94,11 +84,11 @@ def draw_rates(cells: Cells, group: str, title: str, axes: Axes) -> None:
     label_log_axis(axes.xaxis)
 
 
-def draw_shares(cells: Cells, axes: Axes) -> None:
+def draw_shares(cells: Cells, shares: Sequence[int], axes: Axes) -> None:
     """Draw test accuracy by the share of the labels."""
     for method, label in METHODS.items():
-        found = {share: list(tests(cells, f'{group}/{method}').values()) for share, group in SHARES.items()}
-        points = {share: Spread(mean(values), min(values), max(values)) for share, values in found.items() if values}
+        found = {share: accuracies(cells[f'{SHARES[share]}/{method}']).values() for share in shares}
+        points = {share: Spread(mean(values), min(values), max(values)) for share, values in found.items()}
         plot_spread(axes, points, label, 1)
     axes.set(title='Flowers-17, fewer labels', xlabel='labels (%)', ylabel='test accuracy (%)')
 
@@ -110,14 +100,15 @@ def _rate(settings: Mapping[str, float]) -> float:
 def panels(cells: Cells) -> Sequence[Callable[[Axes], None]]:
     """Return what can be drawn so far."""
     drawn: list[Callable[[Axes], None]] = []
-    for group in dict.fromkeys(name.rpartition('/')[0] for name in cells):
-        if not group.rpartition('_')[2].isdigit() and all(tests(cells, f'{group}/{method}') for method in METHODS):
-            row = cells[f'{group}/spt-deep']['row']
-            title = f'{row["task_title"]}, {row["checkpoint_title"]}'
-            drawn += [partial(draw, cells, group, title) for draw in (draw_curves, draw_rates)]
-    if all(tests(cells, f'{group}/{method}') for group in SHARES.values() for method in METHODS):
-        drawn.append(partial(draw_shares, cells))
-    return drawn
+    ended = [group for group in dict.fromkeys(name.rpartition('/')[0] for name in cells)
+             if all(accuracies(cells.get(f'{group}/{method}')) for method in METHODS)]
+    for group in ended:
+        row = cells[f'{group}/spt-deep']['row']
+        title = f'{row["task_title"]}, {row["checkpoint_title"]}'
+        drawn += [partial(draw, cells, group, title) for draw in (draw_curves, draw_rates)
+                  if not group.rpartition('_')[2].isdigit()]  # a share of the labels
+    shares = [share for share, group in SHARES.items() if group in ended]
+    return [*drawn, partial(draw_shares, cells, shares)] if len(shares) > 1 else drawn
 
 
 def main() -> None:
@@ -128,8 +119,8 @@ def main() -> None:
     with open(args.table, encoding='utf-8') as file:
         cells = {cell['cell']: cell for cell in json.load(file)['cells']}
     console = Console()
-    show_table(console, ['cells', 'lead', 'points', 'seeds', 'so'], leads(cells), 'Leads')
-    show_table(console, ['cell', 'epochs to 95 %', 'mean'], epochs(cells), 'Convergence')
+    for title, values in (('Test accuracy (%)', accuracies), ('Epochs to 95 %', epochs)):
+        show_table(console, ['cells', 'first', 'second', 'difference', 'seeds', 'so'], compare(cells, values), title)
     with styled():
         save(panels(cells), args.picture, columns=2)
 

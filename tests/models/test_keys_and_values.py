@@ -3,6 +3,7 @@ import copy
 import os
 import shutil
 import sysconfig
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from mmengine.runner.activation_checkpointing import turn_on_activation_checkpointing
 from mmengine.utils import digit_version
 from mmpretrain.registry import MODELS
+from torch.nn import functional
 
 from devices import CUDA, DEVICES, GPU, ON_GPU
 from helpers import SMALL
@@ -166,6 +168,25 @@ def test_bf16_autocast_keeps_prompts_and_their_gradients_in_fp32(method, device)
     for name, gradient in found.items():
         assert gradient.dtype == net.get_parameter(name).dtype == torch.float32
         assert_close(gradient, their_gradients[name], 0.2)
+
+
+def test_attention_on_a_cpu_is_computed_in_fp32_under_bf16_autocast():
+    """With the values of torch's own kernel in bf16, whose backward pass takes three times as long there."""
+    net, images, kernel, written = build(), torch.randn(2, 3, 32, 32), functional.scaled_dot_product_attention, []
+
+    def spy(*heads, dtype, **kwargs):
+        written.append(kernel(*(part.to(dtype) for part in heads), **kwargs))
+        return written[-1]
+
+    features = []
+    for dtype in (torch.bfloat16, torch.float32):
+        for layer in net.layers:
+            layer.attn.scaled_dot_product_attention = partial(spy, dtype=dtype)
+        with torch.autocast('cpu', torch.bfloat16):
+            features.append(net(images)[0])
+    blocks = len(net.layers)
+    assert [out.dtype for out in written] == [torch.bfloat16] * blocks + [torch.float32] * blocks  # autocast is off
+    torch.testing.assert_close(*features, rtol=2e-2, atol=2e-2)
 
 
 class CountedLN(torch.nn.LayerNorm):

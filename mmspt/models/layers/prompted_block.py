@@ -88,8 +88,13 @@ def gather_values(attn: MultiheadAttention, x: Tensor, keys_values: Tensor | Non
         own = torch.cat((keys_values.to(own.dtype).expand(x.shape[0], *keys_values.shape[-4:]), own), dim=1)
     keys, values = own.unbind(2)  # (B, N_p + N, H, d)
     dropout = attn.attn_drop if attn.training else 0.
-    out = attn.scaled_dot_product_attention(query, keys.transpose(1, 2), values.transpose(1, 2), dropout_p=dropout)
-    return out.transpose(1, 2).flatten(2)
+    heads = query, keys.transpose(1, 2), values.transpose(1, 2)
+    if x.device.type == 'cpu' and query.dtype == torch.bfloat16:  # torch's kernel takes twice as long there as in fp32
+        with torch.autocast('cpu', enabled=False):
+            out = attn.scaled_dot_product_attention(*(part.float() for part in heads), dropout_p=dropout)
+    else:
+        out = attn.scaled_dot_product_attention(*heads, dropout_p=dropout)
+    return out.to(query.dtype).transpose(1, 2).flatten(2)
 
 
 def attend(attn: MultiheadAttention, x: Tensor, keys_values: Tensor | None, num_queries: int | None = None,

@@ -134,7 +134,7 @@ def mean_of_mlp(block: TransformerEncoderLayer, x: Tensor, first: int) -> Tensor
 
 
 class PromptedBlock(TransformerEncoderLayer):
-    """MMPretrain's ViT block, with prompts as keys and values on demand; of ``x`` alone it computes what that does.
+    """MMPretrain's ViT block, with prompts as keys and values on demand; called with ``x`` alone it is the stock block.
 
     With tokens X (N of them) and prompts P, and LN, W_q, W_k, W_v, W_o, MLP the block's:
 
@@ -167,6 +167,8 @@ class PromptedBlock(TransformerEncoderLayer):
         Returns:
             Tensor: (B, num_queries or N, D); (B, D) if pooled.
         """
+        if all(part is None for part in (keys_values, logit_scale, num_queries, pool_from)):
+            return super().forward(x)
         asking = x if num_queries is None else x[:, :num_queries]
         x = asking + attend(self.attn, self.ln1(x), keys_values, num_queries, logit_scale)
         if pool_from is None:

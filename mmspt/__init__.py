@@ -1,9 +1,10 @@
 """Self-Prompt Tuning of frozen self-supervised Vision Transformers, for MMPretrain."""
-import warnings
 from typing import TYPE_CHECKING, Any
 
-with warnings.catch_warnings():  # of an operator that nothing here uses; mmcv-lite says it at the first import
-    warnings.filterwarnings('ignore', 'Fail to import ``MultiScaleDeformableAttention``')
+from .quiet import without_warning
+
+# of an operator that nothing here uses; mmcv-lite says it at the first import
+with without_warning('Fail to import ``MultiScaleDeformableAttention``'):
     import mmcv.cnn.bricks.transformer  # noqa: F401
 
 from . import files, zoo  # noqa: F401  (files adds the file backend 'mmspt')

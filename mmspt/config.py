@@ -1,7 +1,6 @@
 """Read a run's config, of any dialect, and find things in it."""
 import inspect
 import re
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +8,8 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import Registry
 from mmengine.utils import get_object_from_string
+
+from .quiet import without_warning
 
 ENDINGS = ('.py', '.yaml', '.yml', '.json')
 """Of the files that MMEngine reads as configs."""
@@ -27,8 +28,7 @@ def read_config(path: str) -> Config:
         Config: Each class is the text under which it is registered ('AdamW', 'mmspt.PromptedViT'); in YAML `1e-3` is a
         number.
     """
-    with warnings.catch_warnings():
-        warnings.filterwarnings('ignore', NO_NEWS)
+    with without_warning(NO_NEWS):
         cfg = Config.fromfile(path)
     content = name_classes(cfg)
     content = _with_exponents(content) if path.endswith(('.yaml', '.yml')) else content

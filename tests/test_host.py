@@ -113,6 +113,18 @@ def test_a_process_of_the_tools(monkeypatch):
     assert os.environ.get('TORCH_FORCE_WEIGHTS_ONLY_LOAD') == ('1' if IS_FORK else None)
 
 
+def test_import_keeps_the_filters_that_others_add(tmp_path):
+    """Of packages that it imports first, and of modules that a config imports."""
+    (tmp_path / 'noisy.py').write_text('import warnings; warnings.filterwarnings("ignore", "of mine")\n')
+    (tmp_path / 'mine.py').write_text('custom_imports = dict(imports=["noisy"])\n')
+    code = ('{}; import warnings, sys; sys.path.append("."); from mmspt.config import read_config; '
+            'read_config("mine.py"); print(sorted(str(f[:3]) for f in warnings.filters))')
+    outputs = [command(sys.executable, '-c', code.format(order), cwd=tmp_path) for order in (
+        'import mmspt', 'import numpy, torch, mmengine, mmpretrain, mmcv.cnn.bricks.transformer, mmspt')]
+    first, last = (next(line for line in text.splitlines() if line.startswith('["')) for text in outputs)
+    assert first == last and 'of mine' in first and 'numpy' in first
+
+
 def test_nothing_foreign_is_said_at_the_start(tmp_path):
     """What a tool prints first is its own: no warning of what it imports, nor of a config on one of ours."""
     (tmp_path / 'mine.py').write_text("_base_ = 'mmspt::spt/vit-b_mae_cub.py'\n")

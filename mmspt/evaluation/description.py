@@ -48,7 +48,8 @@ def describe_run(cfg: Mapping[str, Any], trained: bool = True, world_size: int =
     backbone = inner.get('backbone') or {}
     test, train = (list(leaves((cfg.get(field) or {}).get('dataset') or {}))
                    for field in ('test_dataloader', 'train_dataloader'))
-    classes = (inner.get('head') or {}).get('num_classes')
+    head = inner.get('head')
+    classes = head.get('num_classes') if isinstance(head, Mapping) else None
     tasks = [identify(dataset, classes) for dataset in test]
     num_prompts = count_prompts(backbone)
     hook = find_hook(cfg, 'PromptInitHook')
@@ -75,11 +76,12 @@ def config_name(filename: str | None) -> str | None:
 
 
 def identify(dataset: Mapping[str, Any], num_classes: int | None = None) -> tuple[str, str]:
-    """Task and group of a data set config: a key of ``TASKS`` and its group, or '<type> <folder>' and 'Other', as for
-    a head with another number of classes than the task's: 100 species of CUB are not CUB."""
+    """Task and group of a data set config: a key of ``TASKS`` and its group; '<key>, <n> classes' and 'Other' for a
+    head with fewer classes than the task has; '<type> <folder>' and 'Other' for other data sets."""
     key = task_of(dataset)
-    if key is not None and num_classes in (None, TASKS[key].num_classes):
-        return key, TASKS[key].group
+    if key is not None:
+        part = num_classes is not None and num_classes < TASKS[key].num_classes
+        return (f'{key}, {num_classes} classes', 'Other') if part else (key, TASKS[key].group)
     folder = osp.basename(osp.normpath(dataset.get('data_root') or ''))
     return ' '.join(part for part in (type_name(dataset.get('type')), folder) if part not in ('', '.')), 'Other'
 

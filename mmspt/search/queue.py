@@ -16,6 +16,7 @@ import warnings
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from statistics import fmean
 from typing import Any, NamedTuple
 from uuid import uuid4
 
@@ -162,9 +163,13 @@ def why_failed(slots: Slots, kind: str) -> str | None:
 
 
 def best_of(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
-    """Return the best trial that ran to its end, of equals the one with the lowest slot; None if there is none."""
-    finished = [trial for trial in trials if trial.state == COMPLETE]
-    return max(finished, key=lambda trial: (trial.value, -trial.user_attrs['slot']), default=None)
+    """Return the best trial that ran to its end; of equals, which few validation images make, the one with the best
+    validations on the whole, then the lowest slot; None if there is none."""
+    def rank(trial: FrozenTrial) -> tuple[float | None, float, int]:
+        values = list(filter(math.isfinite, trial.intermediate_values.values()))
+        return trial.value, fmean(values) if values else -math.inf, -trial.user_attrs['slot']
+
+    return max((trial for trial in trials if trial.state == COMPLETE), key=rank, default=None)
 
 
 def grid(space: Sequence[Parameter], seed: int) -> list[dict[str, Any]]:

@@ -65,7 +65,7 @@ def open_storage(address: str, create: bool = True, patience: float = 0.) -> Bas
         address (str): A database's URL (``postgresql+psycopg://USER@HOST/NAME``), a path that ends in '.journal'
             (Optuna's journal, which a shared file system may hold), or any other path (SQLite, on a local disk).
         create (bool): Whether a file is made if there is none. Defaults to True.
-        patience (float): Seconds for which a database may be away, from the first failure on. Defaults to 0.
+        patience (float): Seconds for which a server may be away, from the first failure on. Defaults to 0.
 
     Raises:
         ValueError: It cannot be reached or made.
@@ -82,7 +82,7 @@ def open_storage(address: str, create: bool = True, patience: float = 0.) -> Bas
                 return JournalStorage(Journal(address))
             # as a URI, in which no letter of the path has a meaning
             url = f'sqlite:///file:{quote(osp.abspath(address))}?uri=true'
-            patience = max(patience, SETTLING)  # of several processes that make its tables at once, all but one fail
+            patience = SETTLING  # of several processes that make its tables at once, all but one fail
         end = math.inf
         while True:
             try:

@@ -40,7 +40,7 @@ def test_the_task():
     cub = of('spt/vit-b_mae_cub.py')
     assert (cub['task'], cub['group'], cub['split']) == ('cub', 'FGVC', 'test')
     part = of('spt/vit-s_dinov2_cub100.py')  # 100 of the 200 species: no row of the paper's tables
-    assert (part['task'], part['group'], part['split']) == ('CUB cub100', 'Other', 'test')
+    assert (part['task'], part['group'], part['split']) == ('cub, 100 classes', 'Other', 'test')
     flowers = of('spt/vit-b_mae_flowers17.py')
     assert (flowers['task'], flowers['group'], flowers['split']) == ('CustomDataset flowers17', 'Other', 'test.txt')
     assert flowers['trained_on'] == dict(dataset='CustomDataset', split='train.txt')

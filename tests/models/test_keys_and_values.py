@@ -3,7 +3,6 @@ import copy
 import os
 import shutil
 import sysconfig
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from torch.nn import functional
 
 from devices import CUDA, DEVICES, GPU, ON_GPU
 from helpers import SMALL
+from mmspt.models.layers import prompted_block
 from written_out import CASES, METHODS, READERS, LowRank, assert_close, build, gradients, written_out
 
 needs_compiler = pytest.mark.skipif(
@@ -170,23 +170,27 @@ def test_bf16_autocast_keeps_prompts_and_their_gradients_in_fp32(method, device)
         assert_close(gradient, their_gradients[name], 0.2)
 
 
-def test_attention_on_a_cpu_is_computed_in_fp32_under_bf16_autocast():
-    """With the values of torch's own kernel in bf16, whose backward pass takes three times as long there."""
-    net, images, kernel, written = build(), torch.randn(2, 3, 32, 32), functional.scaled_dot_product_attention, []
+def test_attention_trains_in_fp32_under_bf16_autocast_on_a_cpu(monkeypatch):
+    """Of few keys, and where there are gradients: elsewhere torch's bf16 kernel is as fast. The features are bf16's."""
+    net, images, kernel, calls = build(), torch.randn(2, 3, 32, 32), functional.scaled_dot_product_attention, []
 
-    def spy(*heads, dtype, **kwargs):
-        written.append(kernel(*(part.to(dtype) for part in heads), **kwargs))
-        return written[-1]
+    def spy(*heads, **kwargs):
+        out = kernel(*heads, **kwargs)
+        calls.append({part.dtype for part in (*heads, out)})
+        return out
 
+    for layer in net.layers:
+        layer.attn.scaled_dot_product_attention = spy
     features = []
-    for dtype in (torch.bfloat16, torch.float32):
-        for layer in net.layers:
-            layer.attn.scaled_dot_product_attention = partial(spy, dtype=dtype)
-        with torch.autocast('cpu', torch.bfloat16):
+    for keys, gradients_too in ((200, True), (200, False), (1, True)):
+        monkeypatch.setattr(prompted_block, 'SHORT', keys)
+        with torch.autocast('cpu', torch.bfloat16), torch.set_grad_enabled(gradients_too):
             features.append(net(images)[0])
     blocks = len(net.layers)
-    assert [out.dtype for out in written] == [torch.bfloat16] * blocks + [torch.float32] * blocks  # autocast is off
-    torch.testing.assert_close(*features, rtol=2e-2, atol=2e-2)
+    assert calls == [{torch.float32}] * blocks + [{torch.bfloat16}] * 2 * blocks
+    for feature in features:
+        assert feature.dtype == features[1].dtype
+        torch.testing.assert_close(feature, features[1], rtol=2e-2, atol=2e-2)
 
 
 class CountedLN(torch.nn.LayerNorm):

@@ -2,6 +2,7 @@
 import json
 import math
 
+import optuna
 import pytest
 from fakes import EPOCHS, METRIC, Launch, make_cell, rising
 from sqlalchemy import event
@@ -87,6 +88,16 @@ def run(tmp_path, monkeypatch):
 def best_at(lr):
     """The nearer to ``lr``, the better."""
     return Launch(lambda settings: rising(90 - 10 * abs(settings[LR] - lr)))
+
+
+def test_of_equals_the_best_on_the_whole():
+    """Not the first that was tried: few validation images make many equals. What was pruned does not count."""
+    made = [optuna.trial.create_trial(value=value, intermediate_values=dict(enumerate(values, 1)), state=state,
+                                      user_attrs=dict(slot=slot))
+            for slot, (value, values, state) in enumerate([
+                (80., (10., 80.), COMPLETE), (90., (50., 90.), COMPLETE), (90., (70., float('nan'), 90.), COMPLETE),
+                (90., (70., 90.), COMPLETE), (95., (80., 95.), PRUNED)])]
+    assert best_of(made) is made[2] and best_of(made[::-1]) is made[2] and best_of(made[4:]) is None
 
 
 def test_a_list_is_tried_whole_and_once(run):

@@ -11,6 +11,9 @@ from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLay
 from mmpretrain.models.utils import MultiheadAttention
 from torch import Tensor, nn
 
+SHORT = 200
+"""Keys up to which attention in bf16 trains on a CPU in fp32: torch's bf16 kernel has a slow backward pass there."""
+
 
 def project(attn: MultiheadAttention, x: Tensor, first: int, last: int) -> Tensor:
     """Project to queries (part 0), keys (1) and values (2), of which parts ``first`` to ``last - 1``.
@@ -89,7 +92,8 @@ def gather_values(attn: MultiheadAttention, x: Tensor, keys_values: Tensor | Non
     keys, values = own.unbind(2)  # (B, N_p + N, H, d)
     dropout = attn.attn_drop if attn.training else 0.
     heads = query, keys.transpose(1, 2), values.transpose(1, 2)
-    if x.device.type == 'cpu' and query.dtype == torch.bfloat16:  # torch's kernel takes twice as long there as in fp32
+    trains = torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    if trains and x.device.type == 'cpu' and query.dtype == torch.bfloat16 and own.shape[1] <= SHORT:
         with torch.autocast('cpu', enabled=False):
             out = attn.scaled_dot_product_attention(*(part.float() for part in heads), dropout_p=dropout)
     else:

@@ -7,6 +7,7 @@ it lacks, so nothing depends on who is killed when: a second attempt that was qu
 takes it.
 """
 import itertools
+import json
 import math
 import os
 import random
@@ -240,8 +241,10 @@ class Queue:
                     self.study(name).set_user_attr('forgiven', trials[-1].number)
         for cell in cells:
             study = self.study(cell.key)
-            study.set_user_attr('cell', cell.to_json())
-            study.set_user_attr('skipped', {})
+            content = json.loads(json.dumps(cell.to_json()))
+            for key, value in dict(cell=content, skipped={}).items():
+                if study.user_attrs.get(key) != value:  # a journal keeps all that is written
+                    study.set_user_attr(key, value)
         plan = self.study('')
         plan.set_user_attr('folder', folder)
         plan.set_user_attr('title', title)

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import optuna
 import pytest
@@ -162,6 +163,21 @@ def test_a_storage_that_must_be_there(tmp_path):
     ('/a:b@c/study.db', '/a:b@c/study.db')])
 def test_passwords_are_not_shown(address, shown):
     assert hide_password(address) == shown
+
+
+def test_a_plan_that_goes_on_does_not_write_its_cells_again(tmp_path):
+    """A journal keeps all that is written."""
+    path = tmp_path / 'plan.journal'
+    cells = [replace(make_cell(name='a'), trial_config='x = 1\n' * 9999), make_cell(name='b')]
+    sizes = []
+    for _ in range(3):
+        Queue(open_storage(str(path)), 'plan').register(cells)
+        sizes.append(path.stat().st_size)
+    assert sizes[2] - sizes[0] < 5000 < sizes[0]
+    cells[0] = replace(cells[0], trial_config='x = 2\n')
+    queue = Queue(open_storage(str(path)), 'plan')
+    queue.register(cells)
+    assert [cell.trial_config for cell in queue.cells()] == ['x = 2\n', cells[1].trial_config]
 
 
 def test_a_plan_that_is_not_there(tmp_path):

@@ -116,11 +116,15 @@ def panels(cells: Cells) -> Sequence[Callable[[Axes], None]]:
     return [*drawn, partial(draw_shares, cells, shares)] if len(shares) > 1 else drawn
 
 
-def main() -> None:
+def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='What the study says')
     parser.add_argument('table', help='table.json of tools/benchmark.py')
     parser.add_argument('picture', help='PNG to write')
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
     with open(args.table, encoding='utf-8') as file:
         cells = {cell['cell']: cell for cell in json.load(file)['cells']}
     console = Console()

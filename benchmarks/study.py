@@ -25,8 +25,9 @@ from plot import save
 
 METHODS = {'spt-deep': 'SPT-Deep', 'vpt-deep': 'VPT-Deep', 'linear': 'linear probe'}
 """Of the picture, by the last part of a cell's name."""
-PAIRS = (('spt-deep', 'vpt-deep'), ('spt-deep', 'linear'), ('spt-deep', 'full'), ('spt-deep', 'bpt-deep'),
-         ('spt-deep-k-means', 'spt-deep'), ('spt-deep-5', 'vpt-deep-5'), ('spt-deep-50', 'vpt-deep-50'))
+PAIRS = (('spt-deep', 'vpt-deep'), ('spt-deep', 'linear'), ('vpt-deep', 'linear'), ('spt-deep', 'full'),
+         ('spt-deep', 'bpt-deep'), ('spt-deep-k-means', 'spt-deep'), ('spt-deep-5', 'vpt-deep-5'),
+         ('spt-deep-50', 'vpt-deep-50'), ('spt-shallow', 'vpt-shallow'))
 SHARES = {10: 'cls/flowers17_10', 30: 'cls/flowers17_30', 100: 'cls/flowers17'}
 """Percent of the labels -> cells."""
 Cells = Mapping[str, Mapping[str, Any]]

@@ -36,6 +36,7 @@ def test_differences():
     assert compare(CELLS, accuracies) == [
         ['cls/flowers17: spt-deep - vpt-deep', '97.0 ± 1.0', '95.0 ± 0.0', '+2.0 ± 2.5', '3', 'undecided'],
         ['cls/flowers17: spt-deep - linear', '97.0 ± 1.0', '93.3 ± 3.1', '+3.7 ± 9.4', '3', 'undecided'],
+        ['cls/flowers17: vpt-deep - linear', '95.0 ± 0.0', '93.3 ± 3.1', '+1.7 ± 7.6', '3', 'undecided'],
         ['cls/flowers17_10: spt-deep - vpt-deep', '81.5 ± 1.3', '70.8 ± 1.0', '+10.8 ± 2.4', '4', 'above'],
         ['cls/ucmerced: spt-deep - vpt-deep', '91.5 ± 0.7', '90.5 ± 0.7', '+1.0 in every seed', '2', 'undecided']]
     assert epochs(CELLS['cls/flowers17/spt-deep']) == {'0': 3., '1': 3.} and not epochs(CELLS['cls/flowers17/linear'])

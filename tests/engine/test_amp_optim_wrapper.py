@@ -4,6 +4,7 @@ import warnings
 
 import pytest
 import torch
+from mmengine.logging import MMLogger
 from mmengine.optim.optimizer import amp_optimizer_wrapper as stock
 from mmengine.registry import MODELS, OPTIM_WRAPPERS
 from mmpretrain.structures import DataSample
@@ -83,6 +84,17 @@ def test_fp32_computes_in_fp32():
 def test_a_cpu_computes_bfloat16_alone(dtype='float16'):
     with pytest.raises(ValueError, match=r"on a CPU must be bfloat16, got .*: set optim_wrapper\.dtype='bfloat16'"):
         make_wrapper(nn.Linear(2, 2), dtype=dtype)
+
+
+@needs_cpu
+@pytest.mark.parametrize(('mkldnn', 'bfloat16'), [(True, True), (True, False), (False, False)])
+def test_a_cpu_without_bfloat16(mkldnn, bfloat16, monkeypatch):
+    said = []
+    monkeypatch.setattr(torch.backends.mkldnn, 'is_available', lambda: mkldnn)
+    monkeypatch.setattr(torch.ops.mkldnn, '_is_mkldnn_bf16_supported', lambda: bfloat16)
+    monkeypatch.setattr(MMLogger.get_current_instance(), 'warning', said.append)
+    make_wrapper(nn.Linear(2, 2))
+    assert ['leave --amp out' in text for text in said] == [True] * (not bfloat16)
 
 
 @needs_cpu

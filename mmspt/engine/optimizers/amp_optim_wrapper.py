@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from mmengine.device import get_device
+from mmengine.logging import MMLogger
 from mmengine.optim import AmpOptimWrapper as MMEngineAmpOptimWrapper
 from mmengine.optim import OptimWrapper
 from torch import nn
@@ -14,6 +15,15 @@ from mmspt.registry import OPTIM_WRAPPERS
 
 BFLOAT16 = ('bfloat16', torch.bfloat16)
 FLOAT16 = ('float16', torch.float16, None)  # None is autocast's own choice on a GPU
+
+
+def warn_of_slow_bfloat16() -> None:
+    """Log a warning where a CPU lacks the instructions that torch's products in bfloat16 need."""
+    mkldnn = torch.backends.mkldnn.is_available()
+    if not (mkldnn and torch.ops.mkldnn._is_mkldnn_bf16_supported()):
+        MMLogger.get_current_instance().warning(
+            'mixed precision on a CPU needs instructions for bfloat16 to be fast, this CPU has none that torch uses: a '
+            'step takes many times as long as in fp32; leave --amp out')
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -51,6 +61,7 @@ class AmpOptimWrapper(MMEngineAmpOptimWrapper):
             self._scale_update_param = None
             self.loss_scaler = torch.amp.GradScaler(enabled=False)
             self.cast_dtype = torch.bfloat16
+            warn_of_slow_bfloat16()
             return
         with warnings.catch_warnings():
             warnings.filterwarnings('ignore', '.*GradScaler', FutureWarning)  # MMEngine uses the scaler's old name

@@ -6,7 +6,6 @@ from copy import deepcopy
 
 import mmengine
 from mmengine.config import Config, ConfigDict
-from mmengine.device import get_device
 from mmengine.evaluator import DumpResults
 
 from mmspt.config import read_config
@@ -21,7 +20,6 @@ from mmspt.engine.launch import (
     set_work_dir,
     shut_down,
 )
-from mmspt.engine.optimizers import warn_of_slow_bfloat16
 
 
 def parse_args() -> argparse.Namespace:
@@ -83,8 +81,6 @@ def main() -> None:
     args = parse_args()
     cfg = merge_args(read_config(args.config), args)
     runner = build_runner(rename_config(cfg, 'test'), 'test')
-    if args.amp and get_device() == 'cpu':
-        warn_of_slow_bfloat16()
     if args.out and args.out_item != 'metrics':
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
     metrics = runner.test()

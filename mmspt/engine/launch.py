@@ -24,6 +24,7 @@ from mmspt.models.weights.normalization import compare_normalization, fill_norma
 from .checks import check_config
 from .global_batch import keep_global_batch
 from .model import find_prompted_vit
+from .optimizers import warn_of_slow_bfloat16
 from .start import init_cpu_distributed, prepare_process
 
 DTYPES = ('bfloat16', 'float16')
@@ -192,6 +193,8 @@ def build_runner(cfg: Config, phase: str = 'train') -> Runner:
     skip_bad_images(cfg)
     init_cpu_distributed(cfg)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    if any((cfg.get(loop) or {}).get('fp16') for loop in ('val_cfg', 'test_cfg')):
+        warn_of_slow_bfloat16()
     for key, near in misspelt(cfg, FIELDS):
         runner.logger.warning(f"The runner does not read the config's variable '{key}': write {near} if that is meant")
     warn_of_normalization(runner.model, cfg)

@@ -18,6 +18,7 @@ from mmengine.config import Config
 from optuna.trial import FrozenTrial
 
 from mmspt.engine.checks import check_work_dir
+from mmspt.engine.optimizers import warn_of_slow_bfloat16
 from mmspt.engine.reliability.last_checkpoint import find_latest
 from mmspt.evaluation import RESULT_FILE, read_result, read_scalars
 from mmspt.files import write_text
@@ -96,6 +97,8 @@ class Launcher:
                    *([f'--amp={cell.amp}'] if cell.amp else []),
                    *(['--resume'] if find_latest(work_dir) is not None else []), '--cfg-options', *as_options(settings),
                    *self._workers(str(text))]
+        if cell.amp:
+            warn_of_slow_bfloat16()  # the run's own warning is in its log alone
         return TrainProcess(command, osp.join(work_dir, 'train.txt'), dict(environment))
 
     def _workers(self, config: str) -> list[str]:

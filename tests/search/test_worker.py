@@ -1,6 +1,7 @@
 """A worker over runs that train nothing: what is tried, pruned, tested, cut off and taken up."""
 import json
 import math
+from types import SimpleNamespace
 
 import optuna
 import pytest
@@ -486,3 +487,15 @@ def test_a_search_stops_when_its_best_cannot_change_by_more(run, tmp_path):
     done = Run(tmp_path, [cell], Launch(lambda s: rising(80 + (s[LR] - 1)**2)))
     assert 10 <= done.state().ended < 40 and 'can change by' in done.state().stopped
     assert done.state().text == 'done'
+
+
+@pytest.mark.parametrize('amp', [None, 'bfloat16'])
+def test_mixed_precision_is_looked_at_in_the_tool(amp, tmp_path, monkeypatch):
+    """What a run warns of stands in its own log alone."""
+    warned = []
+    monkeypatch.setattr(workers, 'warn_of_slow_bfloat16', lambda: warned.append(True))
+    monkeypatch.setattr(workers, 'TrainProcess', lambda command, log, environment: command)
+    job = SimpleNamespace(cell=SimpleNamespace(name='cell', recipe='job', trial_config='', amp=amp),
+                          stage=SimpleNamespace(kind='trial'), settings={'lr': 1.}, slot=0)
+    command = workers.Launcher('train.py', str(tmp_path), 1)(job, str(tmp_path), {})
+    assert ('--amp=bfloat16' in command) == bool(warned) == bool(amp)

@@ -1,4 +1,4 @@
-"""Trains with ``--amp`` at about the speed of fp32 on a CPU without bf16 instructions: put this folder in PYTHONPATH.
+"""Trains prompts with ``--amp`` at about fp32's speed on a CPU without bf16 instructions: put the folder in PYTHONPATH.
 
 A product's operands are rounded to bf16, as autocast does; it is summed in fp32 and rounded to bf16, as such
 instructions do. Attention in bf16 (in validation, and from 200 keys on in training) stays slow.

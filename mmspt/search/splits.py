@@ -20,13 +20,14 @@ def search_config(cfg: Config) -> Config:
     """Make the config of a trial: train on 'train', validate on 'val', no test set at all.
 
     The paper's tasks (:class:`mmspt.datasets.benchmark.BenchmarkTask`) are given the splits 'train' and 'val', whatever
-    they train on otherwise; any other data set needs a ``val_dataloader`` of its own.
+    they train on otherwise (``indices`` count in 'train'); any other data set needs a ``val_dataloader`` of its own.
 
     Args:
         cfg (Config): A training config; not changed.
 
     Raises:
-        ValueError: It does not train, there is no validation set, or it is a test set by name.
+        ValueError: It does not train, there is no validation set, it is a test set by name, or indices are of a split
+            other than 'train'.
     """
     missing = [field for field in ('train_dataloader', 'train_cfg', 'optim_wrapper') if not cfg.get(field)]
     if missing:
@@ -42,6 +43,10 @@ def search_config(cfg: Config) -> Config:
                     raise ValueError(f"{RULE}, but {field} of {cfg.filename} reads '{name}': put a validation split "
                                      'there')
     if _has_splits(cfg.train_dataloader.dataset):
+        if _is_part(cfg.train_dataloader.dataset) and cfg.train_dataloader.dataset.get('split', 'train') != 'train':
+            raise ValueError("a search's indices must count in 'train', but train_dataloader of "
+                             f"{cfg.filename} has indices in '{cfg.train_dataloader.dataset.split}': set split='train' "
+                             'and choose them there')
         if cfg.get('val_dataloader') is None and cfg.get('test_dataloader') is not None:
             cfg.val_dataloader = copy.deepcopy(cfg.test_dataloader)
             cfg.val_evaluator = copy.deepcopy(cfg.test_evaluator)
@@ -75,12 +80,12 @@ def final_config(cfg: Config) -> Config:
     search, cfg = search_config(cfg), copy.deepcopy(cfg)
     cfg.resume = False
     train, test = cfg.train_dataloader.dataset, cfg.test_dataloader.dataset
-    if _has_splits(train):
+    if _has_splits(train) and _has_splits(test):
+        test.split = 'test'
+    if _has_splits(train) and not _is_part(train):
         train.split = 'trainval'
-        if _has_splits(test):
-            test.split = 'test'
     else:
-        cfg.train_dataloader.dataset = _join(train, search.val_dataloader.dataset)
+        cfg.train_dataloader.dataset = _join(search.train_dataloader.dataset, search.val_dataloader.dataset)
     cfg.val_dataloader = cfg.val_evaluator = cfg.val_cfg = None
     hooks = dict(cfg.get('default_hooks') or {})
     hooks['result'] = dict(hooks.get('result') or {}, type='mmspt.ResultHook', after_train=True)
@@ -92,6 +97,11 @@ def _has_splits(dataset: Mapping[str, Any]) -> bool:
     """Return whether a data set has our splits train, val, trainval and test; MMPretrain's CUB, for one, has no val."""
     cls = DATASETS.get(dataset['type']) if isinstance(dataset.get('type'), str) else dataset.get('type')
     return isinstance(cls, type) and issubclass(cls, BenchmarkTask)
+
+
+def _is_part(dataset: Mapping[str, Any]) -> bool:
+    """Return whether a data set has some images of its split alone."""
+    return dataset.get('indices') is not None
 
 
 def _join(train: ConfigDict, val: ConfigDict) -> ConfigDict:

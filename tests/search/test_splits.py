@@ -74,6 +74,23 @@ def test_the_papers_tasks(tmp_path, split, own_val):
     check_overlap(trial, final)
 
 
+@pytest.mark.parametrize('own_val', [True, False])
+def test_a_part_of_a_papers_task(tmp_path, own_val):
+    """Few labels: the last runs train on the part and on what validates, not on other images of the whole."""
+    root = str(make_task('cub', tmp_path))
+    train = loader(type='mmspt.CUB', data_root=root, split='train', indices=[0, 3, 5])
+    val = loader(type='mmspt.CUB', data_root=root, split='val', indices=[1]) if own_val else None
+    cfg = as_config(train, val, loader(type='mmspt.CUB', data_root=root, split='test'))
+    trial, final = search_config(cfg), final_config(cfg)
+    assert files(trial.train_dataloader) == files(cfg.train_dataloader) and len(files(trial.train_dataloader)) == 3
+    assert files(final.train_dataloader) == sorted(files(trial.train_dataloader) + files(trial.val_dataloader))
+    check_overlap(trial, final)
+
+    cfg.train_dataloader.dataset.split = 'trainval'
+    with pytest.raises(ValueError, match=r"indices must count in 'train', .* in 'trainval': set split='train'"):
+        search_config(cfg)
+
+
 def wrap(kind, inner, **keys):
     return loader() | dict(dataset=dict(type=kind, **keys) | inner)
 

@@ -46,7 +46,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--storage', help=f"the queue: a database's URL, a path that ends in .journal on a shared file "
                         f'system, or SQLite on a local disk; {FILE} in the work directory by default')
     parser.add_argument('--workers', type=int, help='runs side by side; one a GPU, or one, by default'
-                        + ('' if joins else '; 0: none here'))
+                        + ('' if joins else '; 0: none here, wait for those of others'))
     parser.add_argument('--keep-checkpoints', action='store_true', help="keep the trials' checkpoints")
     parser.add_argument('--beat', type=float, default=BEAT, metavar='SECONDS',
                         help=f'between two signs of life, of which a worker may miss {MISSED} (default: %(default)s)')
@@ -132,6 +132,8 @@ class Benchmark:
             self.say('\n'.join([*(f'{key} cannot be run here: {why}' for key, why in worker.skipped.items()),
                                 'Nothing is left to do.']))
             return
+        if not environments:
+            self.say('Waits for workers (benchmark.py worker) until all is done; --once shows the table and ends.')
         with Live(console=self.console, auto_refresh=False, transient=True) as live:
             def show() -> None:
                 if time.monotonic() - self.looked > LOOK:

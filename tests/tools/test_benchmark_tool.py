@@ -46,6 +46,7 @@ def test_from_the_first_command_to_the_table(job, plan):
     output = tool('benchmark.py', 'worker', plan, '--work-dir', folder, '--beat', '1')
     begun.join(60)
     assert begun.exitcode == 0, (job.root / 'watch.txt').read_text()
+    assert 'Waits for workers' in (job.root / 'watch.txt').read_text()
     assert 'joins two with 1 runs' in output and 'Nothing is left' in output
     assert len(re.findall(r'(trial|test) 0 finished: \d+\.\d\d lr', output)) == 4
 

@@ -415,7 +415,7 @@ def test_recipes_of_hub_checkpoints(name, task):
     np.testing.assert_allclose(given.mean, np.multiply(CLIP_MEAN if clip else (0.485, 0.456, 0.406), 255), atol=1e-3)
     np.testing.assert_allclose(given.std, np.multiply(CLIP_STD if clip else (0.229, 0.224, 0.225), 255), atol=1e-3)
     assert cfg.optim_wrapper == base.optim_wrapper | dict(
-        optimizer=dict(type='AdamW', lr=1e-2, weight_decay=0.01),
+        optimizer=dict(type='AdamW', lr=3e-3, weight_decay=0.01),
         paramwise_cfg=dict(bias_decay_mult=0., flat_decay_mult=0., head_decay=0.01))
     for field in ('custom_hooks', 'param_scheduler', 'train_cfg', 'train_dataloader', 'test_dataloader'):
         assert cfg[field] == base[field], field

@@ -1,7 +1,7 @@
 # tools/dist_train.sh configs/spt/vit-s_dinov2_cub.py 1
 # SPT-Deep, 20 prompts a block, on CUB-200-2011; the head reads CLS
 # published accuracy: not found
-# rate and decays: default (chosen on the digits), not searched; not yet run here
+# rate and decays: default (the rate chosen on a part of CUB), not searched; not yet run here
 _base_ = [
     '../_base_/models/vit-s_dinov2.py', '../_base_/datasets/cub.py',
     '../_base_/schedules/spt_100e_hub.py', '../_base_/default_runtime.py'

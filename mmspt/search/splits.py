@@ -43,17 +43,19 @@ def search_config(cfg: Config) -> Config:
                     raise ValueError(f"{RULE}, but {field} of {cfg.filename} reads '{name}': put a validation split "
                                      'there')
     if _has_splits(cfg.train_dataloader.dataset):
-        if _is_part(cfg.train_dataloader.dataset) and cfg.train_dataloader.dataset.get('split', 'train') != 'train':
-            raise ValueError("a search's indices must count in 'train', but train_dataloader of "
-                             f"{cfg.filename} has indices in '{cfg.train_dataloader.dataset.split}': set split='train' "
-                             'and choose them there')
         if cfg.get('val_dataloader') is None and cfg.get('test_dataloader') is not None:
             cfg.val_dataloader = copy.deepcopy(cfg.test_dataloader)
+            cfg.val_dataloader.dataset.pop('indices', None)
             cfg.val_evaluator = copy.deepcopy(cfg.test_evaluator)
             cfg.val_cfg = dict()
-        cfg.train_dataloader.dataset.split = 'train'
-        if cfg.get('val_dataloader') is not None and _has_splits(cfg.val_dataloader.dataset):
-            cfg.val_dataloader.dataset.split = 'val'
+        for split in ('train', 'val'):
+            dataset = (cfg.get(f'{split}_dataloader') or {}).get('dataset')
+            if dataset and _has_splits(dataset):
+                own = dataset.get('split', 'train')
+                if _is_part(dataset) and own != split:
+                    raise ValueError(f"indices must count in '{split}' in a search, but {split}_dataloader of "
+                                     f"{cfg.filename} has some of '{own}': set split='{split}' and choose them there")
+                dataset.split = split
     if cfg.get('val_dataloader') is None:
         raise ValueError(f'{RULE}, but {cfg.filename} has no val_dataloader: give it one, on images that neither '
                          'train_dataloader nor test_dataloader has')
@@ -130,7 +132,9 @@ def check_overlap(search: Config, final: Config | None) -> None:
         ValueError: Two splits have a path in common.
     """
     loaders = dict(train=search.train_dataloader, val=search.val_dataloader)
-    loaders |= dict(test=final.test_dataloader) if final is not None else {}
+    if final is not None:
+        loaders |= dict(test=final.test_dataloader)
+        DATASETS.build(copy.deepcopy(final.train_dataloader.dataset))  # what cannot be joined says so before all trials
     images = {name: set(_images(DATASETS.build(copy.deepcopy(loader.dataset)))) for name, loader in loaders.items()}
     for first, second in (('train', 'val'), ('train', 'test'), ('val', 'test')):
         common = sorted(images.get(first, set()) & images.get(second, set()))

@@ -76,19 +76,37 @@ def test_the_papers_tasks(tmp_path, split, own_val):
 
 @pytest.mark.parametrize('own_val', [True, False])
 def test_a_part_of_a_papers_task(tmp_path, own_val):
-    """Few labels: the last runs train on the part and on what validates, not on other images of the whole."""
+    """Few labels: the last runs train on the part and on what validates, not on other images of the whole; a part of
+    the test set makes none of val."""
     root = str(make_task('cub', tmp_path))
-    train = loader(type='mmspt.CUB', data_root=root, split='train', indices=[0, 3, 5])
+    train = loader(type='mmspt.CUB', data_root=root, indices=[0, 3, 5])
     val = loader(type='mmspt.CUB', data_root=root, split='val', indices=[1]) if own_val else None
-    cfg = as_config(train, val, loader(type='mmspt.CUB', data_root=root, split='test'))
+    cfg = as_config(train, val, loader(type='mmspt.CUB', data_root=root, split='test', indices=[0, 2]))
     trial, final = search_config(cfg), final_config(cfg)
+    whole = files(Config(loader(type='mmspt.CUB', data_root=root, split='val')))
+    assert len(whole) > 1
     assert files(trial.train_dataloader) == files(cfg.train_dataloader) and len(files(trial.train_dataloader)) == 3
+    assert files(trial.val_dataloader) == (whole[1:2] if own_val else whole)
     assert files(final.train_dataloader) == sorted(files(trial.train_dataloader) + files(trial.val_dataloader))
+    assert files(final.test_dataloader) == files(cfg.test_dataloader) and len(files(cfg.test_dataloader)) == 2
     check_overlap(trial, final)
 
-    cfg.train_dataloader.dataset.split = 'trainval'
-    with pytest.raises(ValueError, match=r"indices must count in 'train', .* in 'trainval': set split='train'"):
-        search_config(cfg)
+
+@pytest.mark.parametrize(('part', 'split'), [('train', 'trainval'), ('val', 'train')])
+def test_positions_in_another_split(tmp_path, part, split):
+    """They would be other images in the split that a search sets."""
+    root = str(make_task('cub', tmp_path))
+    parts = {name: loader(type='mmspt.CUB', data_root=root, split=name) for name in ('train', 'val', 'test')}
+    parts[part]['dataset'] |= dict(split=split, indices=[0, 1])
+    with pytest.raises(ValueError, match=rf"must count in '{part}' .* some of '{split}': set split='{part}'"):
+        search_config(as_config(*parts.values()))
+
+
+def test_what_cannot_be_joined_is_said_before_all_trials(lists):
+    """MMEngine joins data sets of the same classes alone."""
+    cfg = as_config(lists('train', metainfo=dict(classes=('a', 'b', 'c'))), lists('val'), lists('test'))
+    with pytest.raises(ValueError, match='meta information'):
+        check_overlap(search_config(cfg), final_config(cfg))
 
 
 def wrap(kind, inner, **keys):

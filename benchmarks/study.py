@@ -82,9 +82,10 @@ def draw_curves(cells: Cells, group: str, title: str, axes: Axes) -> None:
 
 
 def draw_rates(cells: Cells, group: str, title: str, axes: Axes) -> None:
-    """Draw the last validation by rate."""
+    """Draw the last validation by rate, with those of a cell of more rates."""
     for method, label in METHODS.items():
-        values = {_rate(trial['settings']): trial['value'] for trial in cells[f'{group}/{method}']['trials']}
+        found = (cells.get(f'{name}/{method}') for name in (group, f'{group}_rates'))
+        values = {_rate(trial['settings']): trial['value'] for cell in found if cell for trial in cell['trials']}
         axes.plot(sorted(values), [values[rate] for rate in sorted(values)], label=label)
     axes.set(title=title, xscale='log', xlabel='learning rate', ylabel='last validation accuracy (%)')
     label_log_axis(axes.xaxis)

@@ -46,7 +46,9 @@ def test_differences():
 def test_the_picture_has_what_has_ended(shares, tmp_path, monkeypatch):
     """Two panels of Flowers-17; the shares once there are two."""
     more = [cell(f'cls/flowers17_30/{method}', (60., 61.)) for method in study.METHODS] if shares else []
-    cells = {found['cell']: found for found in (*CELLS.values(), *more)}
+    rates = cell('cls/flowers17_rates/spt-deep', (), rate=0.1) | dict(state='done', trials=[
+        dict(number=0, settings={'optim_wrapper.optimizer.lr': 0.1}, value=7., validations={})])
+    cells = {found['cell']: found for found in (*CELLS.values(), *more, rates)}
     drawn = []
     for panel in study.panels(cells):
         drawn.append(Figure().subplots())
@@ -55,7 +57,8 @@ def test_the_picture_has_what_has_ended(shares, tmp_path, monkeypatch):
     assert [axes.get_title() for axes in drawn] == ['cls/flowers17/spt-deep, read from CLS'] * 2 + [
         'Flowers-17, fewer labels'] * shares
     assert [list(line.get_ydata()) for line in curves.get_lines()] == [[50., 94., 99., 100.]] * 3
-    assert [line.get_xydata().tolist() for line in rates.get_lines()] == [[[0.01, 100.]]] * 3
+    assert [line.get_xydata().tolist() for line in rates.get_lines()] == [
+        [[0.01, 100.], [0.1, 7.]], *[[[0.01, 100.]]] * 2]
     if shares:
         assert [line.get_xydata().tolist() for line in drawn[2].get_lines()] == [
             [[30., 60.5], [100., last]] for last in (97., 95., 280 / 3)]

@@ -109,9 +109,10 @@ def panels(cells: Cells) -> Sequence[Callable[[Axes], None]]:
     drawn: list[Callable[[Axes], None]] = []
     ended = [group for group in dict.fromkeys(name.rpartition('/')[0] for name in cells)
              if all(accuracies(cells.get(f'{group}/{method}')) for method in METHODS)]
-    for group in ended:
-        row = cells[f'{group}/spt-deep']['row']
-        title = f'{row["task_title"]}, {row["checkpoint_title"]}'
+    rows = {group: cells[f'{group}/spt-deep']['row'] for group in ended}
+    several = len({row['checkpoint_title'] for row in rows.values()}) > 1
+    for group, row in rows.items():
+        title = row['task_title'] + (f', {row["checkpoint_title"]}' if several else '')
         drawn += [partial(draw, cells, group, title) for draw in (draw_curves, draw_rates)
                   if not group.rpartition('_')[2].isdigit()]  # a share of the labels
     shares = [share for share, group in SHARES.items() if group in ended]

@@ -54,7 +54,7 @@ def test_the_picture_has_what_has_ended(shares, tmp_path, monkeypatch):
         drawn.append(Figure().subplots())
         panel(drawn[-1])
     curves, rates = drawn[:2]
-    assert [axes.get_title() for axes in drawn] == ['cls/flowers17/spt-deep, read from CLS'] * 2 + [
+    assert [axes.get_title() for axes in drawn] == ['cls/flowers17/spt-deep'] * 2 + [
         'Flowers-17, fewer labels'] * shares
     assert [list(line.get_ydata()) for line in curves.get_lines()] == [[50., 94., 99., 100.]] * 3
     assert [line.get_xydata().tolist() for line in rates.get_lines()] == [

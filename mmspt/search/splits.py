@@ -26,8 +26,8 @@ def search_config(cfg: Config) -> Config:
         cfg (Config): A training config; not changed.
 
     Raises:
-        ValueError: It does not train, there is no validation set, it is a test set by name, or indices are of a split
-            other than 'train'.
+        ValueError: It does not train, there is no validation set, it is a test set by name, or ``indices`` of train or
+            val are positions in another split.
     """
     missing = [field for field in ('train_dataloader', 'train_cfg', 'optim_wrapper') if not cfg.get(field)]
     if missing:
